@@ -1,0 +1,334 @@
+"""Budgets: how much may be spent, by whom, in which calendar window.
+
+    Budget   what the app writes: "$2/hour" for each tenant
+    Line     one account of a budget, with the limit that holds for it: what a ledger works on
+    Window   which stretch of the calendar (UTC) a limit is for
+
+Everything here computes and nothing stores: balances are kept by `tierline.ledger`.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from functools import lru_cache
+from math import ceil, floor, inf
+from time import gmtime
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from tierline.errors import ConfigurationError
+from tierline.values import NANO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Scope: TypeAlias = MutableMapping[str, Any]
+"""An ASGI scope."""
+
+Unit = Literal["minute", "hour", "day", "month", "total"]
+Per = Literal["tenant", "route", "request"]
+
+GLOBAL_ACCOUNT: Final = "global"
+"""The one account of a budget without `per`."""
+DEFAULT_ACCOUNT: Final = "default"
+"""The account of all who cannot be told apart: nobody is unmetered for want of a name."""
+
+LONGEST_NAME: Final = 200
+"""Most characters of a budget's name and of an account: both become keys of stores and labels of metrics."""
+MOST_MONEY: Final = 1_000_000_000 * NANO
+"""$1,000,000,000 in nano-USD. Sums of such limits stay inside a 64-bit integer of a store."""
+
+_MONEY: Final = re.compile(r"\$(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<fraction>\.[0-9]+)?")
+_NANO_DIGITS: Final = 9
+_DOLLAR_DIGITS: Final = 15
+_SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
+_NEVER: Final = 1 << 200
+"""A threshold that no balance reaches."""
+
+
+class Span(NamedTuple):
+    """One stretch of the calendar: `start <= t < end`, in seconds since the epoch.
+
+    `key` is for people too: 202611 is a month, 20261121 a day, then the hour and the minute; 0 is all time.
+    So keys of different units are never equal.
+    """
+
+    key: int
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A unit of the calendar in UTC after which a limit renews; `total` never does."""
+
+    unit: Unit
+    _last: Span = field(default=Span(-1, inf, -inf), init=False, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return "" if self.unit == "total" else f"/{self.unit}"
+
+    def span(self, now: float) -> Span:
+        """The window that `now` (seconds since the epoch) is in."""
+        span = self._last
+        if span.start <= now < span.end:
+            return span
+        span = _span(self.unit, now)
+        # A memo, for a clock asks for the same window again and again. One assignment: safe across threads.
+        object.__setattr__(self, "_last", span)
+        return span
+
+    def key(self, now: float) -> int:
+        """Which window `now` is in: equal exactly for times of the same one."""
+        return self.span(now).key
+
+    def ends_at(self, now: float) -> float | None:
+        """When that window ends, in seconds since the epoch; None where it does not."""
+        end = self.span(now).end
+        return None if end == inf else end
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much (`nano`-USD, above 0) in each `window`."""
+
+    nano: int
+    window: Window
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One account of one budget, and the limit (nano-USD) that holds for it.
+
+    `downgrade_from` and `cheapest_from` are the thresholds in nano-USD: the least (spent + held) that is at or
+    above the share. A threshold that is None is out of reach. `alarm_from` is the lower one.
+    """
+
+    budget: str
+    account: str
+    limit: int
+    window: Window
+    hard: bool = True
+    downgrade_at: float | None = None
+    cheapest_at: float | None = None
+    downgrade_from: int = field(init=False, repr=False, compare=False)
+    cheapest_from: int = field(init=False, repr=False, compare=False)
+    alarm_from: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        downgrade, cheapest = _threshold(self.limit, self.downgrade_at), _threshold(self.limit, self.cheapest_at)
+        object.__setattr__(self, "downgrade_from", downgrade)
+        object.__setattr__(self, "cheapest_from", cheapest)
+        object.__setattr__(self, "alarm_from", min(downgrade, cheapest))
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A limit over a window, for each account.
+
+    `amount`  "$5/day", with /minute, /hour, /day, /month, or nothing for a total. Or a function that is given
+              the account and returns such a text (plans): it is asked at every call, so it should be quick.
+    `per`     whose limit it is: "tenant", "route", "request", or a function of the ASGI scope that returns the
+              account. None: one account for all. Who has no account shares the account "default".
+    `name`    by which reports and errors call it; made of the above if it is empty.
+    `hard`    refuses what does not fit. A soft budget records and warns, and never refuses.
+    `downgrade_at`, `cheapest_at`   shares of the limit, above 0 and at most 1. From the first on, the tier that was
+              asked for is left out; from the second on, only the cheapest legal one stays. None: never.
+
+    ConfigurationError where that cannot work.
+    """
+
+    amount: str | Callable[[str], str]
+    per: Per | Callable[[Scope], str | None] | None = None
+    name: str = ""
+    hard: bool = True
+    downgrade_at: float | None = 0.7
+    cheapest_at: float | None = 0.9
+    _fixed: Callable[[str], Line] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.per) and self.per is not None and self.per not in get_args(Per):
+            raise ConfigurationError(
+                f'Budget({self.amount!r}, per={self.per!r}): `per` is "tenant", "route", "request", '
+                "a function of the ASGI scope, or None"
+            )
+        limit = None if callable(self.amount) else parse_limit(self.amount)
+        name = self.name or _default_name(self)
+        if not _is_key(name):
+            raise ConfigurationError(
+                f"Budget(name={name!r:.80}): a name is text of at most {LONGEST_NAME} printable characters"
+            )
+        object.__setattr__(self, "name", name)
+        self._check_thresholds()
+        if limit is not None:
+            # Accounts come from outside: the cache is bounded.
+            object.__setattr__(self, "_fixed", lru_cache(maxsize=4096)(lambda account: self._line(account, limit)))
+
+    def account_of(self, scope: Scope, *, tenant: str | None, route: str | None, request: str) -> str:
+        """Whose limit this call counts on: `request` is the id of the request, the others are None where unknown.
+
+        ConfigurationError where a function of the app returned something that is no text.
+        """
+        account: str | None
+        if self.per is None:
+            return GLOBAL_ACCOUNT
+        if callable(self.per):
+            account = self.per(scope)
+        else:
+            account = {"tenant": tenant, "route": route, "request": request}[self.per]
+        if account is None or account == "":
+            return DEFAULT_ACCOUNT
+        if not _is_key(account):
+            raise ConfigurationError(
+                f"budget {self.name!r}: `per` gave {account!r:.80} as the account; it must be None or text "
+                f"of at most {LONGEST_NAME} printable characters"
+            )
+        return account
+
+    def limit_of(self, account: str) -> Limit:
+        """The limit that holds for `account`. ConfigurationError where the app's function returned nonsense."""
+        if not callable(self.amount):
+            return parse_limit(self.amount)
+        amount: object = self.amount(account)
+        try:
+            return parse_limit(amount)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"budget {self.name!r}, account {account!r:.80}: {error}") from error
+
+    def line(self, account: str) -> Line:
+        """The line of `account`. Errors as for `limit_of`."""
+        return self._line(account, self.limit_of(account)) if self._fixed is None else self._fixed(account)
+
+    def _line(self, account: str, limit: Limit) -> Line:
+        return Line(self.name, account, limit.nano, limit.window, self.hard, self.downgrade_at, self.cheapest_at)
+
+    def _check_thresholds(self) -> None:
+        shares: tuple[tuple[str, object], ...] = (
+            ("downgrade_at", self.downgrade_at),
+            ("cheapest_at", self.cheapest_at),
+        )
+        for word, value in shares:
+            # NaN fails here too: it compares with nothing.
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value <= 1):
+                raise ConfigurationError(
+                    f"budget {self.name!r}: {word}={value!r} must be a share above 0 and at most 1, or None"
+                )
+        if self.downgrade_at is not None and self.cheapest_at is not None and self.downgrade_at > self.cheapest_at:
+            raise ConfigurationError(
+                f"budget {self.name!r}: downgrade_at={self.downgrade_at} is above cheapest_at={self.cheapest_at}; "
+                "the first step comes first"
+            )
+
+
+def parse_money(text: object) -> int:
+    """Nano-USD of an amount such as "$5", "$0.50" or "$1,000".
+
+    At most nine decimals, above 0 and at most $1,000,000,000. ConfigurationError for all else.
+    """
+    match = _MONEY.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigurationError(f'{text!r:.80} is not an amount of money; write for example "$5" or "$0.50"')
+    fraction = match["fraction"] or ""
+    if len(fraction) > 1 + _NANO_DIGITS:
+        raise ConfigurationError(f'{text!r:.80} has more than nine decimals; write for example "$0.000000001"')
+    # A number too long to be money is not worth computing with.
+    digits = match["whole"].replace(",", "")
+    nano = int(Decimal(digits + fraction) * NANO) if len(digits) <= _DOLLAR_DIGITS else MOST_MONEY + 1
+    if not 0 < nano <= MOST_MONEY:
+        raise ConfigurationError(f'{text!r:.80} must be above $0 and at most $1,000,000,000; write for example "$5"')
+    return nano
+
+
+@lru_cache(maxsize=1024)
+def _limit(text: str) -> Limit:
+    money, slash, unit = (part.strip() for part in text.partition("/"))
+    try:
+        nano = parse_money(money)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{text!r:.80}: {error}") from None
+    if not slash:
+        return Limit(nano, Window("total"))
+    for known in get_args(Unit):
+        if unit == known != "total":
+            return Limit(nano, Window(known))
+    raise ConfigurationError(
+        f'{text!r:.80}: {unit!r:.40} is not minute, hour, day or month; write for example "$5/day", or "$5" for a total'
+    )
+
+
+def parse_limit(text: object) -> Limit:
+    """The limit in "$5/day" or "$5"; spaces may stand around the slash. ConfigurationError for all else."""
+    if not isinstance(text, str):
+        raise ConfigurationError(f'{text!r:.80} is not a limit; write for example "$5/day", or "$5" for a total')
+    return _limit(text)
+
+
+def check_budgets(budgets: Iterable[Budget]) -> None:
+    """ConfigurationError where two of these budgets have one name: their balances would be one."""
+    seen: dict[str, Budget] = {}
+    for budget in budgets:
+        if seen.setdefault(budget.name, budget) != budget:
+            raise ConfigurationError(f'two budgets are called {budget.name!r}; give one of them another name, name="…"')
+
+
+def within_thresholds(n_offers: int, used: Iterable[tuple[Line, int]]) -> tuple[int, str]:
+    """The first of `n_offers` offers that the thresholds leave in, and the budget that left out those before it.
+
+    Offers are ordered from the tier that was asked for down to the cheapest legal one. `used` has for each line
+    its spent + held before this call, in nano-USD. At `downgrade_at` of any line the first offer is left out, at
+    `cheapest_at` all but the last. One always stays. The name is empty where nothing is left out.
+    """
+    last = n_offers - 1
+    start, tight = 0, ""
+    if last < 1:
+        return start, tight
+    for line, amount in used:
+        if amount >= line.cheapest_from and start < last:
+            start, tight = last, line.budget
+        elif amount >= line.downgrade_from and not start:
+            start, tight = 1, line.budget
+    return start, tight
+
+
+def _span(unit: Unit, now: float) -> Span:
+    if unit == "total":
+        return Span(0, -inf, inf)
+    second = floor(now)
+    year, month, day, hour, minute = gmtime(second)[:5]
+    key = year * 100 + month
+    if unit == "month":
+        start = timegm((year, month, 1, 0, 0, 0))
+        return Span(key, start, timegm((year + month // 12, month % 12 + 1, 1, 0, 0, 0)))
+    key = key * 100 + day
+    if unit != "day":
+        key = key * 100 + hour
+    if unit == "minute":
+        key = key * 100 + minute
+    # POSIX time has no leap seconds: these lengths are exact.
+    start = second - second % _SECONDS[unit]
+    return Span(key, start, start + _SECONDS[unit])
+
+
+@lru_cache(maxsize=1024)
+def _threshold(limit: int, share: float | None) -> int:
+    # The share as it was written: 0.7 is seven tenths, and not the float below it.
+    return _NEVER if share is None else ceil(limit * Fraction(repr(share)))
+
+
+def _default_name(budget: Budget) -> str:
+    amount = _name_of(budget.amount) if callable(budget.amount) else "".join(budget.amount.split())
+    if budget.per is None:
+        return amount
+    return f"{amount} per {_name_of(budget.per) if callable(budget.per) else budget.per}"
+
+
+def _name_of(function: Callable[..., object]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_key(text: object) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable()

@@ -1,0 +1,102 @@
+"""Every error that Tierline raises.
+
+    TierlineError
+    ├── ConfigurationError       at start-up: what was written cannot work
+    ├── BudgetExceededError      a hard budget has no room for the cheapest offer
+    ├── LedgerUnavailableError   the ledger cannot be asked, so nothing is sent
+    ├── UnknownModelError        a model id that is on no rung and has no price
+    └── IllegalRequestError      no tier that is allowed accepts the request
+
+Errors of the Claude API are not here: they reach the app as the SDK's own types.
+No message carries a prompt or a key.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from tierline.values import Refusal
+
+
+class TierlineError(Exception):
+    """Base of all errors of Tierline.
+
+    `status` and `headers` are how the error is answered over HTTP, `problem` is the body of that
+    answer (RFC 9457, `application/problem+json`).
+    """
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Claude could not be called"
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status that tells a remote client about this error."""
+        return self.status
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """Headers of that answer."""
+        return {}
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The body of that answer: what a remote client may know, and no more."""
+        return {"type": "about:blank", "title": self.title, "status": self.http_status}
+
+
+class ConfigurationError(TierlineError):
+    """Something was configured that cannot work; the message names the culprit and what to write instead."""
+
+    title = "The service is not configured correctly"
+
+
+class BudgetExceededError(TierlineError):
+    """A hard budget has no room, even for the cheapest offer that the policy allows.
+
+    `refusal` has every number behind it. As HTTP: 429 with `Retry-After` where the call would fit when the budget
+    renews, 402 where waiting does not help.
+    """
+
+    title = "The budget for this service is used up"
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+    @property
+    def http_status(self) -> int:
+        """429 where waiting helps, else 402."""
+        return 429 if self._wait is not None else 402
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """How long to wait, in whole seconds."""
+        return {} if self._wait is None else {"retry-after": str(max(1, math.ceil(self._wait)))}
+
+    @property
+    def _wait(self) -> float | None:
+        """Seconds until the call fits; None where it never will."""
+        refusal = self.refusal
+        fits_anew = refusal.needed is not None and refusal.needed <= refusal.limit
+        return refusal.renews_in if fits_anew else None
+
+
+class LedgerUnavailableError(TierlineError):
+    """The ledger cannot be reached, and a hard budget must not be passed unseen. As HTTP: 503."""
+
+    status = 503
+    title = "The service cannot check its budget right now"
+
+
+class UnknownModelError(TierlineError):
+    """The call names a model id that is on no rung of the ladder and that the price book does not know."""
+
+    title = "The service asked for a model that it does not know"
+
+
+class IllegalRequestError(TierlineError):
+    """No tier between floor and ceiling accepts the request as the app wrote it."""
+
+    title = "The service sent a request that no allowed model accepts"

@@ -1,0 +1,143 @@
+"""Tiers and the ladder that they form."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from tierline.errors import ConfigurationError
+from tierline.values import LABELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_DATED: Final = re.compile(r"-20\d{6}$")
+_NOT_PATCHED: Final = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
+
+
+def undated(model: str) -> str:
+    """A model id without the date of its snapshot: both name the same rung."""
+    return _DATED.sub("", model)
+
+
+def check_tokens(value: object, what: str) -> None:
+    """ConfigurationError unless `value` is None or a whole number of tokens above 0."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ConfigurationError(f"{what} must be a whole number of tokens above 0, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A rung of the ladder.
+
+    `max_tokens` caps what a routed call may ask for here (tokens of output, thinking included).
+    `patch` gives top-level fields that a request going here gets where the app did not set them,
+    such as `{"output_config": {"effort": "low"}}`.
+    """
+
+    name: str
+    model: str
+    max_tokens: int | None = None
+    patch: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name and isinstance(self.model, str) and self.model):
+            raise ConfigurationError(f"a tier needs a name and a model id, got {self.name!r} and {self.model!r}")
+        if self.model == "auto":
+            raise ConfigurationError(f"tier {self.name!r}: a tier needs a real model id, not 'auto'")
+        check_tokens(self.max_tokens, f"tier {self.name!r}: max_tokens")
+        if frozen := _NOT_PATCHED.intersection(self.patch):
+            raise ConfigurationError(f"tier {self.name!r}: patch cannot set {', '.join(sorted(frozen))}")
+
+
+class Ladder:
+    """The tiers, cheapest first.
+
+    `labels` says which tier a label begins at; by default `simple` is the first, `complex` the last and
+    `moderate` number n // 2, counted from 0. `max_tokens` caps the output of routed calls by label.
+    """
+
+    __slots__ = ("_by_model", "_by_name", "caps", "labels", "tiers")
+
+    def __init__(
+        self,
+        *tiers: Tier,
+        labels: Mapping[str, str] | None = None,
+        max_tokens: Mapping[str, int] | None = None,
+    ) -> None:
+        if not tiers:
+            raise ConfigurationError('a ladder needs at least one tier, such as Tier("haiku", "claude-haiku-5-5")')
+        self.tiers: tuple[Tier, ...] = tiers
+        self._by_name: dict[str, int] = {}
+        self._by_model: dict[str, int] = {}
+        for index, tier in enumerate(tiers):
+            if tier.name in self._by_name:
+                raise ConfigurationError(f"the ladder has two tiers named {tier.name!r}: give each a name of its own")
+            self._by_name[tier.name] = index
+            self._by_model.setdefault(undated(tier.model), index)
+        defaults = dict(zip(LABELS, (0, len(tiers) // 2, len(tiers) - 1), strict=True))
+        self.labels: dict[str, int] = defaults | {
+            _known_label(label): self.index(name, f"ladder: labels[{label!r}]")
+            for label, name in (labels or {}).items()
+        }
+        self.caps: dict[str, int] = {}
+        for label, cap in (max_tokens or {}).items():
+            check_tokens(cap, f"ladder: max_tokens[{label!r}]")
+            self.caps[_known_label(label)] = cap
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        labels: Mapping[str, str] | None = None,
+        max_tokens: Mapping[str, int] | None = None,
+        **tiers: str | Tier,
+    ) -> Ladder:
+        """A ladder from names and model ids, cheapest first: `Ladder.of(haiku="claude-haiku-5-5", …)`."""
+        rungs = (tier if isinstance(tier, Tier) else Tier(name, tier) for name, tier in tiers.items())
+        return cls(*rungs, labels=labels, max_tokens=max_tokens)
+
+    def __len__(self) -> int:
+        return len(self.tiers)
+
+    def __iter__(self) -> Iterator[Tier]:
+        return iter(self.tiers)
+
+    def __getitem__(self, index: int) -> Tier:
+        return self.tiers[index]
+
+    def __repr__(self) -> str:
+        return f"Ladder({', '.join(f'{t.name}={t.model!r}' for t in self.tiers)})"
+
+    @property
+    def top(self) -> int:
+        """The index of the last, dearest tier."""
+        return len(self.tiers) - 1
+
+    def index(self, name: str, where: str) -> int:
+        """The place of the tier called `name`. ConfigurationError, beginning with `where`, if there is none."""
+        try:
+            return self._by_name[name]
+        except (KeyError, TypeError):
+            raise ConfigurationError(
+                f"{where}: there is no tier {name!r}; the ladder has {', '.join(self._by_name)}"
+            ) from None
+
+    def named(self, name: str) -> Tier:
+        """The tier called `name`, which is known to be there."""
+        return self.tiers[self._by_name[name]]
+
+    def rung_of(self, model: str) -> int | None:
+        """The place of a model id, dated or not, or None where it is on no rung."""
+        return self._by_model.get(undated(model))
+
+
+def _known_label(label: str) -> str:
+    if label not in LABELS:
+        raise ConfigurationError(f"unknown label {label!r}: the labels are {', '.join(LABELS)}")
+    return label
+
+
+DEFAULT_LADDER: Final = Ladder.of(haiku="claude-haiku-5-5", sonnet="claude-sonnet-5-5", opus="claude-opus-5-5")

@@ -1,0 +1,212 @@
+"""The words of DESIGN's vocabulary as frozen values. Nothing here does anything but compute.
+
+Money is an integer number of nano-USD (one billionth of a dollar); times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+NANO: Final = 1_000_000_000
+"""nano-USD in one US dollar."""
+
+Label = Literal["simple", "moderate", "complex"]
+LABELS: Final[tuple[Label, ...]] = ("simple", "moderate", "complex")
+
+Source = Literal[
+    "pin", "label", "explicit", "keyword", "signal", "route", "local", "claude", "cache", "sticky", "fixed", "default"
+]
+"""Who chose: the last four of DESIGN's list are a cached verdict, a kept tier, a constant, and nobody."""
+
+Role = Literal["first", "retry", "fallback", "escalation", "speculative"]
+
+
+def usd(nano: int) -> str:
+    """`nano` as dollars for people: `$1.20`, `$0.000034`; at least two digits after the point."""
+    sign = "-" if nano < 0 else ""
+    whole, fraction = divmod(abs(nano), NANO)
+    digits = f"{fraction:09d}".rstrip("0").ljust(2, "0")
+    return f"{sign}${whole:,}.{digits}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, as the Messages API reports them.
+
+    `input_tokens` are those that were neither written to nor read from the prompt cache;
+    `output_tokens` include thinking. `web_searches` are counted in requests.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_write_5m: int = 0
+    cache_write_1h: int = 0
+    cache_read: int = 0
+    web_searches: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt: fresh, written to the cache and read from it."""
+        return self.input_tokens + self.cache_write_5m + self.cache_write_1h + self.cache_read
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_write_5m + other.cache_write_5m,
+            self.cache_write_1h + other.cache_write_1h,
+            self.cache_read + other.cache_read,
+            self.web_searches + other.web_searches,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What multiplies the price of a request, beside its model.
+
+    `geo` is `None` where the request does not say: the workspace's default may then be the dearer one.
+    """
+
+    batch: bool = False
+    fast: bool = False
+    geo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """An opinion on a request: a label, how sure (0 to 1), who says so, and what asking cost (nano-USD)."""
+
+    label: str
+    confidence: float
+    source: Source
+    cost: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The bounded part of a request that is classified: never the whole of a long one.
+
+    `text` is the latest turn that a person wrote, cut in its middle past `tierline.call.VIEW_CHARS`;
+    `context` is the end of what it leans on (the answer before it), and empty on a first turn.
+    `task` and `expected_output` (tokens) are what the app's policy says of the route.
+    """
+
+    text: str
+    context: str = ""
+    turns: int = 1
+    tools: int = 0
+    forced_tool: bool = False
+    images: int = 0
+    documents: int = 0
+    max_tokens: int = 0
+    task: str | None = None
+    expected_output: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tier that could take the call, and the most that it could cost there.
+
+    `cost` is the worst case in nano-USD, or None where it cannot be bounded; `unbounded` then says why.
+    `input_cost` is the part of it that the prompt alone may cost. `max_tokens` is what the request will ask for
+    there, None where it asks for nothing that is a number.
+    """
+
+    tier: str
+    model: str
+    cost: int | None
+    input_cost: int = 0
+    unbounded: str = ""
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a budget let no offer pass: every number behind a 429 or 402. Money in nano-USD."""
+
+    budget: str
+    account: str
+    limit: int
+    spent: int
+    held: int
+    needed: int | None
+    renews_in: float | None = None
+    """Seconds until the window ends; None for a budget that does not renew."""
+    unbounded: str = ""
+    """Why the cost cannot be bounded, where that is the reason (`needed` is then None)."""
+
+    def __str__(self) -> str:
+        if self.needed is None:
+            return (
+                f"budget {self.budget!r} is hard and this call cannot be bounded: {self.unbounded}. "
+                "Bound it, or make the budget hard=False"
+            )
+        when = "it does not renew" if self.renews_in is None else f"it renews in {self.renews_in:.0f} s"
+        return (
+            f"budget {self.budget!r} has {usd(max(0, self.limit - self.spent - self.held))} left of "
+            f"{usd(self.limit)} (spent {usd(self.spent)}, held {usd(self.held)}), and the cheapest offer "
+            f"may cost {usd(self.needed)}; {when}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """A budget as it stood when a call was admitted, this call's hold included. Money in nano-USD."""
+
+    budget: str
+    account: str
+    limit: int
+    remaining: int
+    hard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One upstream HTTP request of a call.
+
+    `outcome` is `ok`, an error type of the API (`overloaded_error`), or how it was cut off
+    (`timeout`, `connection_error`, `client_disconnected`, `cancelled`, `truncated`).
+    """
+
+    tier: str
+    model: str
+    role: Role
+    outcome: str
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    seconds: float = 0.0
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happened to one call, and why. Money in nano-USD, times in seconds.
+
+    `tier` is the name of the tier that was taken, `requested_tier` the one that would have been taken with
+    money enough. `saved` is against the ladder's top tier at the same usage. While a stream is being read
+    the money is still 0 and `settled` False; the entry in `Binding.decisions` is replaced when it ends.
+    """
+
+    id: str
+    tier: str
+    model: str
+    requested_tier: str
+    label: str | None
+    confidence: float
+    source: Source
+    reasons: tuple[str, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    cost: int = 0
+    saved: int = 0
+    classifier_cost: int = 0
+    latency_s: float = 0.0
+    classifier_latency_s: float = 0.0
+    budgets: tuple[Remaining, ...] = ()
+    estimated: bool = False
+    settled: bool = False
+    route: str | None = None
+    tenant: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierline.budgets import (
+    Budget,
+    Limit,
+    Line,
+    Window,
+    check_budgets,
+    parse_limit,
+    parse_money,
+    within_thresholds,
+)
+from tierline.errors import ConfigurationError
+from tierline.values import NANO, usd
+
+FORMATS = {"minute": "%Y%m%d%H%M", "hour": "%Y%m%d%H", "day": "%Y%m%d", "month": "%Y%m"}
+times = st.floats(0, datetime(2100, 1, 1, tzinfo=UTC).timestamp(), allow_nan=False)
+
+
+def at(*when: int) -> float:
+    return datetime(*when, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "nano"),
+    [
+        ("$5", 5 * NANO),
+        ("$0.50", NANO // 2),
+        (" $1,000 ", 1000 * NANO),
+        ("$1,000,000.25", 1_000_000 * NANO + NANO // 4),
+        ("$0.000000001", 1),
+        ("$1000000000", NANO * NANO),
+    ],
+)
+def test_money_is_read(text: str, nano: int) -> None:
+    """Dollars, with commas and up to nine decimals, are whole nano-USD."""
+    assert parse_money(text) == nano
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abc", "", "$", "5", "5 USD", "€5", "$-5", "-$5", "$0", "$0.00", "$NaN", "$inf", "$1e3", "$.5", "$5.", "$1,00",
+        "$0.0000000001", "$1,000,000,000.01", "$" + "9" * 5000, "$٥", "$1_000", "$5 $5", 5, 5.0, None, True,
+    ],
+)  # fmt: skip
+def test_money_that_is_none(text: object) -> None:
+    """What is no amount is refused with the text itself and an example, in a message of bounded length."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse_money(text)
+    assert repr(text)[:40] in str(caught.value)
+    assert "$" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@given(st.integers(1, NANO * NANO))
+def test_money_is_read_back(nano: int) -> None:
+    """What is shown as dollars reads back as the same nano-USD."""
+    assert parse_money(usd(nano)) == nano
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("$5/day", Limit(5 * NANO, Window("day"))),
+        ("$2 / hour", Limit(2 * NANO, Window("hour"))),
+        ("$0.1/minute", Limit(NANO // 10, Window("minute"))),
+        (" $100/month ", Limit(100 * NANO, Window("month"))),
+        ("$5", Limit(5 * NANO, Window("total"))),
+    ],
+)
+def test_limits_are_read(text: str, limit: Limit) -> None:
+    """An amount over a unit of the calendar, or in total."""
+    assert parse_limit(text) == limit
+
+
+@pytest.mark.parametrize("text", ["$5/week", "$5/", "$5/total", "$5/day/day", "/day", "$5/Day", "$5/hours", 5, None])
+def test_limits_that_are_none(text: object) -> None:
+    """What is no limit is refused with the text itself."""
+    with pytest.raises(ConfigurationError, match="write for example"):
+        parse_limit(text)
+
+
+@given(st.sampled_from(sorted(FORMATS)), times)
+def test_windows_are_those_of_the_calendar(unit, now: float) -> None:
+    """A window's key is its date in UTC, and the next window begins where it ends."""
+    span = Window(unit).span(now)
+    assert span.start <= now < span.end
+    assert span.key == int(datetime.fromtimestamp(int(now), UTC).strftime(FORMATS[unit]))
+    assert Window(unit).span(span.start).key == span.key
+    assert Window(unit).span(span.end).start == span.end
+    assert Window(unit).span(span.start - 1).end == span.start
+
+
+@given(st.sampled_from([*FORMATS, "total"]), st.lists(times, min_size=2, max_size=8))
+def test_a_window_remembers_nothing_wrong(unit, moments: list[float]) -> None:
+    """One window asked about many times, in any order, answers as a new one does."""
+    window = Window(unit)
+    for now in moments:
+        assert (window.key(now), window.ends_at(now)) == (Window(unit).key(now), Window(unit).ends_at(now))
+
+
+@pytest.mark.parametrize(
+    ("unit", "now", "ends"),
+    [
+        ("month", at(2028, 2, 29, 23, 59, 59), at(2028, 3, 1)),
+        ("month", at(2026, 2, 28), at(2026, 3, 1)),
+        ("month", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
+        ("month", at(2026, 4, 30, 12), at(2026, 5, 1)),
+        ("day", at(2028, 2, 29), at(2028, 3, 1)),
+        ("day", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
+        ("hour", at(2026, 3, 29, 1, 30), at(2026, 3, 29, 2)),  # Europe's clocks jump here
+        ("hour", at(2026, 10, 25, 0, 30), at(2026, 10, 25, 1)),
+        ("minute", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
+        ("total", at(2026, 1, 1), None),
+    ],
+)
+def test_dst_month_end_leap(unit, now: float, ends: float | None) -> None:
+    """Months end when they end, leap days are days, and no daylight saving shifts UTC."""
+    assert Window(unit).ends_at(now) == ends
+
+
+def test_keys_of_different_units_differ() -> None:
+    """A plan that changes its unit changes its account."""
+    now = at(2026, 11, 21)
+    assert len({Window(unit).key(now) for unit in ("minute", "hour", "day", "month", "total")}) == 5
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        (Budget("$5/day"), "$5/day"),
+        (Budget("$2 / hour", per="tenant"), "$2/hour per tenant"),
+        (Budget(usd, per=at), "usd per at"),
+        (Budget("$5", name="mine"), "mine"),
+    ],
+)
+def test_names(budget: Budget, name: str) -> None:
+    """A budget without a name has one that says what it is."""
+    assert budget.name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "culprit"),
+    [
+        ({"amount": "5/day"}, "5/day"),
+        ({"amount": 5}, "5"),
+        ({"per": "user"}, "user"),
+        ({"per": []}, "per="),
+        ({"downgrade_at": 0.0}, "downgrade_at"),
+        ({"downgrade_at": 1.1}, "downgrade_at"),
+        ({"cheapest_at": float("nan")}, "cheapest_at"),
+        ({"cheapest_at": "0.9"}, "cheapest_at"),
+        ({"downgrade_at": 0.95}, "above cheapest_at"),
+        ({"name": "x" * 300}, "name="),
+        ({"name": "a\nb"}, "name="),
+    ],
+)
+def test_budgets_name_what_is_wrong(words: dict[str, object], culprit: str) -> None:
+    """Configuration errors come when the budget is made, and name the culprit."""
+    with pytest.raises(ConfigurationError, match=culprit):
+        Budget(**({"amount": "$5/day"} | words))
+
+
+def test_budgets_are_hashable_values() -> None:
+    """Equal words make equal budgets, and policies can carry them."""
+    assert Budget("$5/day", per="tenant") == Budget("$5/day", per="tenant")
+    assert len({Budget("$5/day"), Budget("$5/day"), Budget("$6/day")}) == 2
+
+
+def test_line() -> None:
+    """A line has what a ledger needs, and is made once for each account."""
+    budget = Budget("$5/day", per="tenant", hard=False)
+    assert budget.line("acme") is budget.line("acme")
+    assert budget.line("acme") == Line("$5/day per tenant", "acme", 5 * NANO, Window("day"), False, 0.7, 0.9)
+    assert hash(budget.line("acme")) == hash(Budget("$5/day", per="tenant", hard=False).line("acme"))
+
+
+def test_plans() -> None:
+    """The amount may be a function of the account, asked anew each time."""
+    plans = {"free": "$1/day", "pro": "$100/month"}
+    budget = Budget(plans.__getitem__, per="tenant", name="plan")
+    assert budget.line("free").limit == NANO
+    assert budget.line("pro").window == Window("month")
+    plans["free"] = "$2/day"
+    assert budget.limit_of("free") == Limit(2 * NANO, Window("day"))
+    assert Budget("$5").limit_of("anyone") == Limit(5 * NANO, Window("total"))
+
+
+@pytest.mark.parametrize("nonsense", [None, "", "free", 5, "$0/day", float("nan")])
+def test_a_plan_that_is_nonsense(nonsense: object) -> None:
+    """An amount that cannot be read names budget and account, and nobody goes unmetered."""
+    budget = Budget(lambda account: nonsense, per="tenant", name="plan")
+    with pytest.raises(ConfigurationError, match="budget 'plan', account 'acme'"):
+        budget.line("acme")
+
+
+@pytest.mark.parametrize(
+    ("per", "account"),
+    [
+        (None, "global"),
+        ("tenant", "acme"),
+        ("route", "/chat"),
+        ("request", "r1"),
+        (lambda scope: scope["user"], "ada"),
+        (lambda scope: None, "default"),
+        (lambda scope: "", "default"),
+    ],
+)
+def test_accounts(per, account: str) -> None:
+    """Each word finds its account, and no account means the default one."""
+    budget = Budget("$5", per=per)
+    assert budget.account_of({"user": "ada"}, tenant="acme", route="/chat", request="r1") == account
+
+
+def test_first_request_unknown_tenant() -> None:
+    """Who cannot be told apart shares one account, which has the limit as all others."""
+    budget = Budget("$5/day", per="tenant")
+    assert budget.account_of({}, tenant=None, route=None, request="r1") == "default"
+    assert budget.line("default").limit == 5 * NANO
+
+
+@pytest.mark.parametrize("account", [5, b"ada", "a\x00b", "x" * 201, ["ada"]])
+def test_accounts_that_are_no_text(account: object) -> None:
+    """An account that could not be a key is an error that names the budget."""
+    with pytest.raises(ConfigurationError, match="budget 'mine'"):
+        Budget("$5", per=lambda scope: account, name="mine").account_of({}, tenant=None, route=None, request="r1")
+
+
+def test_two_budgets_of_one_name() -> None:
+    """Different budgets may not share a name; the same budget twice is no harm."""
+    check_budgets([Budget("$5/day"), Budget("$5/day"), Budget("$5/hour")])
+    with pytest.raises(ConfigurationError, match="'mine'"):
+        check_budgets([Budget("$5/day", name="mine"), Budget("$6/day", name="mine")])
+
+
+def line(limit: int, downgrade: float | None = 0.7, cheapest: float | None = 0.9, name: str = "b") -> Line:
+    return Line(name, "a", limit, Window("day"), True, downgrade, cheapest)
+
+
+@pytest.mark.parametrize(
+    ("offers", "used", "start"),
+    [
+        (3, 0, 0), (3, 69, 0), (3, 70, 1), (3, 89, 1), (3, 90, 2), (3, 500, 2),
+        (2, 70, 1), (2, 90, 1), (1, 90, 0), (1, 70, 0), (0, 90, 0),
+    ],
+)  # fmt: skip
+def test_thresholds(offers: int, used: int, start: int) -> None:
+    """From the first threshold the tier asked for is left out, from the second all but the cheapest; one stays."""
+    assert within_thresholds(offers, [(line(100), used)]) == (start, "b" if start else "")
+
+
+def test_thresholds_of_several_lines() -> None:
+    """The strictest line decides and is named, a soft one too; a threshold of None is never met."""
+    soft = Line("soft", "a", 10, Window("day"), False, 0.5, 0.6)
+    assert within_thresholds(3, [(line(100), 75), (soft, 6)]) == (2, "soft")
+    assert within_thresholds(3, [(soft, 6), (line(100), 75)]) == (2, "soft")
+    assert within_thresholds(3, [(line(100, None, None), 1000)]) == (0, "")
+    assert within_thresholds(3, [(line(100, 0.7, None), 1000)]) == (1, "b")
+    assert within_thresholds(3, []) == (0, "")
+
+
+@given(st.integers(1, 10**18), st.integers(1, 1000), st.integers(-2, 2))
+def test_thresholds_are_exact(limit: int, thousandths: int, off: int) -> None:
+    """A share of 0.7 is seven tenths and not the float near it, at any size of money."""
+    used = limit * thousandths // 1000 + off
+    start, _ = within_thresholds(2, [(line(limit, thousandths / 1000, None), used)])
+    assert bool(start) == (Fraction(used, limit) >= Fraction(thousandths, 1000))
+
+
+def test_windows_print_as_they_are_written() -> None:
+    """A window reads as it stands in a limit."""
+    assert [str(Window("day")), str(Window("total"))] == ["/day", ""]
+
+
+def test_limits_move_with_time() -> None:
+    """The end of a window is the beginning of the next."""
+    day = Window("day")
+    end = day.ends_at(at(2026, 11, 21, 5))
+    assert end == at(2026, 11, 22)
+    assert day.key(end) == 20261122
+    assert end - at(2026, 11, 21) == timedelta(days=1).total_seconds()
