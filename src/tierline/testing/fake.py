@@ -1,0 +1,371 @@
+"""FakeClaude: the Messages API, offline, for tests and demos."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from tierline.errors import ConfigurationError
+from tierline.testing._bill import bill, load_prices
+from tierline.testing._book import Book
+from tierline.testing._brain import count_tokens, draft_of, message_of, read_prompt, reply_to, spent
+from tierline.testing._cache import PromptCache
+from tierline.testing._catalogue import model_info, model_page
+from tierline.testing._log import Received
+from tierline.testing._outgoing import Outgoing, broken, error_answer, json_answer, message_answer
+from tierline.testing._problem import Problem
+from tierline.testing._request import Gone, check_headers, decode, path_of, query_of, read_body, shown
+from tierline.testing._rules import MODELS
+from tierline.testing._serve import RESET, serving, serving_in_thread
+from tierline.testing._sse import encode
+from tierline.testing._threads import Threads
+from tierline.testing._verdict import heuristic
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from anthropic import AsyncAnthropic
+    from starlette.types import Receive, Scope, Send
+
+    from tierline.testing._answer import Draft, Reply
+    from tierline.testing._brain import Prompt
+    from tierline.testing._cache import Share
+    from tierline.testing._faults import Fault
+
+_KEY: Final = "sk-ant-fake-0000"
+_ORGANIZATION: Final = "00000000-0000-4000-8000-00000000c1ad"
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its way through: what it is, and what would be billed if it ended now."""
+
+    received: Received
+    number: int
+    began: float
+    prompt: Prompt | None = None
+    share: Share | None = None
+    draft: Draft | None = None
+    tokens: int = 0
+
+
+class FakeClaude:
+    """The Messages API without a network: it checks, counts, caches, bills and fails as the real one does.
+
+    Serve it on a free port, and point any client of the SDK at it::
+
+        fake = FakeClaude()
+        async with fake.serve() as url:
+            client = AsyncAnthropic(api_key=fake.api_key, base_url=url)
+            message = await client.messages.create(
+                model="claude-haiku-4-5", max_tokens=200, messages=[{"role": "user", "content": "Hello"}]
+            )
+        assert fake.requests[0].model == "claude-haiku-4-5"
+        assert fake.billed == fake.requests[0].billed > 0          # nano-USD
+
+    `with fake.serve_in_thread() as url:` does the same for programs without a loop. `fake.client()` needs no socket
+    at all, but gives a stream only when it is whole. The object is also an ASGI app, to mount anywhere.
+
+    Say what it says; None is the default answer, and a `Reply` calls tools, refuses or spends a number of tokens::
+
+        FakeClaude(answer=lambda received: "Paris")
+        FakeClaude(answer=lambda received: Reply(tool="search", input={"q": "Paris"}))
+        FakeClaude(verdict=lambda text, labels: ("complex", 0.9))      # what it says to Tierline's classifier
+
+    Make it fail: the steps of a script are met by the next requests, one each, `always` by those after them::
+
+        fake.script(Fault.overloaded(), OK, Fault.reset_after(events=3))
+        fake.always("claude-opus-5-5", Fault.rate_limit(retry_after=1))
+        fake.clear()
+
+    What it is true to: request and stream formats, headers, error types, what each model rejects, thinking that is on
+    by default and spends `max_tokens`, prompt caching with its minimums and TTLs, message threads, and list prices.
+    What it is not: a language model, or a tokenizer (it counts bytes). Equal requests get equal answers; with a
+    `seed`, others.
+
+    - `api_key`: the only key that is accepted, as `x-api-key` or as a bearer token
+    - `latency`: seconds before the first byte, for all models or by model id
+    - `chunk_delay`: seconds between the events of a stream
+    - `keep`: how many requests the log holds; older ones are dropped, `billed` stays exact
+    - `aliases`: further model ids, each with the known model that it behaves and is billed as
+    - `inference_geo`: where requests run that do not say; "us" is billed at 1.1
+    - `clock` and `sleep`: the time of TTLs and latencies, so that a test need not wait
+    """
+
+    def __init__(
+        self,
+        *,
+        answer: Callable[[Received], str | Reply | None] | None = None,
+        verdict: Callable[[str, Sequence[str]], tuple[str, float] | str] = heuristic,
+        api_key: str = _KEY,
+        latency: float | Mapping[str, float] = 0.0,
+        chunk_delay: float = 0.0,
+        keep: int = 10_000,
+        aliases: Mapping[str, str] | None = None,
+        inference_geo: str = "global",
+        seed: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+    ) -> None:
+        for alias, model in (aliases or {}).items():
+            if model not in MODELS:
+                raise ConfigurationError(f"aliases: {alias!r} is to be {model!r}, which is none of {sorted(MODELS)}")
+        if inference_geo not in ("us", "global"):
+            raise ConfigurationError(f"inference_geo: {inference_geo!r} is neither 'us' nor 'global'")
+        self.api_key = api_key
+        self.answer = answer
+        self.verdict = verdict
+        self._latency = latency
+        self._chunk_delay = chunk_delay
+        self._aliases = dict(aliases or {})
+        self._geo = inference_geo
+        self._seed = seed
+        self._clock = clock
+        self._sleep = sleep
+        self._book = Book(keep, clock)
+        self._cache = PromptCache()
+        self._threads = Threads()
+
+    @property
+    def requests(self) -> list[Received]:
+        """What was received, oldest first: a new list of the live entries."""
+        return self._book.requests
+
+    @property
+    def billed(self) -> int:
+        """What everything would have cost until now, in nano-USD."""
+        return self._book.billed
+
+    def script(self, *steps: Fault, model: str | None = None, path: str = "/v1/messages") -> None:
+        """Queue what the next requests (with this model, or any) meet, one step each.
+
+        A request with a good key and good JSON takes the first step that is meant for its model and path, even if it
+        is then rejected for its content. The other path is `/v1/messages/count_tokens`.
+        """
+        self._book.script(steps, model, path)
+
+    def always(self, model: str | None, fault: Fault) -> None:
+        """Let all messages to this model (None: to every model) meet the fault, when no step is queued for them."""
+        self._book.always(model, fault)
+
+    def clear(self) -> None:
+        """Forget all steps and all faults that were set with `always`."""
+        self._book.clear()
+
+    async def idle(self) -> None:
+        """Wait until every request has ended, also those whose client has left. Needs asyncio."""
+        await self._book.idle()
+
+    async def until(self, condition: Callable[[list[Received]], object]) -> None:
+        """Wait until something is true of the log: `await fake.until(lambda requests: len(requests) == 2)`.
+
+        It is asked again when a request arrives, is about to be answered, has its headers sent and ends. Needs asyncio.
+        """
+        await self._book.until(lambda: condition(self.requests))
+
+    def serve(self, host: str = "127.0.0.1") -> AbstractAsyncContextManager[str]:
+        """Serve on a free port in the running asyncio loop: `async with fake.serve() as url:`.
+
+        Raises ConfigurationError without uvicorn.
+        """
+        load_prices()
+        return serving(self, host)
+
+    def serve_in_thread(self, host: str = "127.0.0.1") -> AbstractContextManager[str]:
+        """Serve on a free port in a thread of its own: `with fake.serve_in_thread() as url:`.
+
+        `answer` and `verdict` are then called in that thread. Raises ConfigurationError without uvicorn.
+        """
+        load_prices()
+        return serving_in_thread(self, host)
+
+    def client(self, **options: Any) -> AsyncAnthropic:
+        """Return a client of the SDK that is connected without a socket; `options` are those of `AsyncAnthropic`.
+
+        A stream arrives only when it is whole, so use `serve` where it matters when an event comes.
+        """
+        import httpx2  # noqa: PLC0415 - as below
+        from anthropic import AsyncAnthropic  # noqa: PLC0415 - the fake itself needs no SDK
+
+        if "http_client" not in options:
+            options["http_client"] = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self))
+        return AsyncAnthropic(**{"api_key": self.api_key, "base_url": "http://fake-claude.invalid", **options})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as an ASGI app."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+        elif scope["type"] == "http":
+            headers = shown(scope["headers"])
+            received = Received(path_of(scope), headers, idempotency_key=headers.get("idempotency-key"))
+            exchange = _Exchange(received, self._book.open(received), self._clock())
+            try:
+                await self._exchange(exchange, scope, receive, send)
+            finally:
+                if received.ended == "open":
+                    self._finish(exchange, "disconnected")
+                self._book.close()
+
+    async def _exchange(self, exchange: _Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            outgoing = await self._decide(exchange, scope, receive)
+        except Problem as problem:
+            outgoing = error_answer(problem, _request_id(exchange))
+        except Gone:
+            return
+        self._book.wake()
+        reset = scope.get("extensions", {}).get(RESET)
+
+        async def answer() -> None:
+            await self._send(exchange, outgoing, send)
+            if outgoing.then == "reset" and reset is not None:
+                reset()
+            if outgoing.then == "hang" or (outgoing.then == "reset" and reset is not None):
+                await anyio.sleep_forever()
+
+        stayed = await _until_gone(receive, answer)
+        if stayed and outgoing.then == "reset":
+            # No socket to reset, so the app fails as a reset one would.
+            raise ConnectionResetError("FakeClaude was told to reset this connection")
+
+    async def _decide(self, exchange: _Exchange, scope: Scope, receive: Receive) -> Outgoing:
+        """Route the request, and work out its answer. Raises the Problem that the API has with it."""
+        received, method = exchange.received, scope["method"]
+        name = received.path.removeprefix("/v1/models").strip("/")
+        posted = received.path in ("/v1/messages", "/v1/messages/count_tokens")
+        if not posted and received.path != f"/v1/models/{name}".rstrip("/"):
+            raise Problem(404, "Not Found")
+        if method != ("POST" if posted else "GET"):
+            raise Problem(405, "Method Not Allowed")
+        check_headers(scope["headers"], self.api_key)
+        if not posted:
+            return json_answer(model_info(name) if name else model_page(query_of(scope)))
+        body = decode(await read_body(receive))
+        received.body, received.streamed = body, body.get("stream") is True
+        received.model = body["model"] if isinstance(body.get("model"), str) else None
+        fault = self._book.next_fault(received.model, received.path)
+        if fault.kind == "error" or (fault.kind == "error_event" and not received.streamed):
+            return error_answer(fault.problem(), _request_id(exchange), faulty=True)
+        if received.path.endswith("count_tokens"):
+            return broken(json_answer({"input_tokens": count_tokens(body, self._aliases)}), fault)
+        if fault.kind == "reset" and fault.after is None:
+            return Outgoing(0, (), (), then="reset", faulty=True, free=True)
+        return self._message(exchange, body, fault)
+
+    def _message(self, exchange: _Exchange, body: Mapping[str, Any], fault: Fault) -> Outgoing:
+        number = exchange.number
+        thread, body = body.get("thread"), self._threads.whole(body, self._clock())
+        exchange.prompt = prompt = read_prompt(body, self._aliases)
+        reply = reply_to(prompt, exchange.received, answer=self.answer, verdict=self.verdict, seed=self._seed)
+        exchange.draft = draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
+        model = body["model"]
+        exchange.share = share = self._cache.visit(body, prompt.parts, prompt.rules, model, self._clock())
+        geo = str(body.get("inference_geo") or self._geo)
+        message = message_of(prompt, draft, share, message_id=f"msg_fake{number:020d}", geo=geo)
+        if thread is not None and draft.stop_reason != "refusal":
+            self._threads.keep(message["id"], body, message["content"], self._clock())
+        return message_answer(message, draft, streamed=exchange.received.streamed, fault=fault)
+
+    async def _send(self, exchange: _Exchange, outgoing: Outgoing, send: Send) -> None:
+        """Send the answer; the log has its end before the last byte is on its way."""
+        received = exchange.received
+        if outgoing.free:
+            exchange.share = None
+        delay = (
+            self._latency if isinstance(self._latency, int | float) else self._latency.get(received.model or "", 0.0)
+        )
+        if delay > 0 and received.path == "/v1/messages":
+            await self._sleep(delay)
+        if outgoing.status and (outgoing.frames or outgoing.then == "end"):
+            received.status = outgoing.status
+            headers = self._headers(exchange, outgoing)
+            await send({"type": "http.response.start", "status": outgoing.status, "headers": headers})
+            self._book.wake()
+        for index, frame in enumerate(outgoing.frames, start=1):
+            if index > 1:
+                # A client that has left can be noticed only where others get a turn.
+                await (self._sleep(self._chunk_delay) if self._chunk_delay > 0 else anyio.lowlevel.checkpoint())
+            exchange.tokens = frame.tokens
+            ends = index == len(outgoing.frames) and outgoing.then == "end"
+            if ends:
+                self._end(exchange, outgoing)
+            await send({"type": "http.response.body", "body": frame.data, "more_body": not ends})
+        if outgoing.then == "end" and not outgoing.frames:
+            self._end(exchange, outgoing)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if outgoing.then == "reset":
+            self._end(exchange, outgoing)
+        while outgoing.then == "pings":
+            await self._sleep(outgoing.every)
+            await send({"type": "http.response.body", "body": encode({"type": "ping"}), "more_body": True})
+
+    def _end(self, exchange: _Exchange, outgoing: Outgoing) -> None:
+        exchange.received.error = outgoing.error
+        exchange.received.stop_reason = outgoing.stop_reason
+        self._finish(exchange, "fault" if outgoing.faulty else "complete")
+
+    def _finish(self, exchange: _Exchange, ended: str) -> None:
+        """Bill what was used, once, and close the log's entry."""
+        received, prompt = exchange.received, exchange.prompt
+        if prompt is not None and exchange.share is not None and exchange.draft is not None:
+            received.usage = spent(exchange.share, exchange.draft, exchange.tokens)
+            geo = prompt.body.get("inference_geo") or self._geo
+            geo = geo if prompt.rules.geo else None
+            received.billed = bill(prompt.rules.id, received.usage, geo=geo, fast=prompt.body.get("speed") == "fast")
+            self._book.charge(received.billed)
+        received.seconds = self._clock() - exchange.began
+        received.ended = ended  # type: ignore[assignment]
+
+    def _headers(self, exchange: _Exchange, outgoing: Outgoing) -> list[tuple[bytes, bytes]]:
+        received = exchange.received
+        headers = (
+            *outgoing.headers,
+            ("request-id", _request_id(exchange)),
+            ("anthropic-organization-id", _ORGANIZATION),
+        )
+        if received.path == "/v1/messages" and (outgoing.status == 200 or outgoing.error == "rate_limit_error"):  # noqa: PLR2004
+            prompt = exchange.prompt.tokens if exchange.prompt else 0
+            output = exchange.draft.output_tokens if exchange.draft else 0
+            headers += self._book.limit_headers(
+                received.model or "", (prompt, output), exhausted=outgoing.error is not None
+            )
+        return [(name.encode(), value.encode()) for name, value in headers]
+
+
+async def _until_gone(receive: Receive, work: Callable[[], Awaitable[None]]) -> bool:
+    """Do the work unless the client leaves before it is done; say whether it was done."""
+    done = False
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            await work()
+            done = True
+        except OSError:
+            pass  # how a server of ASGI 2.4 says that the client has left
+        group.cancel_scope.cancel()
+    return done
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _request_id(exchange: _Exchange) -> str:
+    return f"req_fake{exchange.number:020d}"
