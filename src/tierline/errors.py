@@ -65,6 +65,9 @@ class BudgetExceededError(TierlineError):
         super().__init__(str(refusal))
         self.refusal = refusal
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.refusal,)
+
     @property
     def http_status(self) -> int:
         """429 where waiting helps, else 402."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -11,15 +12,15 @@ from tierline.errors import ConfigurationError
 from tierline.values import LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-_DATED: Final = re.compile(r"-20\d{6}$")
+_DATED: Final = re.compile(r"-20\d{6}\Z")
 _NOT_PATCHED: Final = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
 
 
 def undated(model: str) -> str:
     """A model id without the date of its snapshot: both name the same rung."""
-    return _DATED.sub("", model)
+    return _DATED.sub("", model) if "-20" in model else model
 
 
 def check_tokens(value: object, what: str) -> None:
@@ -48,6 +49,8 @@ class Tier:
         if self.model == "auto":
             raise ConfigurationError(f"tier {self.name!r}: a tier needs a real model id, not 'auto'")
         check_tokens(self.max_tokens, f"tier {self.name!r}: max_tokens")
+        if not isinstance(self.patch, Mapping):
+            raise ConfigurationError(f"tier {self.name!r}: patch must be a mapping, got {type(self.patch).__name__}")
         if frozen := _NOT_PATCHED.intersection(self.patch):
             raise ConfigurationError(f"tier {self.name!r}: patch cannot set {', '.join(sorted(frozen))}")
 
@@ -73,6 +76,8 @@ class Ladder:
         self._by_name: dict[str, int] = {}
         self._by_model: dict[str, int] = {}
         for index, tier in enumerate(tiers):
+            if not isinstance(tier, Tier):
+                raise ConfigurationError(f"a ladder is made of tiers, got {tier!r:.80}: write Ladder.of(name=model)")
             if tier.name in self._by_name:
                 raise ConfigurationError(f"the ladder has two tiers named {tier.name!r}: give each a name of its own")
             self._by_name[tier.name] = index

@@ -89,7 +89,7 @@ class _Table(NamedTuple):
 
     day: date
     snapshot: DataSnapshot
-    rows: dict[tuple[str, bool, bool, str | None], _Row | None]
+    rows: dict[tuple[str, Terms], _Row | None]
 
 
 def _utc_today() -> date:
@@ -161,11 +161,27 @@ class PriceBook:
         for that (`cache_ttl`, the longest one in it). `terms.geo` is what the request asks for: where it does not
         say, the workspace may send it to the US, so only "global" is spared that price.
         """
+        found = self.bounds(
+            model, input_tokens, output_tokens, web_searches=web_searches, cache_ttl=cache_ttl, terms=terms
+        )
+        return None if found is None else found[1]
+
+    def bounds(
+        self,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        web_searches: int,
+        cache_ttl: Literal["5m", "1h"] | None,
+        terms: Terms,
+    ) -> tuple[int, int] | None:
+        """The most that the prompt alone can cost, and what `worst` says of the whole call."""
         row = self._row(model, terms)
         if row is None:
             return None
         rates: Rates | None = row.rates
-        most = 0
+        entry = most = 0
         while rates is not None:
             step = rates.step_above
             prompt = input_tokens if step is None else min(input_tokens, step)
@@ -174,11 +190,13 @@ class PriceBook:
                 each = max(each, rates.cache_write_5m)
             if cache_ttl == "1h":
                 each = max(each, rates.cache_write_1h)
-            tokens = (prompt * each + output_tokens * rates.output) * row.most_tenths
-            most = max(most, tokens + web_searches * rates.web_search * _SCALE)
+            fresh = prompt * each * row.most_tenths
+            entry = max(entry, fresh)
+            rest = output_tokens * rates.output * row.most_tenths + web_searches * rates.web_search * _SCALE
+            most = max(most, fresh + rest)
             # Both sides of a step count: nothing says that the far side is the dearer one.
             rates = rates.stepped if step is not None and input_tokens > step else None
-        return -(-most // _SCALE)
+        return -(-entry // _SCALE), -(-most // _SCALE)
 
     def _row(self, model: str, terms: Terms) -> _Row | None:
         if self._snapshot is None:
@@ -190,7 +208,7 @@ class PriceBook:
         if table is None or table.day != day or table.snapshot is not snapshot:
             # Swapped whole, so that a thread never writes an old price into a new day.
             self._table = table = _Table(day, snapshot, {})
-        key = (model, terms.batch, terms.fast, terms.geo)
+        key = (model, terms)
         try:
             return table.rows[key]
         except KeyError:

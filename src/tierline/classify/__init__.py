@@ -1,0 +1,24 @@
+"""How hard is a request? Classifiers, each with an opinion and an honest confidence in it."""
+
+from tierline.classify.base import Classifier, Consult, Question, View
+from tierline.classify.cache import CacheStats, VerdictCache
+from tierline.classify.cascade import CascadeClassifier, default_classifier
+from tierline.classify.claude import ClaudeClassifier
+from tierline.classify.fixed import FixedClassifier
+from tierline.classify.keyword import KeywordClassifier
+from tierline.classify.signal import SignalClassifier
+
+__all__ = [
+    "CacheStats",
+    "CascadeClassifier",
+    "Classifier",
+    "ClaudeClassifier",
+    "Consult",
+    "FixedClassifier",
+    "KeywordClassifier",
+    "Question",
+    "SignalClassifier",
+    "VerdictCache",
+    "View",
+    "default_classifier",
+]
