@@ -1,0 +1,323 @@
+"""What can be known of a request without sending it.
+
+Bodies come from anywhere: nothing here raises, whatever the types, and nothing is copied. What cannot be
+told is None or makes the call unbounded, with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from tierline.values import Terms, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tierline.policies import Effective
+
+AUTO: Final = "auto"
+_GAP: Final = "\n[…]\n"
+VIEW_CHARS: Final = 4_000
+"""Most characters of a turn that are classified: two thirds from its start, one third from its end."""
+CONTEXT_CHARS: Final = 600
+"""Most characters of the answer that a turn leans on, from its end."""
+
+# Upper bounds in tokens for what the text of a request does not show. A byte-level tokenizer never makes
+# more tokens than the text has UTF-8 bytes; the rest is overhead that the API adds by itself.
+_REQUEST_TOKENS: Final = 800
+_MESSAGE_TOKENS: Final = 16
+_TOOL_TOKENS: Final = 400
+_IMAGE_TOKENS: Final = 5_000
+
+_PART: Final = 4_096
+"""Characters of a text that are measured at a time."""
+
+_MOST: Final = 1_000_000_000
+"""A number past this counts no tokens: sums and prices of what is below it fit into 64 bits and into floats."""
+_MOST_USES: Final = 10_000
+"""More uses of a server tool than this are no bound."""
+
+# What the API's own tools cost beside tokens is bounded only where `max_uses` is.
+_SERVER_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "advisor", "mcp_toolset")
+
+
+class Call(NamedTuple):
+    """One SDK method call, read once.
+
+    `input_bound` is an upper bound of the prompt in tokens, None where only the model's window bounds it.
+    `rounds` is how often the prompt can be billed (server tools run in a loop upstream). `unbounded` says why
+    the cost has no bound at all, and is empty where it has one. `max_tokens` is None unless it is a whole
+    number above 0.
+    """
+
+    kind: Literal["create", "count"]
+    body: Mapping[str, Any]
+    model: str
+    stream: bool
+    max_tokens: int | None
+    input_bound: int | None
+    rounds: int
+    web_searches: int
+    cache_ttl: Literal["5m", "1h"] | None
+    terms: Terms
+    features: frozenset[str]
+    unbounded: str
+    in_tool_loop: bool
+    threaded: bool = False
+    """Whether the server holds the conversation: a later turn then sends only what is new."""
+    continues: str = ""
+    """The id of the answer that such a turn follows."""
+
+
+def read_call(kind: Literal["create", "count"], body: object, geo: str | None = None) -> Call | None:
+    """The call in `body`, or None where it is no Messages request."""
+    if not isinstance(body, dict) or not isinstance(body.get("model"), str):
+        return None
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return None
+    max_tokens = whole(body.get("max_tokens"), least=1)
+    tools = body.get("tools")
+    tools = tools if isinstance(tools, list) else []
+    server_uses, searches, unbounded = _server_tools(tools)
+    if body.get("mcp_servers"):
+        unbounded = "remote tools (mcp_servers) have no bound"
+    if max_tokens is None and kind == "create":
+        unbounded = f"max_tokens is not a whole number from 1 to {_MOST}"
+    size = _Size()
+    try:
+        size.add_body(body, messages, tools)
+    except RecursionError:
+        size.open_ended = True
+    thread = body.get("thread")
+    continues = thread.get("previous_message_id") if isinstance(thread, dict) else None
+    if continues is not None:
+        # What is sent shows only the end of the conversation; all of it is billed.
+        size.open_ended = True
+    geo_asked = body.get("inference_geo", geo)
+    return Call(
+        kind=kind,
+        body=body,
+        model=body["model"],
+        stream=body.get("stream") is True,
+        max_tokens=max_tokens,
+        input_bound=None if size.open_ended or server_uses else size.tokens,
+        rounds=1 + server_uses,
+        web_searches=searches,
+        cache_ttl="1h" if size.ttl_1h else "5m" if size.cached or body.get("cache_control") else None,
+        terms=Terms(fast=body.get("speed") == "fast", geo=geo_asked if isinstance(geo_asked, str) else None),
+        features=frozenset(_features(body, messages, tools)),
+        unbounded=unbounded,
+        in_tool_loop=_has_block(messages[-1], "tool_result"),
+        threaded=isinstance(thread, dict),
+        continues=continues if isinstance(continues, str) else "",
+    )
+
+
+def whole(value: object, *, least: int = 0) -> int | None:
+    """`value` if it is a whole number of at least `least` that can count tokens (True is not one), else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST else None
+
+
+def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
+    """How many uses of server tools a request allows, how many of them are web searches, and why there is no bound."""
+    uses = searches = 0
+    for tool in tools:
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if not isinstance(kind, str) or not kind.startswith(_SERVER_TOOLS):
+            continue
+        limit = whole(tool.get("max_uses"))
+        if limit is None or limit > _MOST_USES:
+            return 0, 0, f"the server tool {kind[:40]} has no max_uses of at most {_MOST_USES}"
+        uses += limit
+        searches += limit if kind.startswith("web_search") else 0
+    return uses, searches, ""
+
+
+def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> Iterator[str]:
+    """What some model rejects, in the words of `tierline.legality`."""
+    sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) is not None]
+    if sampling:
+        yield "sampling"
+    if "temperature" in sampling and "top_p" in sampling:
+        yield "temperature with top_p"
+    output = body.get("output_config")
+    effort = output.get("effort") if isinstance(output, dict) else None
+    if isinstance(effort, str):
+        yield "effort"
+        yield f"effort {effort}"
+    thinking = body.get("thinking")
+    kind = thinking.get("type") if isinstance(thinking, dict) else None
+    if isinstance(kind, str):
+        yield f"thinking {kind}"
+        if kind == "disabled" and effort in ("xhigh", "max"):
+            yield "thinking disabled above effort high"
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
+        yield "forced tool"
+    last = messages[-1]
+    if isinstance(last, dict) and last.get("role") == "assistant":
+        yield "prefill"
+    if body.get("inference_geo") is not None:
+        yield "inference_geo"
+    if body.get("speed") == "fast":
+        yield "speed fast"
+    for tool in tools:
+        if isinstance(tool, dict) and isinstance(tool.get("type"), str) and tool["type"].startswith("computer"):
+            yield tool["type"]
+
+
+class _Size:
+    """Adds up an upper bound of a prompt's tokens."""
+
+    __slots__ = ("cached", "open_ended", "tokens", "ttl_1h")
+
+    def __init__(self) -> None:
+        self.tokens = _REQUEST_TOKENS
+        self.cached = self.ttl_1h = self.open_ended = False
+
+    def add_body(self, body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> None:
+        control = body.get("cache_control")
+        if control:
+            self._control(control)
+        self._content(body.get("system"))
+        for message in messages:
+            self.tokens += _MESSAGE_TOKENS
+            if isinstance(message, dict):
+                self._content(message.get("content"))
+            else:
+                self._plain(message)
+        for tool in tools:
+            self.tokens += _TOOL_TOKENS
+            self._plain(tool)
+            if isinstance(tool, dict) and (control := tool.get("cache_control")):
+                self._control(control)
+        for key in ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences"):
+            if (extra := body.get(key)) is not None:
+                self._plain(extra)
+
+    def _control(self, control: object) -> None:
+        self.cached = True
+        if isinstance(control, dict) and control.get("ttl") == "1h":
+            self.ttl_1h = True
+
+    def _content(self, content: object) -> None:
+        if isinstance(content, str):
+            self.tokens += text_bytes(content)
+        elif isinstance(content, list):
+            for block in content:
+                self._block(block)
+        elif content is not None:
+            self._plain(content)
+
+    def _block(self, block: object) -> None:
+        if not isinstance(block, dict):
+            self._plain(block)
+            return
+        if control := block.get("cache_control"):
+            self._control(control)
+        kind = block.get("type")
+        text = block.get("text")
+        if kind == "text" and isinstance(text, str):
+            self.tokens += text_bytes(text) + _MESSAGE_TOKENS
+            if citations := block.get("citations"):
+                self._plain(citations)
+        elif kind == "image":
+            self.tokens += _IMAGE_TOKENS
+        elif kind == "tool_result":
+            self._plain(block.get("tool_use_id"))
+            self._content(block.get("content"))
+        else:
+            self._plain(block)
+            self._attached(block)
+
+    def _attached(self, value: object) -> None:
+        """Add what is not as long as it is written: pictures and files, however deep in a block."""
+        if isinstance(value, list):
+            for item in value:
+                self._attached(item)
+        elif isinstance(value, dict):
+            kind, source = value.get("type"), value.get("source")
+            if kind == "image":
+                self.tokens += _IMAGE_TOKENS
+            elif kind in ("document", "container_upload", "file"):
+                if isinstance(source, dict) and source.get("type") in ("text", "content"):
+                    self._attached(source.get("content"))
+                else:
+                    # Pages, links and files show nothing of their length here; the window is what bounds them.
+                    self.open_ended = True
+            self._attached(value.get("content"))
+
+    def _plain(self, value: object) -> None:
+        try:
+            self.tokens += len(json.dumps(value, ensure_ascii=True, default=str)) + _MESSAGE_TOKENS
+        except (ValueError, TypeError):
+            self.open_ended = True
+
+
+def text_bytes(text: str) -> int:
+    """The UTF-8 length of a text, also of one with lone surrogates."""
+    if text.isascii():
+        return len(text)
+    # In parts, because most of them are ASCII in most texts, and then need no encoding: a third of the time.
+    parts = (text[at : at + _PART] for at in range(0, len(text), _PART))
+    return sum(len(part) if part.isascii() else len(part.encode("utf-8", "surrogatepass")) for part in parts)
+
+
+def _has_block(message: object, kind: str) -> bool:
+    content = message.get("content") if isinstance(message, dict) else None
+    return isinstance(content, list) and any(isinstance(b, dict) and b.get("type") == kind for b in content)
+
+
+def view_of(call: Call, policy: Effective) -> View:
+    """The bounded view of a call that is classified: the same for every step of one tool loop."""
+    messages: list[Any] = call.body["messages"]
+    at = len(messages) - 1
+    turns = 0
+    latest: int | None = None
+    while at >= 0:
+        message = messages[at]
+        if isinstance(message, dict) and message.get("role") == "user" and not _has_block(message, "tool_result"):
+            turns += 1
+            latest = at if latest is None else latest
+        at -= 1
+    turn = messages[latest] if latest is not None else messages[-1]
+    images, documents = _attachments(turn)
+    tools = call.body.get("tools")
+    return View(
+        text=_cut(_text_of(turn)),
+        context=_text_of(messages[latest - 1])[-CONTEXT_CHARS:] if latest else "",
+        turns=max(turns, 1),
+        tools=len(tools) if isinstance(tools, list) else 0,
+        forced_tool="forced tool" in call.features,
+        images=images,
+        documents=documents,
+        max_tokens=call.max_tokens or 0,
+        task=policy.task,
+        expected_output=policy.expected_output,
+    )
+
+
+def _attachments(turn: object) -> tuple[int, int]:
+    content = turn.get("content") if isinstance(turn, dict) else None
+    kinds = [b.get("type") for b in content if isinstance(b, dict)] if isinstance(content, list) else []
+    return kinds.count("image"), kinds.count("document")
+
+
+def _text_of(message: object) -> str:
+    """The text of a turn; parts past twice the bound of a view are not even joined."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = [b["text"] for b in content if isinstance(b, dict) and isinstance(b.get("text"), str)]
+    return parts[0] if len(parts) == 1 else "\n".join(_cut(part) for part in parts[:50])
+
+
+def _cut(text: str) -> str:
+    if len(text) <= VIEW_CHARS:
+        return text
+    head = VIEW_CHARS * 2 // 3
+    return f"{text[:head]}{_GAP}{text[head + len(_GAP) - VIEW_CHARS :]}"

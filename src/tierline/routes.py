@@ -1,0 +1,169 @@
+"""Which route runs, told from the scope when Claude is called, and the table of policies by route.
+
+No framework is imported: what FastAPI and Starlette leave in the scope is read as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tierline.errors import ConfigurationError
+from tierline.policies import Policy, marks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tierline.binding import Scope
+    from tierline.ladder import Ladder
+
+LONGEST_PATH: Final = 1_000
+"""Most characters of a raw path that are matched against patterns: a longer one gets the strictest floor."""
+_PARAMETER: Final = re.compile(r"\{[^{}]*\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route's template as the framework gives it; `mounted` is the part before it, in actual values."""
+
+    mounted: str
+    template: str
+
+    @property
+    def name(self) -> str:
+        """The whole template, for accounts, traces and reports."""
+        return f"{self.mounted}{self.template}"
+
+
+def route_of(scope: Scope) -> Route | None:
+    """The route that handles this request, or None where it cannot be told."""
+    root = scope.get("root_path", "")
+    # Only mounts leave `app_root_path`: without one, the root path is the server's, and no part of any template.
+    mounted = root.removeprefix(scope.get("app_root_path", root))
+    route, endpoint = scope.get("route"), scope.get("endpoint")
+    fastapi = scope.get("fastapi")
+    effective = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
+    # It goes stale below a mount, where another route has taken its place.
+    if effective is not None and route is not None and getattr(effective, "original_route", None) is route:
+        return Route(mounted, effective.path_format)
+    if route is not None and endpoint is not None and getattr(route, "endpoint", None) is endpoint:
+        return Route(mounted, getattr(route, "path_format", None) or route.path)
+    if endpoint is not None:
+        # Plain Starlette routes leave no `route` on some releases: find the one that owns the endpoint.
+        found = {
+            candidate.path_format
+            for candidate in getattr(scope.get("router"), "routes", ())
+            if getattr(candidate, "endpoint", None) is endpoint and hasattr(candidate, "path_format")
+        }
+        if len(found) == 1:
+            return Route(mounted, found.pop())
+    return None
+
+
+class RouteTable:
+    """Policies by route: `{"/checkout/*": policy(floor="sonnet")}`.
+
+    A pattern is a route's template with all its prefixes, as written in the app. `{name}` stands for any
+    parameter (its name and type do not matter) or for one segment of a mount's path; a final `*` is the rest,
+    none included; a `*` before that is one segment. All patterns that match hold together.
+    """
+
+    __slots__ = ("_generous", "_rows", "_strictest")
+
+    def __init__(self, rules: Mapping[str, Policy], ladder: Ladder) -> None:
+        self._rows: list[tuple[tuple[str, ...], Policy]] = []
+        self._generous: list[tuple[re.Pattern[str], Policy]] = []
+        for pattern, rule in rules.items():
+            if not isinstance(pattern, str) or not pattern.startswith("/"):
+                raise ConfigurationError(f"routes: a pattern begins with '/', got {pattern!r}")
+            if any("*" in part and part != "*" for part in _segments(pattern)):
+                raise ConfigurationError(f"routes[{pattern!r}]: a '*' stands alone between slashes")
+            if not isinstance(rule, Policy):
+                raise ConfigurationError(f"routes[{pattern!r}] must be a policy(…), got {type(rule).__name__}")
+            rule.check(ladder, f"routes[{pattern!r}]")
+            self._rows.append((_segments(pattern), rule))
+            self._generous.append((_generously(pattern), rule))
+        floors = [name for _, rule in self._rows for name in (rule.floor, rule.tier) if name]
+        places = [ladder.index(name, "routes") for name in floors]
+        self._strictest = (Policy(floor=ladder[max(places)].name),) if places else ()
+
+    def policies_for(self, scope: Scope | None, route: Route | None) -> tuple[Policy, ...]:
+        """The policies of the table that hold for this request."""
+        if not self._rows:
+            return ()
+        if route is not None:
+            mounted = _segments(route.mounted)
+            actual = (*mounted, *_segments(route.template))
+            return tuple(rule for row, rule in self._rows if _matches(row, actual, len(mounted)))
+        if scope is None:
+            return ()
+        if "app" in scope or "router" in scope:
+            # A framework ran and yet hides its route: no floor of the table may be lost.
+            return self._strictest
+        path, root = str(scope.get("path", "/")), str(scope.get("root_path", ""))
+        if len(path) > LONGEST_PATH:
+            return self._strictest
+        # Some servers leave their root path in front, some do not.
+        paths = {re.sub(r"/+", "/", candidate) for candidate in (path, f"/{path.removeprefix(root)}")}
+        return tuple(rule for pattern, rule in self._generous if any(map(pattern.fullmatch, paths)))
+
+
+def _segments(pattern: str) -> tuple[str, ...]:
+    """The parts between slashes, with every `{parameter}` as `{}`."""
+    return tuple(_PARAMETER.sub("{}", part) for part in pattern.strip("/").split("/") if part)
+
+
+def _matches(pattern: tuple[str, ...], actual: tuple[str, ...], mounted: int) -> bool:
+    for place, part in enumerate(pattern):
+        if part == "*" and place == len(pattern) - 1:
+            return True
+        if place >= len(actual):
+            return False
+        if part == "*" or part == actual[place] or (part == "{}" and place < mounted):
+            continue
+        return False
+    return len(pattern) == len(actual)
+
+
+def _generously(pattern: str) -> re.Pattern[str]:
+    """A pattern for raw paths, where no framework told the template: rather too much than too little."""
+    parts = [re.escape(part).replace(r"\{\}", ".+") for part in _segments(pattern)]
+    parts = [".*" if part == r"\*" else part for part in parts]
+    body = "/".join(parts).replace("/.*", "(?:/.*)?")
+    return re.compile(f"/{body}/?", re.IGNORECASE | re.DOTALL)
+
+
+def policies_in(app: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Policy]]:
+    """Every policy that is written in an app's routes, with its place: decorators and dependencies.
+
+    For the check at start-up; what cannot be seen here is checked when it is met.
+    """
+    if depth > 20:  # noqa: PLR2004  (apps that are mounted in each other)
+        return
+    for dependency in _dependencies(app):
+        yield f"dependencies of {prefix or 'the app'}", dependency
+    for route in getattr(app, "routes", None) or ():
+        place = f"{prefix}{getattr(route, 'path', '')}"
+        for rule in marks_of(getattr(route, "endpoint", None)):
+            yield f"endpoint of {place}", rule
+        for rule in _dependencies(route):
+            yield f"dependencies of {place}", rule
+        for inner in (getattr(route, "app", None), getattr(route, "original_router", None)):
+            if inner is not None and getattr(inner, "routes", None):
+                yield from policies_in(inner, place, depth + 1)
+
+
+def _dependencies(owner: Any) -> Iterator[Policy]:
+    """The policies among the dependencies of an app, a router or a route, and among those that these depend on."""
+    places = (owner, getattr(owner, "router", None), getattr(owner, "include_context", None))
+    open_ends = [item for place in places for item in getattr(place, "dependencies", None) or ()]
+    open_ends += getattr(getattr(owner, "dependant", None), "dependencies", None) or ()
+    seen: dict[Policy, None] = {}
+    while open_ends:
+        item = open_ends.pop()
+        rule = getattr(item, "dependency", None) or getattr(item, "call", None)
+        if isinstance(rule, Policy):
+            seen[rule] = None
+        open_ends += getattr(item, "dependencies", None) or ()
+    yield from seen

@@ -1,0 +1,202 @@
+"""Reads usage out of answers: whole ones, and streams as they pass. No I/O."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tierline.call import whole
+from tierline.values import Terms, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_FRAME: Final = b"event: content_block_delta"
+_FRAME_OVERHEAD: Final = 107
+"""Bytes that the framing of a delta takes at least, its blank line included: what is over them is content."""
+_NO_CONTENT: Final = ("message_start", "message_delta", "error")
+MOST_BUFFERED: Final = 32 * 1024 * 1024
+"""Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
+
+
+class Metered(NamedTuple):
+    """Usage that came back, on which terms it is billed, and the id of the answer."""
+
+    usage: Usage
+    terms: Terms
+    message_id: str = ""
+
+
+def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = "") -> Metered | None:
+    """The `usage` object of an answer, or None unless every number in it is a whole one of at least 0.
+
+    `asked` are the request's terms, for what the answer does not say.
+    """
+    if not isinstance(raw, dict):
+        return None
+    split = raw.get("cache_creation")
+    tools = raw.get("server_tool_use")
+    numbers = (
+        whole(raw.get("input_tokens")),
+        whole(raw.get("output_tokens")),
+        _or_none(raw.get("cache_creation_input_tokens")),
+        _or_none(split.get("ephemeral_1h_input_tokens")) if isinstance(split, dict) else 0,
+        _or_none(raw.get("cache_read_input_tokens")),
+        _or_none(tools.get("web_search_requests")) if isinstance(tools, dict) else 0,
+    )
+    if None in numbers:
+        return None
+    fresh, out, written, long, read, searches = (n or 0 for n in numbers)
+    if long > written:
+        return None
+    geo, speed, service = raw.get("inference_geo"), raw.get("speed"), raw.get("service_tier")
+    terms = Terms(
+        batch=service == "batch",
+        fast=speed == "fast" if isinstance(speed, str) else asked.fast,
+        # Where neither the answer nor the request names a place, the standard price holds.
+        geo=geo if isinstance(geo, str) else asked.geo or "global",
+    )
+    usage = Usage(fresh, out, written - long, long, read, searches)
+    return Metered(usage, terms, message_id if isinstance(message_id, str) else "")
+
+
+def _or_none(value: object) -> int | None:
+    """A number that may be left out, which is 0."""
+    return 0 if value is None else whole(value)
+
+
+class WholeReader:
+    """Collects an answer that is one JSON document, to read its usage at the end."""
+
+    __slots__ = ("_asked", "_parts", "_size")
+    cut_bound: int | None = None
+
+    def __init__(self, asked: Terms) -> None:
+        self._asked = asked
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the answer."""
+        self._size += len(data)
+        if self._size <= MOST_BUFFERED:
+            self._parts.append(data)
+
+    @property
+    def seen(self) -> Metered | None:
+        """What the answer used, or None while it is not whole."""
+        if not self._parts or self._size > MOST_BUFFERED:
+            return None
+        try:
+            document = json.loads(b"".join(self._parts))
+        except (ValueError, RecursionError):
+            return None
+        return metered(document.get("usage"), self._asked, document.get("id")) if isinstance(document, dict) else None
+
+    @property
+    def final(self) -> bool:
+        """Whether the usage is complete."""
+        return self.seen is not None
+
+    error: str = ""
+
+
+class StreamReader:
+    """Reads usage from server-sent events as they pass; only frames that can carry it are parsed.
+
+    `seen` is the usage so far (input from `message_start`, output from the latest `message_delta`). `final`
+    says that it is complete. `cut_bound` is an upper bound of the output tokens that have passed.
+    """
+
+    __slots__ = ("_asked", "_delta_bytes", "_id", "_start", "_tail", "error", "final", "seen")
+
+    def __init__(self, asked: Terms) -> None:
+        self._asked = asked
+        self._tail = b""
+        self._start: dict[str, Any] = {}
+        self._id: object = ""
+        self._delta_bytes = 0
+        self.seen: Metered | None = None
+        self.final = False
+        self.error = ""
+
+    @property
+    def cut_bound(self) -> int | None:
+        """Most tokens that the content which has passed can have: one for each of its bytes."""
+        return max(0, self._delta_bytes)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream, cut anywhere."""
+        if self._tail:
+            data = self._tail + data
+        elif data.startswith(_FRAME) and data.find(b"\n\n") == len(data) - 2:
+            # One whole delta, as most of what comes is: there is no usage in it to look for.
+            self._delta_bytes += len(data) - _FRAME_OVERHEAD
+            return
+        if b"\r" in data:
+            # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
+            data = data.replace(b"\r\n", b"\n")
+        end = data.rfind(b"\n\n")
+        if end < 0:
+            self._tail = data
+            return
+        self._tail = data[end + 2 :]
+        # Only at the start of a frame: a model may well write these words in its answer.
+        deltas = data.count(b"\n\n" + _FRAME, 0, end) + data.startswith(_FRAME)
+        self._delta_bytes += end + 2 - _FRAME_OVERHEAD * deltas
+        if data.find(b'"usage"', 0, end) < 0 and data.find(b"event: error", 0, end) < 0:
+            return
+        for frame in data[:end].split(b"\n\n"):
+            if b'"usage"' in frame or frame.startswith(b"event: error"):
+                self._frame(frame)
+
+    def _frame(self, frame: bytes) -> None:
+        text = b"".join(line[5:] for line in frame.split(b"\n") if line.startswith(b"data:"))
+        try:
+            event = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(event, dict):
+            return
+        kind = event.get("type")
+        if kind in _NO_CONTENT:
+            self._delta_bytes -= len(frame) + 2
+        if kind == "message_start" and isinstance(event.get("message"), dict):
+            usage = event["message"].get("usage")
+            self._start = usage if isinstance(usage, dict) else {}
+            self._id = event["message"].get("id")
+            self.seen = metered(self._start, self._asked, self._id)
+        elif kind == "message_delta":
+            usage = event.get("usage")
+            # Cumulative, and without the split of cache writes by lifetime, which only the start has.
+            merged = (
+                self._start | {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else None
+            )
+            found = metered(merged, self._asked, self._id)
+            self.final = found is not None
+            self.seen = found or self.seen
+        elif kind == "error":
+            error = event.get("error")
+            named = error.get("type") if isinstance(error, dict) else None
+            self.error = named[:60] if isinstance(named, str) else "error"
+
+
+Reader = WholeReader | StreamReader
+
+
+def decoder_for(encoding: str) -> Callable[[bytes], bytes] | None:
+    """Undoes a content encoding for reading on the side; None where it cannot be undone."""
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return bytes
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32).decompress
+    return None
+
+
+def at_cut(seen: Metered, output_tokens: int) -> Metered:
+    """What a stream that was cut off may have used: the input is exact, the output at least what was seen."""
+    output = max(seen.usage.output_tokens, output_tokens)
+    return seen._replace(usage=replace(seen.usage, output_tokens=output))

@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request  # noqa: TC002  (FastAPI reads annotations)
+from starlette.responses import JSONResponse
+from starlette.routing import Host, Mount, Router, WebSocketRoute
+from starlette.routing import Route as Plain
+from starlette.testclient import TestClient
+
+from tierline import Ladder, Policy, policy
+from tierline.errors import ConfigurationError
+from tierline.routes import LONGEST_PATH, RouteTable, policies_in, route_of
+from tierline.routes import Route as Told
+
+LADDER = Ladder.of(a="m1", b="m2", c="m3")
+B, C = policy(floor="b"), policy(floor="c")
+
+
+def told(scope: Any) -> dict[str, Any]:
+    route = route_of(scope)
+    return {"name": route.name if route else None, "mounted": route.mounted if route else None}
+
+
+async def where(request: Request) -> JSONResponse:
+    return JSONResponse(told(request.scope))
+
+
+class View(HTTPEndpoint):
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse(told(request.scope))
+
+
+def ask(app: Any, path: str, **options: Any) -> dict[str, Any]:
+    root = options.pop("root_path", "")
+    answer = TestClient(app, root_path=root).get(path, **options)
+    assert answer.status_code == 200, (path, answer.status_code, answer.text)
+    return answer.json()  # type: ignore[no-any-return]
+
+
+async def endpoint(request: Request) -> dict[str, Any]:
+    return told(request.scope)
+
+
+def fastapi_app() -> FastAPI:
+    inner = APIRouter(prefix="/inner")
+    inner.get("/items/{item:int}")(endpoint)
+    inner.get("/files/{path:path}")(endpoint)
+    middle = APIRouter(prefix="/middle/{team}")
+    middle.include_router(inner, prefix="/deep")
+    app = FastAPI()
+    app.include_router(middle, prefix="/v1")
+    app.get("/plain")(endpoint)
+    app.get("/{anything}")(endpoint)
+    sub = FastAPI()
+    sub.get("/plain")(endpoint)
+    sub.include_router(inner, prefix="/sub")
+    app.mount("/mounted/{tenant}", sub)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/plain", "/plain"),
+        ("/else", "/{anything}"),
+        ("/v1/middle/blue/deep/inner/items/5", "/v1/middle/{team}/deep/inner/items/{item}"),
+        ("/v1/middle/blue/deep/inner/files/a/b/c", "/v1/middle/{team}/deep/inner/files/{path}"),
+        ("/mounted/acme/plain", "/mounted/acme/plain"),
+        ("/mounted/acme/sub/inner/items/5", "/mounted/acme/sub/inner/items/{item}"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/proxy", "/proxy/v2"])
+def test_routes_of_fastapi(path: str, name: str, root: str) -> None:
+    """The template has every prefix of routers and mounts, and nothing of the server's own root path."""
+    assert ask(fastapi_app(), root + path, root_path=root)["name"] == name
+
+
+def test_the_root_path_of_an_app_is_in_no_template() -> None:
+    """`FastAPI(root_path=…)` is what a proxy has taken away: it is no part of a route."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        app = FastAPI(root_path="/proxy")
+    app.get("/checkout")(endpoint)
+    assert ask(app, "/checkout") == {"name": "/checkout", "mounted": ""}
+    assert ask(app, "/proxy/checkout") == {"name": "/checkout", "mounted": ""}
+
+
+def starlette_app() -> Starlette:
+    sub = Router([Plain("/x", where), Plain("/y/{n:int}", View)])
+    return Starlette(
+        routes=[
+            Plain("/x", where),
+            Plain("/files/{p:path}", View),
+            Mount("/m/{tenant}", app=Mount("/n", app=sub)),
+            Mount("/deep", routes=[Mount("/er", routes=[Plain("/x", where)])]),
+            Host("api.example.org", app=Router([Plain("/hosted", where)])),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/x", "/x"),
+        ("/files/a/../b", "/files/{p}"),
+        ("/m/acme/n/x", "/m/acme/n/x"),
+        ("/m/acme/n/y/3", "/m/acme/n/y/{n}"),
+        ("/deep/er/x", "/deep/er/x"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/proxy"])
+def test_routes_of_starlette(path: str, name: str, root: str) -> None:
+    """Plain routes, endpoint classes and nested mounts are told, with the mounts' actual values."""
+    assert ask(starlette_app(), root + path, root_path=root)["name"] == name
+
+
+def test_a_host_adds_nothing() -> None:
+    """A route below a Host is told by its path."""
+    app = starlette_app()
+    answer = TestClient(app, base_url="http://api.example.org").get("/hosted")
+    assert answer.json()["name"] == "/hosted"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "x/free?"},
+        {"host": "x/free#"},
+        {"x-forwarded-prefix": "/free", "x-original-url": "/free", "x-forwarded-path": "/free"},
+        {"forwarded": "host=free;path=/free"},
+    ],
+)
+def test_headers_say_nothing_about_the_route(headers: dict[str, str]) -> None:
+    """Whatever a client writes in its headers, the route that runs is the one that is told."""
+    app = Starlette(routes=[Plain("/free", where), Plain("/dear", where, name="d"), Plain("/view", View)])
+    assert ask(app, "/view", headers=headers)["name"] == "/view"
+    fast = FastAPI()
+    fast.get("/free")(endpoint)
+    fast.get("/dear/{x}")(endpoint)
+    assert ask(fast, "/dear/1", headers=headers)["name"] == "/dear/{x}"
+
+
+def test_a_websocket_has_a_route() -> None:
+    """The route of a WebSocket is told as any other."""
+
+    async def talk(websocket: Any) -> None:
+        await websocket.accept()
+        await websocket.send_json(told(websocket.scope))
+        await websocket.close()
+
+    app = Starlette(routes=[Mount("/ws", routes=[WebSocketRoute("/{room}", talk)])])
+    with TestClient(app).websocket_connect("/ws/5") as websocket:
+        assert websocket.receive_json() == {"name": "/ws/{room}", "mounted": "/ws"}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "name"), [("/nowhere", 404, None), ("/x/", 307, None), ("/only", 405, "/only")]
+)
+def test_no_route_that_could_be_wrong(path: str, status: int, name: str | None) -> None:
+    """Where nothing was found or only a slash is missing there is no route; a wrong method has one."""
+    seen: list[Any] = []
+
+    class Watch:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+            if scope["type"] == "http":
+                seen.append(told(scope)["name"])
+                assert "app" in scope
+
+    app = Starlette(routes=[Plain("/x", where), Plain("/only", where, methods=["POST"])])
+    app.add_middleware(Watch)  # type: ignore[arg-type]
+    answer = TestClient(app, follow_redirects=False).get(path)
+    assert answer.status_code == status
+    assert seen in ([name], [None])
+
+
+def test_a_copied_scope_hides_the_route() -> None:
+    """A middleware that hands on a copy leaves the outer scope without a route, and so under the strictest floor."""
+    app = Starlette(routes=[Plain("/x", where)])
+    scope = {"type": "http", "path": "/x", "root_path": "", "app": app}
+    assert route_of(scope) is None
+    assert RouteTable({"/x": B, "/y": C}, LADDER).policies_for(scope, None) == (policy(floor="c"),)
+
+
+def test_a_stale_context_is_not_believed() -> None:
+    """What FastAPI left in the scope for another route than the one that runs is passed over."""
+
+    class Left:
+        path_format = "/free"
+        original_route = object()
+
+    route = Plain("/dear", where)
+    scope = {"fastapi": {"effective_route_context": Left()}, "route": route, "endpoint": where, "root_path": ""}
+    assert route_of(scope) == Told("", "/dear")
+    assert route_of({**scope, "route": object(), "endpoint": object()}) is None
+    assert route_of({**scope, "fastapi": None, "endpoint": None}) is None
+
+
+def test_an_endpoint_is_looked_up_only_where_it_stands_once() -> None:
+    """Where no route is left in the scope, one endpoint on two routes tells neither: the floor of either may hold."""
+    once = Router([Plain("/a", where), Plain("/b", View)])
+    twice = Router([Plain("/free", where), Plain("/dear", where)])
+    assert route_of({"router": once, "endpoint": View}) == Told("", "/b")
+    assert route_of({"router": once, "endpoint": View, "root_path": "/r/m", "app_root_path": "/r"}) == Told("/m", "/b")
+    assert route_of({"router": twice, "endpoint": where}) is None
+    assert route_of({"router": once, "endpoint": len}) is None
+
+
+# The table
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("/a", ["/a"], ["/b", "/a/b", "/"]),
+        ("/a/", ["/a"], ["/a/b"]),
+        ("/a/*", ["/a", "/a/b", "/a/{x}/c"], ["/ab", "/b/a"]),
+        ("/*", ["/", "/a", "/a/{b}"], []),
+        ("/a/{x}", ["/a/{y}"], ["/a/b", "/a", "/a/{x}/b"]),
+        ("/a/{x:int}", ["/a/{x}"], ["/a/5"]),
+        ("/a/{p:path}", ["/a/{p}"], ["/a/b"]),
+        ("/a/*/c", ["/a/{x}/c", "/a/b/c"], ["/a/c", "/a/b/d/c"]),
+        ("/a/{x}.json", ["/a/{name}.json"], ["/a/{name}.xml"]),
+        ("/A", ["/A"], ["/a"]),
+    ],
+)
+def test_patterns_of_templates(pattern: str, matching: list[str], others: list[str]) -> None:
+    """A pattern is a template: parameters match parameters by any name, `*` one segment or the rest."""
+    table = RouteTable({pattern: B}, LADDER)
+    for template in matching:
+        assert table.policies_for({"app": 1}, Told("", template)) == (B,), template
+    for template in others:
+        assert table.policies_for({"app": 1}, Told("", template)) == (), template
+
+
+@pytest.mark.parametrize(
+    ("mounted", "template", "held"),
+    [
+        ("/t/acme", "/x/{y}", True),
+        ("/t/{weird}", "/x/{y}", True),
+        ("/t/%2F", "/x/{y}", True),
+        ("/t/*", "/x/{y}", True),
+        ("/t", "/{y}/x/{z}", True),
+        ("/t", "/acme/x/{y}", False),
+        ("/s/acme", "/x/{y}", False),
+    ],
+)
+def test_patterns_reach_into_mounts(mounted: str, template: str, held: bool) -> None:
+    """In the part of a mount, whose values are actual ones, a parameter stands for any segment."""
+    table = RouteTable({"/t/{tenant}/x/{id}": B}, LADDER)
+    assert table.policies_for({"app": 1}, Told(mounted, template)) == ((B,) if held else ())
+
+
+def test_all_that_match_hold() -> None:
+    """Several patterns that match hold together, in their order."""
+    table = RouteTable({"/a/*": B, "/a/b": C, "/c": policy()}, LADDER)
+    assert table.policies_for({"app": 1}, Told("", "/a/b")) == (B, C)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/pay/5", "/pay/5/", "//pay//5", "/PAY/5", "/pay/a/b/c", "/pay/..%2f", "/pay/\n", "/pay/\ud800",
+        "/pay/" + "x/" * LONGEST_PATH,
+    ],
+)  # fmt: skip
+def test_raw_paths_cannot_escape(path: str) -> None:
+    """Where no framework tells a route, a path is matched rather too often than too rarely."""
+    table = RouteTable({"/pay/{order}": B, "/other": policy(floor="a")}, LADDER)
+    assert B in table.policies_for({"type": "http", "path": path}, None)
+
+
+def test_raw_paths_of_a_proxy() -> None:
+    """A root path in front of a raw path hides nothing, and what is elsewhere stays free."""
+    table = RouteTable({"/pay/*": B}, LADDER)
+    for path, root in [("/proxy/pay/5", "/proxy"), ("/pay/5", "/proxy"), ("/pay", ""), ("/pay/5", "/pay")]:
+        assert table.policies_for({"path": path, "root_path": root}, None) == (B,), (path, root)
+    assert table.policies_for({"path": "/free"}, None) == ()
+    assert table.policies_for({"path": "/payroll"}, None) == ()
+    assert table.policies_for(None, None) == ()
+
+
+segments = st.lists(st.sampled_from(["a", "b", "{x}", "{y}"]), max_size=5)
+
+
+@given(segments, st.lists(st.text("abc/", min_size=1, max_size=5), min_size=6, max_size=6), st.randoms())
+def test_the_generous_match_is_never_stricter_than_the_template(parts: list[str], filled: list[str], dice: Any) -> None:
+    """Every path that a framework would send to a route is matched by the route's own pattern."""
+    pattern = "/" + "/".join(parts)
+    words = [
+        f"{part[0]}{word.replace('/', '-')}" if part[0] == "{" else part
+        for part, word in zip(parts, filled, strict=False)
+    ]
+    path = "/" + "/".join(word.upper() if dice.random() < 0.2 else word for word in words)
+    table = RouteTable({pattern: B}, LADDER)
+    assert table.policies_for({"path": path}, None) == (B,)
+    assert table.policies_for({"app": 1}, Told("", pattern)) == (B,)
+
+
+def test_the_strictest_floor() -> None:
+    """Where the framework hides its route, the highest floor or pin of the whole table holds."""
+    hidden = {"app": object(), "path": "/free"}
+    table = RouteTable({"/a": B, "/b": policy(floor="a", tier="c"), "/free": policy()}, LADDER)
+    assert table.policies_for(hidden, None) == (policy(floor="c"),)
+    assert table.policies_for({"router": 1}, None) == (policy(floor="c"),)
+    assert RouteTable({"/a": policy(ceiling="a")}, LADDER).policies_for(hidden, None) == ()
+    assert RouteTable({}, LADDER).policies_for(hidden, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("rules", "culprit"),
+    [
+        ({"pay": B}, "'pay'"),
+        ({5: B}, "5"),
+        ({"/pay*": B}, "stands alone"),
+        ({"/pay": "b"}, "/pay"),
+        ({"/pay": policy(floor="x")}, "'x'"),
+        ({"/pay": policy(floor="c", ceiling="a")}, "/pay"),
+    ],
+)
+def test_tables_that_cannot_work(rules: Any, culprit: str) -> None:
+    """A row that can never match, or whose policy cannot be, is refused at start-up and named."""
+    with pytest.raises(ConfigurationError, match=culprit):
+        RouteTable(rules, LADDER)
+
+
+def test_a_table_over_a_real_app() -> None:
+    """Of nested routers, mounts and path parameters, each request gets the floors of its own route."""
+    table = RouteTable(
+        {
+            "/v1/middle/{t}/deep/inner/items/{i:int}": B,
+            "/mounted/{tenant}/*": C,
+            "/v1/middle/{x}/deep/inner/files/{p:path}": policy(floor="c", tags={"of": "files"}),
+        },
+        LADDER,
+    )
+    app = fastapi_app()
+    found: list[tuple[Policy, ...]] = []
+
+    async def watch(request: Request) -> None:
+        found.append(table.policies_for(request.scope, route_of(request.scope)))
+
+    watched = FastAPI(dependencies=[Depends(watch)])
+    watched.include_router(app.router)
+    for path, floors in [
+        ("/v1/middle/blue/deep/inner/items/5", ["b"]),
+        ("/v1/middle/blue/deep/inner/files/a/b/../c", ["c"]),
+        ("/plain", []),
+    ]:
+        found.clear()
+        TestClient(watched).get(path)
+        assert [[p.floor for p in rules] for rules in found] == [floors], path
+
+
+def test_policies_in_an_app() -> None:
+    """Policies of decorators and dependencies are found wherever they stand, each with its place."""
+    rules = {name: policy(task=name) for name in ("app", "router", "route", "mark", "sub", "class")}
+    inner = APIRouter(prefix="/in", dependencies=[Depends(rules["router"])])
+    inner.get("/x", dependencies=[Depends(rules["route"])])(rules["mark"](endpoint))
+
+    @rules["class"]
+    class Marked(View):
+        pass
+
+    sub = FastAPI(dependencies=[Depends(rules["sub"])])
+    app = FastAPI(dependencies=[Depends(rules["app"])])
+    app.include_router(inner, prefix="/out")
+    app.mount("/sub", sub)
+    app.mount("/star", Starlette(routes=[Plain("/c", Marked)]))
+    found: dict[str | None, set[str]] = {}
+    for place, rule in policies_in(app):
+        found.setdefault(rule.task, set()).add(place)
+    assert set(found) == set(rules)
+    assert "dependencies of the app" in found["app"]
+    assert any("/star/c" in place for place in found["class"])
+    assert any("/in/x" in place for place in found["mark"])
+    assert list(policies_in(None)) == []
+
+
+def test_apps_that_are_mounted_in_each_other_end() -> None:
+    """A circle of mounts is walked for a while and left."""
+    one, two = Starlette(), Starlette()
+    one.mount("/two", two)
+    two.mount("/one", one)
+    assert list(policies_in(one)) == []
