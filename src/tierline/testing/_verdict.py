@@ -20,7 +20,7 @@ _REASONING: Final = re.compile(
 _ASKS: Final = re.compile(r"\?|^\s*(?:[-*]|\d+[.)])\s", re.MULTILINE)
 _CODE: Final = re.compile(r"```|\bdef \w+\(|\bclass \w+|[;{}]\s*$|\bSELECT\b.+\bFROM\b", re.MULTILINE)
 
-_SHORT, _LONG = 200, 1500
+_SHORT, _MEDIUM, _LONG = 60, 160, 800
 
 
 def heuristic(text: str, labels: Sequence[str]) -> tuple[str, float]:
@@ -31,7 +31,7 @@ def heuristic(text: str, labels: Sequence[str]) -> tuple[str, float]:
     points = min(len(set(map(str.lower, _REASONING.findall(text)))), 4) * 0.17
     points += min(max(len(_ASKS.findall(text)) - 1, 0), 5) * 0.07
     points += 0.2 if _CODE.search(text) else 0.0
-    points += 0.35 if len(text) > _LONG else 0.15 if len(text) > _SHORT else 0.0
+    points += 0.5 if len(text) > _LONG else 0.35 if len(text) > _MEDIUM else 0.2 if len(text) > _SHORT else 0.0
     place = min(points, 0.999) * len(labels)
     index = int(place)
     depth = min(place - index, index + 1 - place) * 2 if index else 1 - place

@@ -1,0 +1,147 @@
+"""The ASGI seam: binds a request to a Router, sweeps what it left open, answers Tierline's errors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket
+
+from tierline.binding import Binding, Context, context, enter
+from tierline.errors import ConfigurationError, TierlineError
+from tierline.router import Router
+from tierline.routes import RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from tierline.policies import Policy
+
+SCOPE_KEY = "tierline"
+"""Where the Binding is in the scope, for those who have the request and not the context."""
+_POLICY_VIOLATION: Final = 1008
+_INTERNAL_ERROR: Final = 1011
+_TRY_AGAIN_LATER: Final = 1013
+
+
+class TierlineMiddleware:
+    """Pure ASGI: `app.add_middleware(TierlineMiddleware, router=router)`, or around any ASGI app.
+
+    - `tenant`: a function of the scope that says whom a request is for, or None. It is asked when Claude is
+      called, so it sees what authentication left in the scope
+    - `routes`: policies by route, `{"/checkout/*": policy(floor="sonnet")}`
+
+    Raises ConfigurationError for what cannot work.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        router: Router,
+        tenant: Callable[[Scope], str | None] | None = None,
+        routes: Mapping[str, Policy] | None = None,
+    ) -> None:
+        if not isinstance(router, Router):
+            raise ConfigurationError(f"TierlineMiddleware(router=…) takes a Router, got {type(router).__name__}")
+        if tenant is not None and not callable(tenant):
+            raise ConfigurationError(
+                f"TierlineMiddleware(tenant=…) takes a function of the scope, got {type(tenant).__name__}"
+            )
+        self.app = app
+        self.router = router
+        self.tenant = tenant
+        self.routes = RouteTable(routes or {}, router.ladder)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Bind the request, run the app, sweep what it left open."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        binding = Binding(
+            self.router, scope, tenant_of=self.tenant, routes=self.routes, on_error=_answer_through_framework
+        )
+        scope[SCOPE_KEY] = binding
+        before = context()
+        enter(Context(binding))
+        sent = _Sent(send)
+        try:
+            await self.app(scope, receive, sent)
+        except Exception as raised:
+            # Starlette raises this where it has a handler, and the response has begun.
+            error = raised.__cause__ if isinstance(raised, RuntimeError) else raised
+            if not isinstance(error, TierlineError) or not await sent.finish(error, scope, receive):
+                raise
+        finally:
+            enter(before)
+            if binding.open or binding.request_lines:
+                await self.router.end(binding)
+
+
+class _Sent:
+    """What the app has sent of its answer, and the end of it where Tierline has to write that."""
+
+    __slots__ = ("begun", "events", "over", "send")
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.begun = self.events = self.over = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message of the app on."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.over = not message.get("more_body", False)
+        elif kind == "http.response.start":
+            self.begun = True
+            self.events = any(
+                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in message.get("headers", ())
+            )
+        elif kind == "websocket.close":
+            self.over = True
+        await self.send(message)
+
+    async def finish(self, error: TierlineError, scope: Scope, receive: Receive) -> bool:
+        """Tell the client of an error that nobody else has answered. False where that cannot be done."""
+        if self.over:
+            return False
+        if scope["type"] == "websocket":
+            await self.send({"type": "websocket.close", "code": _close_code(error), "reason": error.title})
+        elif not self.begun:
+            await _answer(error)(scope, receive, self.send)
+        elif self.events:
+            event = f"event: error\ndata: {json.dumps(error.problem)}\n\n".encode()
+            await self.send({"type": "http.response.body", "body": event, "more_body": False})
+        else:
+            return False
+        return True
+
+
+def _close_code(error: TierlineError) -> int:
+    """How a WebSocket is told: whether to come back later, as 429, 402, 503 and 500 tell it over HTTP."""
+    return {402: _POLICY_VIOLATION, 429: _TRY_AGAIN_LATER, 503: _TRY_AGAIN_LATER}.get(
+        error.http_status, _INTERNAL_ERROR
+    )
+
+
+def _answer(error: TierlineError) -> JSONResponse:
+    return JSONResponse(error.problem, error.http_status, error.http_headers, media_type="application/problem+json")
+
+
+async def _handler(connection: Any, error: Exception) -> JSONResponse | None:
+    assert isinstance(error, TierlineError)  # noqa: S101  (registered for nothing else)
+    if isinstance(connection, WebSocket):
+        await connection.close(_close_code(error), error.title)
+        return None
+    return _answer(error)
+
+
+def _answer_through_framework(scope: Scope) -> None:
+    """Let Starlette's own exception handling answer, below CORS and the like. The app's own handlers come first."""
+    handlers = scope.get("starlette.exception_handlers")
+    if handlers:
+        handlers[0].setdefault(TierlineError, _handler)

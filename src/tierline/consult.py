@@ -1,0 +1,114 @@
+"""Step 2 of a call: asking classifiers, through the verdict cache, and Claude itself where one wants to."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tierline.binding import Context, OwnCall, context, enter
+from tierline.classify.question import body_of, parse_answer
+from tierline.errors import TierlineError
+from tierline.legality import accepts
+from tierline.telemetry import active, end_classify
+from tierline.values import Classification
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tierline.budgets import Line
+    from tierline.classify.base import Classifier, Question
+    from tierline.classify.cache import VerdictCache
+    from tierline.ladder import Tier
+    from tierline.telemetry import CallTrace
+    from tierline.values import View
+
+
+@dataclass(slots=True)
+class Consultation:
+    """The classification of one call: what its classifiers may use, and what came of it.
+
+    `lines` are the accounts of the call that asks: a verdict's cost belongs to them.
+    """
+
+    client: Any
+    cache: VerdictCache
+    cheapest: Tier
+    tenant: str | None
+    policy_version: str
+    lines: Sequence[Line]
+    route: str | None
+    trace: CallTrace | None = None
+    silent: str = ""
+    """Why Claude is not asked; empty where it may be."""
+    reasons: list[str] = field(default_factory=list)
+    spent: int = 0
+    hit: bool | None = None
+    """Whether the verdict cache had the answer; None where it was not looked at."""
+
+    async def opinion(self, classifier: Classifier, view: View) -> Classification | None:
+        """What `classifier` says, in a span of its own. One that fails has no opinion, and the reason is kept."""
+        span = self.trace.child("classify") if self.trace is not None else None
+        found: Classification | None = None
+        try:
+            with active(span):
+                found = await self.consult(classifier, view)
+        except Exception as error:  # noqa: BLE001  (a classifier is the app's code: it must not break its calls)
+            self.reasons.append(f"classifier {classifier.name} failed: {type(error).__name__}")
+        finally:
+            end_classify(span, classifier.name, classifier.fingerprint, found)
+        if found is None:
+            self.reasons.append("no opinion")
+        return found
+
+    async def consult(self, classifier: Classifier, view: View) -> Classification | None:
+        """One classifier's opinion, from the verdict cache where it is kept there."""
+        if not classifier.cacheable:
+            return await classifier.classify(view, self)
+        key = self.cache.key(
+            tenant=self.tenant, fingerprint=classifier.fingerprint, version=self.policy_version, view=view
+        )
+        if self.silent:
+            # Nobody may join one who does not ask.
+            found = self.cache.peek(key)
+            return found if found is not None else await classifier.classify(view, self)
+        age = self.cache.age(key) if self.trace is not None and self.trace.recording else None
+        found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self))
+        self.hit = hit
+        if self.trace is not None:
+            self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
+        return found
+
+    async def ask(self, question: Question) -> Classification | None:
+        """One question to the cheapest tier. See `tierline.classify.Consult.ask`."""
+        if self.silent:
+            self.reasons.append(f"no verdict: {self.silent}")
+            return None
+        known = accepts(self.cheapest.model)
+        thinking = {"type": "disabled"} if known is not None and known.thinks and known.quiet else None
+        body = body_of(question, model=self.cheapest.model, thinking=thinking)
+        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route)
+        before = context()
+        enter(Context(own=own))
+        try:
+            async with asyncio.timeout(question.timeout):
+                message = await self.client.messages.create(**body)
+        except TimeoutError:
+            self.reasons.append(f"no verdict within {question.timeout:g} s")
+            return None
+        except TierlineError as error:
+            self.reasons.append(f"no verdict: {type(error).__name__}")
+            return None
+        except Exception as error:  # noqa: BLE001  (any error of the SDK: the call goes on without an opinion)
+            self.reasons.append(f"no verdict: {type(error).__name__}")
+            return None
+        finally:
+            enter(before)
+            # Paid for whatever came of it, and charged to the call that asked.
+            self.spent += own.cost
+        text = "".join(block.text for block in message.content if block.type == "text")
+        answer = parse_answer(text, question.labels)
+        if answer is None:
+            self.reasons.append("the verdict was no label")
+            return None
+        return Classification(answer[0], answer[1], "claude", own.cost)

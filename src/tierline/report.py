@@ -1,0 +1,194 @@
+"""What one process has done since it started: counted as calls end, shown as a table."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping  # noqa: TC003  (FastAPI reads the annotations of what an endpoint returns)
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tierline.values import usd
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tierline.values import Decision
+
+MOST_NAMES: Final = 1_000
+"""Most routes, and most accounts, that are counted by name; the rest is counted together."""
+OTHER: Final = "(other)"
+KEPT_LATENCIES: Final = 10_000
+KEPT_DOWNGRADES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Downgrade:
+    """A call that a budget moved to a cheaper tier: when (seconds since the epoch), and how full the budget was."""
+
+    at: float
+    from_tier: str
+    to_tier: str
+    share: float
+
+
+class Spend(NamedTuple):
+    """Calls and what they cost (nano-USD)."""
+
+    calls: int = 0
+    cost: int = 0
+
+    def plus(self, cost: int) -> Spend:
+        """One call more."""
+        return Spend(self.calls + 1, self.cost + cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
+
+    `cost` includes `classifier_cost`. `all_on[tier]` is what the same usage would have cost on one tier
+    alone; `saved` is against the top one. Latencies are of the last 10,000 calls.
+    """
+
+    calls: int
+    cost: int
+    classifier_cost: int
+    saved: int
+    by_tier: Mapping[str, Spend]
+    by_route: Mapping[str, Spend]
+    by_account: Mapping[str, Spend]
+    all_on: Mapping[str, int]
+    cache_hits: int
+    cache_misses: int
+    downgraded: int
+    downgrades: tuple[Downgrade, ...]
+    """The latest hundred of them."""
+    fallbacks: int
+    refusals: int
+    failures: int
+    latency_p50: float
+    latency_p95: float
+    classifier_latency_p50: float
+    classifier_latency_p95: float
+
+    def __str__(self) -> str:
+        share = f"{self.classifier_cost / self.cost:.1%} of it" if self.cost else "none"
+        lookups = self.cache_hits + self.cache_misses
+        rate = f"{self.cache_hits / lookups:.0%}" if lookups else "no lookups"
+        dearest = max(self.all_on.values(), default=0)
+        rows = [
+            ("calls", f"{self.calls:,}"),
+            *((f"  {name}", f"{s.calls:,} for {usd(s.cost)}") for name, s in self.by_tier.items()),
+            ("cost", usd(self.cost)),
+            ("  classifying", f"{usd(self.classifier_cost)}, {share}"),
+            *((f"  all on {name}", usd(cost)) for name, cost in self.all_on.items()),
+            ("saved", f"{usd(self.saved)}, {self.saved / dearest:.0%}" if dearest else usd(self.saved)),
+            ("verdict cache", f"{self.cache_hits:,} hits, {self.cache_misses:,} misses ({rate})"),
+            ("downgrades", f"{self.downgraded:,}"),
+            ("fallbacks", f"{self.fallbacks:,}"),
+            ("refusals", f"{self.refusals:,}"),
+            ("failures", f"{self.failures:,}"),
+            ("latency", f"p50 {self.latency_p50 * 1e3:.0f} ms, p95 {self.latency_p95 * 1e3:.0f} ms"),
+            (
+                "  classifying",
+                f"p50 {self.classifier_latency_p50 * 1e3:.1f} ms, p95 {self.classifier_latency_p95 * 1e3:.1f} ms",
+            ),
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts calls as they end. Safe from any thread."""
+
+    tiers: Sequence[str]
+    calls: int = 0
+    cost: int = 0
+    classifier_cost: int = 0
+    saved: int = 0
+    downgrades: int = 0
+    fallbacks: int = 0
+    refusals: int = 0
+    failures: int = 0
+    _by_tier: dict[str, Spend] = field(default_factory=dict)
+    _by_route: dict[str, Spend] = field(default_factory=dict)
+    _by_account: dict[str, Spend] = field(default_factory=dict)
+    _all_on: Counter[str] = field(default_factory=Counter)
+    _downgrades: deque[Downgrade] = field(default_factory=lambda: deque(maxlen=KEPT_DOWNGRADES))
+    _latency: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
+    _classifying: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ended(self, decision: Decision, all_on: Mapping[str, int], *, failed: bool) -> None:
+        """Count a call that is settled. `all_on`: what its usage would have cost on each tier."""
+        with self._lock:
+            self.calls += 1
+            # What classifying cost was counted when it was settled: a verdict may have several who wait for it, or none.
+            self.cost += decision.cost - decision.classifier_cost
+            self.saved += decision.saved
+            self.failures += failed
+            self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
+            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(decision.cost)
+            _count(self._by_route, decision.route or "(no route)", decision.cost)
+            _count(self._by_account, decision.tenant or "(no tenant)", decision.cost)
+            for name, cost in all_on.items():
+                self._all_on[name] += cost
+            self._latency.append(decision.latency_s)
+            if decision.classifier_latency_s:
+                self._classifying.append(decision.classifier_latency_s)
+
+    def asked(self, cost: int) -> None:
+        """Count a question of Tierline's own (nano-USD)."""
+        with self._lock:
+            self.cost += cost
+            self.classifier_cost += cost
+
+    def downgraded(self, downgrade: Downgrade) -> None:
+        """Count a call that a budget moved down."""
+        with self._lock:
+            self.downgrades += 1
+            self._downgrades.append(downgrade)
+
+    def refused(self) -> None:
+        """Count a call that no budget had room for."""
+        with self._lock:
+            self.refusals += 1
+
+    def report(self, cache_hits: int, cache_misses: int) -> Report:
+        """A snapshot of now."""
+        with self._lock:
+            latency, classifying = sorted(self._latency), sorted(self._classifying)
+            return Report(
+                calls=self.calls,
+                cost=self.cost,
+                classifier_cost=self.classifier_cost,
+                saved=self.saved,
+                by_tier={name: self._by_tier[name] for name in self.tiers if name in self._by_tier},
+                by_route=dict(self._by_route),
+                by_account=dict(self._by_account),
+                all_on={name: self._all_on[name] for name in self.tiers if name in self._all_on},
+                cache_hits=cache_hits,
+                cache_misses=cache_misses,
+                downgraded=self.downgrades,
+                downgrades=tuple(self._downgrades),
+                fallbacks=self.fallbacks,
+                refusals=self.refusals,
+                failures=self.failures,
+                latency_p50=_quantile(latency, 0.5),
+                latency_p95=_quantile(latency, 0.95),
+                classifier_latency_p50=_quantile(classifying, 0.5),
+                classifier_latency_p95=_quantile(classifying, 0.95),
+            )
+
+
+def _count(table: dict[str, Spend], name: str, cost: int) -> None:
+    """Add to a name's row; names past the bound share one."""
+    if name not in table and len(table) >= MOST_NAMES:
+        name = OTHER
+    table[name] = table.get(name, Spend()).plus(cost)
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else 0.0

@@ -1,0 +1,298 @@
+"""One call, from admission to settlement: classify, plan, dispatch, observe."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from tierline.call import view_of
+from tierline.classify.base import Question, fingerprint_of
+from tierline.consult import Consultation
+from tierline.dispatch import LEFT, Dispatch
+from tierline.errors import BudgetExceededError, TierlineError
+from tierline.legality import objection
+from tierline.plan import admit, plan
+from tierline.policies import Policy, combine
+from tierline.report import Downgrade
+from tierline.telemetry import CallTrace, describe
+from tierline.values import Classification, Decision, Terms, Usage
+
+if TYPE_CHECKING:
+    from tierline.binding import Binding, Context
+    from tierline.budgets import Line
+    from tierline.call import Call
+    from tierline.classify.base import Consult
+    from tierline.dispatch import Reply, Upstream
+    from tierline.plan import Plan, Request
+    from tierline.policies import Effective
+    from tierline.router import Router
+    from tierline.usage import Metered
+    from tierline.values import Attempt, View
+
+log: Final = logging.getLogger("tierline")
+
+_USUAL: Final = Terms(geo="global")
+_FREE: Final = "a token count is free"
+
+
+class CallRun:
+    """The state of one call on its way through a Router."""
+
+    def __init__(self, router: Router, call: Call, upstream: Upstream, now: Context, binding: Binding) -> None:
+        self.router = router
+        self.call = call
+        self.upstream = upstream
+        self.binding = binding
+        self.own = now.own
+        self.started = router.timing.perf()
+        self.classifying = 0.0
+        self.consulted: Consultation | None = None
+        self.dispatch: Dispatch | None = None
+        self.all_on: dict[str, int] = {}
+        """What the usage would have cost on each tier, once it is known."""
+        self.policy: Effective
+        self.lines: tuple[Line, ...]
+        if self.own is not None:
+            self.policy, self.version = combine((Policy(tier=self.own.tier),), router.ladder), ""
+            self.lines, self.route = self.own.lines, self.own.route
+        else:
+            self.policy, self.version, self.lines, self.route = router.admission(now, binding)
+
+    async def run(self) -> Reply:
+        """Steps 2 to 8."""
+        router = self.router
+        # A question of Tierline's own is told by the `classify` span around it, and its cost is in the call's.
+        self.trace = trace = CallTrace(router.tracer if self.own is None else None)
+        self.plan: Plan | None = None
+        try:
+            request = admit(self.call, self.policy, router.ladder, router.prices.list_output_price)
+            if self.call.continues and request.target is None:
+                request = self._kept(request)
+            if trace.recording:
+                tiers = router.ladder
+                trace.policy(self.policy, tiers[request.policy.floor].name, tiers[request.policy.ceiling].name)
+            self.plan = await self._plan(request, trace)
+            self.dispatch = Dispatch(
+                call=self.call,
+                plan=self.plan,
+                binding=self.binding,
+                lines=self.lines,
+                upstream=self.upstream,
+                books=router.books,
+                trace=trace,
+                ladder=router.ladder,
+                key=router.next_id(),
+            )
+            reply = await self.dispatch.run()
+        except BudgetExceededError as error:
+            if self.own is None:
+                router.tally.refused()
+            self._close("refused", "budget_exceeded", describe(error.refusal))
+            raise
+        except TierlineError as error:
+            self._close("failed", type(error).__name__)
+            raise
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._close("failed", type(error).__name__)
+            else:
+                self._close("cancelled")
+            raise
+        self._note_key(reply)
+        self._keep(reply.metered)
+        pending = self.dispatch.pending
+        if pending is None:
+            self._close(reply.error or "ok", reply.error)
+        else:
+            # The app is about to read the answer: what it costs is known when that ends.
+            self._record(self._decision(settled=False))
+            pending.when_ended(self._streamed)
+        return reply
+
+    async def model_for_count(self) -> str:
+        """The model that a call like this would go to, as far as that can be told for free."""
+        router = self.router
+        request = admit(self.call, self.policy, router.ladder, router.prices.list_output_price)
+        return (await self._plan(request, None, _FREE)).offers[0].model
+
+    async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
+        router = self.router
+        opinion = None
+        if request.target is None:
+            opinion = await self._opinion(request.policy, trace, silent or router.key_rejected)
+        return plan(
+            self.call,
+            request,
+            opinion,
+            router.ladder,
+            sure=router.min_confidence,
+            objection=objection,
+            worst=router.worst,
+        )
+
+    async def _opinion(self, policy: Effective, trace: CallTrace | None, silent: str) -> Classification | None:
+        """What the request is: said by the policy, known from the loop that it is in, or asked for."""
+        if policy.label is not None:
+            return Classification(policy.label, 1.0, "label")
+        router = self.router
+        classifier = policy.classifier or router.classifier
+        tenant = self.binding.tenant
+        view = view_of(self.call, policy)
+        loop = b""
+        if view.tools:
+            loop = router.cache.key(
+                tenant=tenant, fingerprint=classifier.fingerprint, version=f"loop {self.version}", view=view
+            )
+            if self.call.in_tool_loop and loop in router.loops:
+                return router.loops[loop]
+        started = router.timing.perf()
+        self.consulted = Consultation(
+            self.upstream.client,
+            router.cache,
+            router.ladder[0],
+            tenant,
+            self.version,
+            self.lines,
+            self.route,
+            trace,
+            silent,
+        )
+        opinion = await self.consulted.opinion(classifier, view)
+        self.classifying = router.timing.perf() - started
+        if view.tools and not silent:
+            router.loops[loop] = opinion
+        return opinion
+
+    def _kept(self, request: Request) -> Request:
+        """Stay on the tier of a conversation that the server holds, as far as the policy lets it."""
+        place = self.router.threads.get(self.call.continues)
+        if place is None:
+            return request
+        place = max(request.policy.floor, min(request.policy.ceiling, place))
+        return request._replace(source="sticky", target=place)
+
+    def _keep(self, found: Metered | None) -> None:
+        """Remember the tier of a conversation that the server holds now."""
+        dispatch = self.dispatch
+        if self.call.threaded and found is not None and dispatch is not None and dispatch.offer is not None:
+            self.router.threads[found.message_id] = self.router.ladder.index(dispatch.offer.tier, "thread")
+
+    # Step 8: observe
+
+    def _streamed(self, attempt: Attempt) -> None:
+        """The answer of the last attempt has been read, or left."""
+        assert self.dispatch is not None  # noqa: S101  (there was an attempt)
+        self.dispatch.attempts.append(attempt)
+        if self.dispatch.pending is not None and self.dispatch.pending.reader is not None:
+            self._keep(self.dispatch.pending.reader.seen)
+        self._close(attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)
+
+    def _close(self, outcome: str, error: str = "", why: str = "") -> None:
+        """Record, count and trace a call that is over."""
+        own = self.own
+        decision = self._decision(settled=True, why=why)
+        if own is not None:
+            own.cost += decision.cost
+            self.router.tally.asked(decision.cost)
+        else:
+            self._record(decision)
+            if outcome != "refused":
+                self._count(decision, failed=bool(error))
+        self.trace.end(decision, outcome, error)
+
+    def _count(self, decision: Decision, *, failed: bool) -> None:
+        router, dispatch = self.router, self.dispatch
+        router.tally.ended(decision, {} if failed else self.all_on, failed=failed)
+        if dispatch is not None and dispatch.skipped is not None:
+            held = dispatch.skipped
+            router.tally.downgraded(
+                Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
+            )
+
+    def _record(self, decision: Decision) -> None:
+        if self.own is None:
+            self.binding.record(decision)
+
+    def _all_on(self, usage: Usage) -> dict[str, int]:
+        """What a usage would have cost on each tier, at standard prices."""
+        costs = {tier.name: self.router.prices.cost(tier.model, usage, _USUAL) for tier in self.router.ladder}
+        return {name: cost for name, cost in costs.items() if cost is not None}
+
+    def _decision(self, *, settled: bool, why: str = "") -> Decision:
+        router, found, dispatch, asked = self.router, self.plan, self.dispatch, self.consulted
+        attempts = tuple(dispatch.attempts) if dispatch is not None else ()
+        offer = dispatch.offer if dispatch is not None and dispatch.offer is not None else None
+        first = found.offers[0] if found is not None else None
+        taken = offer or first
+        usage = attempts[0].usage if attempts else Usage()
+        for attempt in attempts[1:]:
+            usage = usage + attempt.usage
+        spent = asked.spent if asked is not None else 0
+        cost = sum(attempt.cost for attempt in attempts) + spent
+        known = settled and attempts and attempts[-1].outcome == "ok"
+        if settled and attempts:
+            self.all_on = self._all_on(usage)
+        top = self.all_on.get(router.ladder[router.ladder.top].name) if known else None
+        reasons = (
+            *(asked.reasons if asked is not None else ()),
+            *(found.reasons if found is not None else self.policy.reasons),
+            *(dispatch.reasons if dispatch is not None else ()),
+            *((why,) if why else ()),
+        )
+        held = dispatch.reservation if dispatch is not None else None
+        return Decision(
+            id=dispatch.key if dispatch is not None else router.next_id(),
+            tier=taken.tier if taken is not None else router.ladder[self.policy.floor].name,
+            model=taken.model if taken is not None else self.call.model,
+            requested_tier=found.requested if found is not None else router.ladder[self.policy.floor].name,
+            label=found.label if found is not None else None,
+            confidence=found.confidence if found is not None else 0.0,
+            source=found.source if found is not None else "default",
+            reasons=reasons,
+            attempts=attempts,
+            usage=usage,
+            cost=cost,
+            saved=top - cost if top is not None else 0,
+            classifier_cost=spent,
+            latency_s=router.timing.perf() - self.started,
+            classifier_latency_s=self.classifying,
+            budgets=held.remaining if held is not None else (),
+            estimated=any(attempt.estimated for attempt in attempts),
+            settled=settled,
+            route=self.route,
+            tenant=self.binding.tenant,
+            tags=self.policy.tags,
+        )
+
+    def _note_key(self, reply: Reply) -> None:
+        """Remember that the API rejects the key, so that it is not asked for verdicts with it."""
+        router = self.router
+        if reply.status in (401, 403):
+            if not router.key_rejected:
+                log.error(
+                    "the API answered %d %s: check the client's key and its permissions; no verdicts are asked for "
+                    "until a call succeeds", reply.status, reply.error,
+                )  # fmt: skip
+            router.key_rejected = f"the API answered {reply.status} {reply.error}"
+        elif not reply.error:
+            router.key_rejected = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """A question of the app's own, as a classifier: for the verdict cache."""
+
+    labels: tuple[str, ...]
+    instruction: str
+    name: str = "app"
+    cacheable: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the labels and the instruction."""
+        return fingerprint_of(self.labels, self.instruction)
+
+    async def classify(self, view: View, consult: Consult) -> Classification | None:
+        """Ask Claude, once."""
+        return await consult.ask(Question(view.text, self.labels, self.instruction))

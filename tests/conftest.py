@@ -1,0 +1,120 @@
+"""FakeClaude on a real socket, the real SDK in front of it, Routers, and apps served by a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import socket
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import uvicorn
+from anthropic import AsyncAnthropic
+
+from tierline import Router
+from tierline.classify import FixedClassifier
+from tierline.dispatch import Timing
+from tierline.testing import FakeClaude
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from starlette.types import ASGIApp
+
+
+@pytest.fixture
+def fake() -> FakeClaude:
+    """The offline API."""
+    return FakeClaude()
+
+
+@pytest.fixture
+async def fake_url(fake: FakeClaude) -> AsyncIterator[str]:
+    """Where `fake` listens."""
+    async with fake.serve() as url:
+        yield url
+
+
+@pytest.fixture
+async def sdk(fake: FakeClaude, fake_url: str) -> AsyncIterator[AsyncAnthropic]:
+    """The app's own client: not routed, with the SDK's two retries."""
+    async with AsyncAnthropic(api_key=fake.api_key, base_url=fake_url) as client:
+        yield client
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """Seconds that Routers were asked to wait: none of them passes."""
+    return []
+
+
+@pytest.fixture
+async def make_router(sdk: AsyncAnthropic, waits: list[float]) -> AsyncIterator[Callable[..., Router]]:
+    """Make Routers of `sdk`; everything is `moderate` unless a classifier is given."""
+    made: list[Router] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    def make(client: Any = sdk, **options: Any) -> Router:
+        options.setdefault("classifier", FixedClassifier("moderate"))
+        options.setdefault("timing", Timing(sleep=sleep, jitter=lambda: 0.5))
+        router = Router(client, **options)
+        made.append(router)
+        return router
+
+    yield make
+    for router in made:
+        await router.aclose()
+
+
+@pytest.fixture
+async def router(make_router: Callable[..., Router]) -> Router:
+    """A Router without budgets for which everything is `moderate`."""
+    return make_router()
+
+
+@asynccontextmanager
+async def _serving(app: ASGIApp) -> AsyncIterator[str]:
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, lifespan="auto", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+    )
+    config.load()
+    # No signal handlers and no ticks: only the parts of a server that serve.
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    assert server.started, "the app did not start"
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        await server.shutdown(sockets=[listener])
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]]:
+    """Serve an app with uvicorn on a free port, its lifespan included, and give a browser for it."""
+    async with AsyncExitStack() as stack:
+
+        async def start(app: ASGIApp) -> httpx.AsyncClient:
+            url = await stack.enter_async_context(_serving(app))
+            return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+
+        yield start
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail where asyncio, OpenTelemetry or the server logged an error: lost tasks, detached contexts, crashed apps."""
+    caplog.set_level(logging.WARNING)
+    yield
+    gc.collect()
+    noisy = ("asyncio", "opentelemetry", "uvicorn")
+    records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert [r.getMessage() for r in records if r.name.startswith(noisy)] == []

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import Any
+
+import pytest
+
+from tierline import policy
+from tierline.binding import KEPT_DECISIONS, Binding, Context, context, current, enter
+from tierline.errors import ConfigurationError
+from tierline.values import Decision
+
+
+class Owner:
+    claude = object()
+
+
+def decision(number: int, tier: str = "a") -> Decision:
+    return Decision(f"d-{number}", tier, "m", tier, None, 1.0, "default")
+
+
+def test_decisions_are_bounded() -> None:
+    """A Binding keeps the latest decisions, oldest first, however long it lives."""
+    binding = Binding(Owner())
+    for number in range(KEPT_DECISIONS + 50):
+        binding.record(decision(number))
+    assert [d.id for d in binding.decisions] == [f"d-{n}" for n in range(50, KEPT_DECISIONS + 50)]
+
+
+def test_a_decision_that_ends_replaces_its_beginning() -> None:
+    """The same id is one entry, in its place; one that was pushed out comes back as the latest."""
+    binding = Binding(Owner())
+    for number in range(3):
+        binding.record(decision(number))
+    binding.record(decision(1, "b"))
+    assert [(d.id, d.tier) for d in binding.decisions] == [("d-0", "a"), ("d-1", "b"), ("d-2", "a")]
+
+
+def test_the_tenant_is_asked_when_it_is_needed() -> None:
+    """Authentication runs later than the middleware: the scope is looked at as it is now."""
+    scope: dict[str, Any] = {}
+    binding = Binding(Owner(), scope, tenant_of=lambda s: s.get("user"), tenant="fixed")
+    assert binding.tenant is None
+    scope["user"] = "acme"
+    assert binding.tenant == "acme"
+    binding.scope = {"user": "other"}
+    assert binding.tenant == "other"
+
+
+def test_the_tenant_of_a_job() -> None:
+    """Outside of requests the tenant is the one that was given."""
+    assert Binding(Owner(), tenant="acme").tenant == "acme"
+    assert Binding(Owner(), tenant_of=lambda s: "never", tenant="acme").tenant == "acme"
+    assert Binding(Owner(), {}, tenant="acme").tenant == "acme"
+
+
+def test_bindings_are_told_apart() -> None:
+    """Each request has an id of its own, and shows no tenant and no path when it is printed."""
+    one = Binding(Owner(), {"path": "/secret"}, tenant="acme")
+    two = Binding(Owner())
+    assert one.id != two.id
+    assert "acme" not in repr(one)
+    assert "secret" not in repr(one)
+    assert one.claude is Owner.claude
+
+
+def test_narrowing_twice_is_narrowing_once() -> None:
+    """A dependency that runs twice leaves one policy."""
+    binding = Binding(Owner())
+    binding.narrow(policy(floor="a"))
+    binding.narrow(policy(floor="b"))
+    binding.narrow(policy(floor="a"))
+    assert binding.narrowed == [policy(floor="a"), policy(floor="b")]
+
+
+def test_there_is_nothing_current_outside_of_requests() -> None:
+    """Outside of a request `current` says what to add."""
+    with pytest.raises(ConfigurationError, match="TierlineMiddleware"):
+        contextvars.Context().run(current)
+    assert contextvars.Context().run(context) == Context()
+
+
+async def test_current_is_the_request_that_runs_here() -> None:
+    """Tasks see the request that they were started in, threads too, and nobody sees a sibling's."""
+
+    async def request() -> None:
+        mine = Binding(Owner())
+        enter(Context(mine))
+        await asyncio.sleep(0)
+        assert current() is mine
+        assert await asyncio.to_thread(current) is mine
+        assert await asyncio.create_task(child()) is mine
+
+    async def child() -> Binding:
+        await asyncio.sleep(0)
+        return current()
+
+    await asyncio.gather(*(request() for _ in range(20)))
+    assert context().binding is None

@@ -1,0 +1,166 @@
+"""Asking Claude: what a verdict costs, who pays, and what comes of an answer that is none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tierline import Budget, Ladder
+from tierline.classify import CascadeClassifier, ClaudeClassifier, FixedClassifier, KeywordClassifier
+from tierline.testing import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tierline import Decision, Router
+    from tierline.classify import Consult, View
+    from tierline.testing import FakeClaude
+    from tierline.values import Classification
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
+
+
+async def decide(router: Router, text: str = "Why is it blue?", tenant: str | None = None) -> Decision:
+    async with router.bind(tenant=tenant) as binding:
+        messages: Any = [{"role": "user", "content": text}]
+        await router.claude.messages.create(model="auto", max_tokens=500, messages=messages)
+    return binding.decisions[-1]
+
+
+@pytest.fixture
+def router(make_router: Callable[..., Router]) -> Router:
+    """A Router that asks Claude how hard a request is."""
+    return make_router(classifier=ClaudeClassifier(), budgets=[Budget("$5", per="tenant")])
+
+
+async def test_verdict_is_paid_by_the_call_that_asks(router: Router, fake: FakeClaude) -> None:
+    """A verdict is part of the call's cost and of its tenant's account, and its model thinks nothing."""
+    decision = await decide(router, tenant="acme")
+    verdict, call = fake.requests
+    assert (verdict.model, verdict.body["thinking"]) == (HAIKU, {"type": "disabled"})
+    assert (decision.classifier_cost, decision.cost) == (verdict.billed, verdict.billed + call.billed)
+    assert decision.source == "claude"
+    assert [(b.account, b.spent, b.held) for b in await router.balances()] == [("acme", fake.billed, 0)]
+    assert router.report().calls == 1
+
+
+async def test_second_asking_is_free(router: Router, fake: FakeClaude) -> None:
+    """The same text from the same tenant costs no second verdict; another tenant's does."""
+    await decide(router, tenant="acme")
+    again = await decide(router, tenant="acme")
+    assert (again.source, again.classifier_cost, len(fake.requests)) == ("cache", 0, 3)
+    other = await decide(router, tenant="other")
+    assert (other.source, len(fake.requests)) == ("claude", 5)
+    report = router.report()
+    assert (report.cache_hits, report.cache_misses) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("opus, obviously", "no label"), ("", "no label"), ('{"label": "opus", "confidence": 1}', "no label")],
+)
+async def test_answer_that_is_no_label(router: Router, fake: FakeClaude, said: str, reason: str) -> None:
+    """An answer outside the closed set is no opinion: moderate, said in the reasons, asked again next time."""
+    fake.verdict = lambda _text, _labels: said
+    for _ in range(2):
+        decision = await decide(router)
+        assert (decision.label, decision.source, decision.tier) == ("moderate", "default", "sonnet")
+        assert any(reason in entry for entry in decision.reasons)
+    assert len(fake.requests) == 4
+    assert router.report().cost == fake.billed
+
+
+@pytest.mark.parametrize("fault", [Fault.error(400), Fault.error(403), Fault.missing_usage(), Fault.html()])
+async def test_question_that_fails(router: Router, fake: FakeClaude, fault: Fault) -> None:
+    """A question that fails upstream leaves the call to go on, and whatever it may have cost is charged."""
+    fake.script(fault)
+    decision = await decide(router)
+    assert decision.tier in ("haiku", "sonnet")
+    ((spent, held),) = [(b.spent, b.held) for b in await router.balances()]
+    assert (spent >= fake.billed, held) == (True, 0)
+    assert spent == router.report().cost
+
+
+async def test_question_that_takes_too_long(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A verdict that does not come in time is given up: moderate, with the input of the question charged."""
+    router = make_router(classifier=ClaudeClassifier(timeout=0.05), budgets=[Budget("$5")])
+    fake.script(Fault.hang())
+    decision = await decide(router)
+    assert (decision.tier, decision.classifier_cost > 0) == ("sonnet", True)
+    assert "no verdict within 0.05 s" in decision.reasons
+    await fake.idle()
+    assert fake.requests[0].ended == "disconnected"
+    ((spent, held),) = [(b.spent, b.held) for b in await router.balances()]
+    assert (spent, held) == (decision.cost, 0)
+
+
+async def test_question_that_no_budget_has_room_for(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Where the budget has no room for a verdict the call itself is refused, and that is counted once."""
+    router = make_router(classifier=ClaudeClassifier(), budgets=[Budget("$0.0000001")])
+    with pytest.raises(Exception, match="budget") as caught:
+        await decide(router)
+    assert type(caught.value).__name__ == "BudgetExceededError"
+    assert (fake.requests, router.report().refusals) == ([], 1)
+
+
+async def test_doubt_moves_up(router: Router, fake: FakeClaude) -> None:
+    """A verdict that is not sure sends the call one tier higher."""
+    fake.verdict = lambda _text, _labels: ("moderate", 0.3)
+    decision = await decide(router)
+    assert (decision.tier, decision.label) == ("opus", "moderate")
+
+
+async def test_rules_before_claude(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A cascade asks Claude only where its rules are not sure."""
+    router = make_router(classifier=CascadeClassifier([KeywordClassifier(), ClaudeClassifier()]))
+    decision = await decide(router, "Prove that there are infinitely many primes, step by step.")
+    assert (decision.source, decision.tier, len(fake.requests)) == ("keyword", "opus", 1)
+
+
+class Failing:
+    """A classifier of an app that breaks, and tells the prompt in its error."""
+
+    name, fingerprint, cacheable = "mine", "1", False
+
+    async def classify(self, view: View, consult: Consult) -> Classification | None:
+        raise RuntimeError(view.text)
+
+
+async def test_classifier_that_raises(make_router: Callable[..., Router]) -> None:
+    """A classifier that raises breaks no call, and what it raised is told by its type alone."""
+    decision = await decide(make_router(classifier=Failing()), "canary")
+    assert decision.tier == "sonnet"
+    assert "classifier mine failed: RuntimeError" in decision.reasons
+    assert "canary" not in repr(decision)
+
+
+async def test_classifier_with_a_label_of_its_own(make_router: Callable[..., Router]) -> None:
+    """A label that no ladder knows is taken for moderate, within the ladder."""
+    assert (await decide(make_router(classifier=FixedClassifier("gigantic")))).tier == "sonnet"
+    two = Ladder.of(low=HAIKU, high=OPUS)
+    assert (await decide(make_router(classifier=FixedClassifier("simple"), ladder=two))).tier == "low"
+
+
+async def test_silent_flight_takes_nobody_along(router: Router, fake: FakeClaude) -> None:
+    """While the key is rejected nobody flies, so whoever asks afterwards is not left without a verdict."""
+    router.key_rejected = "the API answered 401"
+    silent = await decide(router)
+    assert silent.label == "moderate"
+    assert any("401" in reason for reason in silent.reasons)
+    assert router.key_rejected == ""
+    assert (await decide(router)).source == "claude"
+    assert router.cache.stats().misses == 1
+
+
+async def test_concurrent_texts_do_not_mix(router: Router, fake: FakeClaude) -> None:
+    """Verdicts that are asked for at the same time go to those who asked for them."""
+    fake.verdict = lambda text, _labels: ("complex" if "hard" in text else "simple", 0.9)
+    found = await asyncio.gather(
+        *(decide(router, f"{kind} question {n}") for n in range(10) for kind in ("hard", "easy"))
+    )
+    assert [decision.tier for decision in found] == ["opus", "haiku"] * 10
+    assert router.report().cost == fake.billed

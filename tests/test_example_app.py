@@ -1,0 +1,99 @@
+"""The example app: every endpoint, over a socket, as a person would try it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from example_app import demo
+from example_app.main import PLANS, build
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ACME = {"authorization": "Bearer desk-acme"}
+
+
+@pytest.fixture
+async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+    """The app as it starts without a key, and somebody who calls it."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    app = build()
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://desk", headers=ACME) as http,
+    ):
+        yield http
+
+
+async def test_easy_work_goes_to_the_cheapest_tier(desk: httpx.AsyncClient) -> None:
+    """Sorting a ticket is simple by what the route is for, and nobody is asked."""
+    why = (await desk.post("/classify", json={"text": "I was charged twice for my brake pads"})).json()["why"]
+    assert (why["tier"], why["source"]) == ("haiku", "keyword")
+
+
+async def test_contracts_hold_their_floor(desk: httpx.AsyncClient) -> None:
+    """Even a greeting is reviewed by the tier that the route demands."""
+    why = (await desk.post("/contracts", json={"text": "hi"})).json()["why"]
+    assert why["tier"] == "sonnet"
+    assert "raised to the floor sonnet" in why["reasons"]
+
+
+async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient) -> None:
+    """Text comes as server-sent events; the last one tells tier and cost."""
+    history = [{"role": "user", "content": "How do I reset the display?"}, {"role": "assistant", "content": "Hold it."}]
+    response = await desk.post("/chat", json={"text": "and in French?", "history": history})
+    frames = response.text.strip().split("\n\n")
+    assert len(frames) > 2
+    assert frames[-1].startswith("event: why\ndata: ")
+    assert json.loads(frames[-1].partition("data: ")[2])["cost"] != "$0.00"
+
+
+async def test_nobody_gets_in_without_a_key(desk: httpx.AsyncClient) -> None:
+    """The app checks the tenant itself; what a client claims otherwise counts for nothing."""
+    for headers in ({"authorization": ""}, {"authorization": "Bearer guess", "x-tenant": "acme"}):
+        assert (await desk.post("/answer", json={"text": "hi"}, headers=headers)).status_code == 401
+
+
+async def test_a_spent_plan_is_refused_with_a_problem(desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan that has no room answers 402 or 429 as `problem+json`, and sends nothing."""
+    monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
+    response = await desk.post("/contracts", json={"text": "Review this clause."})
+    assert response.status_code in (402, 429)
+    assert response.headers["content-type"] == "application/problem+json"
+    report = (await desk.get("/report")).json()
+    assert (report["refusals"], report["calls"]) == (1, 0)
+
+
+def test_the_prompts_are_what_the_demo_says() -> None:
+    """Two hundred prompts, each once, for every endpoint and tenant, with a person's choice of tier."""
+    prompts: list[dict[str, Any]] = [json.loads(line) for line in demo.PROMPTS.read_text("utf-8").splitlines()]
+    assert len({prompt["id"] for prompt in prompts}) == 200
+    assert {prompt["endpoint"] for prompt in prompts} == {"/classify", "/answer", "/contracts", "/chat"}
+    assert {prompt["tenant"] for prompt in prompts} == {"acme", "globex", "initech"}
+    tiers = Counter(prompt["tier"] for prompt in prompts)
+    assert set(tiers) == {"haiku", "sonnet", "opus"}
+    assert not any(p["tier"] == "haiku" for p in prompts if p["endpoint"] == "/contracts")
+
+
+async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It serves the app on a socket, sends real requests, shows tiers, money and reasons, and ends by itself."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    await demo.main(most=20)
+    shown = capsys.readouterr().out
+    for words in (
+        "calls by tier",
+        "all on opus",
+        "saved",
+        "verdict cache",
+        "downgrades",
+        "agreement",
+        "the last calls",
+    ):
+        assert words in shown
+    assert "20/20" in shown

@@ -1,0 +1,54 @@
+"""The README's code runs as it stands, and does what the README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from tierline.testing import FakeClaude
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture
+def readme(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The names that the README's code leaves, run against an offline API."""
+    fake = FakeClaude()
+    with fake.serve_in_thread() as url:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        document = Sybil([PythonCodeBlockParser()], path=str(README.parent), pattern=README.name).parse(README)
+        for example in document.examples():
+            example.evaluate()
+        yield document.namespace | {"fake": fake}
+
+
+async def test_the_app_of_the_readme_answers_and_routes(readme: dict[str, Any]) -> None:
+    """An easy question goes to the cheapest tier, and a contract to none below its floor."""
+    app, router = readme["app"], readme["router"]
+    transport = httpx.ASGITransport(app)
+    async with router.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://desk") as http:
+        answer = await http.post("/answer", params={"text": "Are you open on Saturday? Yes or no."})
+        contract = await http.post("/contracts", params={"text": "hi"})
+        await router.claude.close()
+    assert answer.json()["tier"] == "haiku"
+    assert answer.json()["text"]
+    assert contract.status_code == 200
+    assert readme["fake"].requests[-1].model == "claude-sonnet-5-5"
+
+
+async def test_the_test_of_the_readme_passes(readme: dict[str, Any]) -> None:
+    """What the README shows as a test of an app is one, and passes."""
+    await readme["test_contracts_never_go_to_haiku"]()
+
+
+def test_the_readme_names_the_two_commands() -> None:
+    """A newcomer finds `make demo` and `make test`."""
+    text = README.read_text(encoding="utf-8")
+    assert "make demo" in text
+    assert "make test" in text
