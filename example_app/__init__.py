@@ -1,0 +1,1 @@
+"""A support desk: the example app of Tierline."""

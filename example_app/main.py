@@ -1,0 +1,178 @@
+"""A support desk that calls Claude, routed by Tierline.
+
+Four endpoints, three tenants, two budgets. Without ANTHROPIC_API_KEY it calls an offline stand-in for the API, and
+says so. Start it with `make run`, and ask:
+
+    curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
+         -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from anthropic import AsyncAnthropic
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from example_app.tracing import trace_to_collector
+from tierline import Budget, Decision, Report, Router, policy
+from tierline.asgi import TierlineMiddleware
+from tierline.fastapi import Claude, Routing
+from tierline.testing import FakeClaude
+from tierline.values import usd
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, MutableMapping
+
+log = logging.getLogger("uvicorn.error")
+
+KEYS = {"desk-acme": "acme", "desk-globex": "globex", "desk-initech": "initech"}
+"""Who may use the desk. A real app has these in its database."""
+
+PLANS = {"acme": "$0.50/day", "globex": "$0.06/day", "initech": "$0.03/day"}
+"""What each tenant pays for."""
+
+CATEGORIES = ("billing", "delivery", "repair", "warranty", "contract", "other")
+
+
+class Turn(BaseModel):
+    """One earlier message of a chat."""
+
+    role: Literal["user", "assistant"]
+    content: str = Field(min_length=1)
+
+
+class Question(BaseModel):
+    """What a customer writes."""
+
+    text: str = Field(min_length=1)
+    history: list[Turn] = []
+
+    def messages(self) -> list[Any]:
+        """The conversation as the Messages API takes it."""
+        return [*(turn.model_dump() for turn in self.history), {"role": "user", "content": self.text}]
+
+
+class Why(BaseModel):
+    """What became of the call."""
+
+    tier: str
+    label: str | None
+    source: str
+    cost: str
+    reasons: list[str]
+
+    @classmethod
+    def of(cls, decision: Decision) -> Why:
+        """The part of a decision that is worth showing."""
+        return cls(
+            tier=decision.tier,
+            label=decision.label,
+            source=decision.source,
+            cost=usd(decision.cost),
+            reasons=list(decision.reasons),
+        )
+
+
+class Answer(BaseModel):
+    """What the desk answers."""
+
+    text: str
+    why: Why
+
+
+async def authenticated(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    """Check the tenant's key. Tierline trusts what the app says here, and nothing that a client sends."""
+    offered = authorization.removeprefix("Bearer ").encode()
+    for key, tenant in KEYS.items():
+        if hmac.compare_digest(key.encode(), offered):
+            request.state.tenant = tenant
+            return
+    raise HTTPException(401, "send your key, such as `authorization: Bearer desk-acme`")
+
+
+def tenant_of(scope: MutableMapping[str, Any]) -> str | None:
+    """Whom a request is for, as `authenticated` found out."""
+    tenant: str | None = scope.get("state", {}).get("tenant")
+    return tenant
+
+
+def text_of(message: Any) -> str:
+    """The text of an answer, without its thinking."""
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+def build(client: AsyncAnthropic | None = None) -> FastAPI:
+    """The app. `client` is whom it calls; by default the API, or its offline stand-in where there is no key."""
+    resources = AsyncExitStack()
+    if client is None and not os.environ.get("ANTHROPIC_API_KEY"):
+        log.warning("no ANTHROPIC_API_KEY: the answers come from an offline stand-in for the API")
+        fake = FakeClaude()
+        client = AsyncAnthropic(api_key=fake.api_key, base_url=resources.enter_context(fake.serve_in_thread()))
+        resources.push_async_callback(client.close)
+    router = Router(
+        client, budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")]
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with trace_to_collector():
+            async with resources, router.lifespan(app):
+                yield
+
+    app = FastAPI(title="Support desk", lifespan=lifespan, dependencies=[Depends(authenticated)])
+    app.state.router = router
+    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of)
+
+    @app.post("/classify", dependencies=[Depends(policy(task="classify a support ticket", expected_output=10))])
+    async def classify(question: Question, claude: Claude, routing: Routing) -> Answer:
+        message = await claude.messages.create(
+            model="auto",
+            max_tokens=400,
+            system=f"Sort the ticket into one of: {', '.join(CATEGORIES)}. Answer with that word alone.",
+            messages=question.messages(),
+        )
+        return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+
+    @app.post("/answer")
+    async def answer(question: Question, claude: Claude, routing: Routing) -> Answer:
+        message = await claude.messages.create(
+            model="auto",
+            max_tokens=1500,
+            system="You answer customers of a shop for electric bikes. Be brief and correct.",
+            messages=question.messages(),
+        )
+        return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+
+    @app.post("/contracts", dependencies=[Depends(policy(floor="sonnet", critical=True))])
+    async def contracts(question: Question, claude: Claude, routing: Routing) -> Answer:
+        message = await claude.messages.create(
+            model="auto",
+            max_tokens=2000,
+            system="You review service contracts for a shop. Point out every obligation and every risk.",
+            messages=question.messages(),
+        )
+        return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+
+    @app.post("/chat")
+    async def chat(question: Question, claude: Claude, routing: Routing) -> StreamingResponse:
+        async def events() -> AsyncIterator[str]:
+            async with claude.messages.stream(model="auto", max_tokens=1500, messages=question.messages()) as stream:
+                async for text in stream.text_stream:
+                    yield f"data: {json.dumps(text)}\n\n"
+            yield f"event: why\ndata: {Why.of(routing.decisions[-1]).model_dump_json()}\n\n"
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    @app.get("/report")
+    async def report() -> Report:
+        return router.report()
+
+    return app
