@@ -1,0 +1,48 @@
+# One file of tasks: people and CI run the same commands.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# CI also demands that nearly every branch is tested.
+COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test check format bench clean
+
+help: ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## create .venv with everything that the tasks need
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tierline needs Python 3.11 or later; try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "setting up $(VENV) (a minute or two, once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+demo: $(READY) ## start the example app offline, send it real traffic, show the result
+	@$(BIN)/python -m example_app.demo
+
+run: $(READY) ## serve the example app on http://localhost:8000
+	@$(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest -n auto $(COVER)
+
+check: $(READY) ## format, lint, types and import layers
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## format and mend what can be mended
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: $(READY) ## CPU time of a call beside the plain SDK
+	@$(BIN)/python -m benchmarks.bench
+
+clean: ## remove what the tasks made
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist
