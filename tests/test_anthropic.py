@@ -356,6 +356,15 @@ async def test_with_options_bounds_the_retries(router: Router, fake: FakeClaude,
     assert models(fake) == [SONNET] * (retries + 1)
 
 
+async def test_sdk_does_not_retry_on_top(router: Router, fake: FakeClaude) -> None:
+    """Where one request asks the SDK itself for retries, Tierline's loop is still all that there is."""
+    fake.always(None, Fault.error(500))
+    options: Any = {"max_retries": 3}
+    with policy(tier="sonnet"), pytest.raises(anthropic.InternalServerError):
+        await router.claude.post("/v1/messages", body=ASK, cast_to=anthropic.types.Message, options=options)
+    assert models(fake) == [SONNET] * 3
+
+
 async def test_retries_of_the_client_are_kept(
     fake: FakeClaude, fake_url: str, make_router: Callable[..., Router]
 ) -> None:

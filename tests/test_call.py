@@ -228,6 +228,15 @@ def test_cache_ttl(more: dict[str, Any], ttl: str | None) -> None:
     assert read(body(**more)).cache_ttl == ttl
 
 
+def test_a_conversation_that_the_server_holds_is_open_ended() -> None:
+    """Of a later turn only its end is sent, and all of it is billed; a first turn shows everything."""
+    first, later = read(body(thread={})), read(body(thread={"previous_message_id": "msg_1"}))
+    assert (first.threaded, first.continues, first.input_bound is None) == (True, "", False)
+    assert (later.threaded, later.continues, later.input_bound) == (True, "msg_1", None)
+    odd = read(body(thread={"previous_message_id": 5}))
+    assert (odd.continues, odd.input_bound) == ("", None)
+
+
 def test_terms() -> None:
     """The request's place goes before the client's, and what is no place counts as none."""
     for asked, default, geo in [("us", None, "us"), ("us", "eu", "us"), (5, "us", None)]:

@@ -14,7 +14,7 @@ from tierline.binding import Binding
 from tierline.call import read_call
 from tierline.dispatch import LONGEST_WAIT, Books, Dispatch, OpenAttempt, Reply, Timing
 from tierline.errors import BudgetExceededError
-from tierline.ledger import MemoryLedger
+from tierline.ledger import MemoryLedger, Reservation
 from tierline.plan import admit, plan
 from tierline.policies import combine
 from tierline.prices import PriceBook, Rates
@@ -238,9 +238,21 @@ async def test_all_tiers_down_amplification(label: str, policy: Any, order: str)
     run = world.dispatch(label, **policy)
     assert (await run.run()).status == 529
     assert "".join(tiers(world)) == order
-    assert run.failed == "overloaded_error"
+    assert run.attempts[-1].outcome == "overloaded_error"
     assert [a.role for a in run.attempts] == ["first", "retry", "retry"] + ["fallback"] * (len(order) - 3)
     assert await world.ledger.balances() == [] or (await world.balance()).spent == (await world.balance()).held == 0
+
+
+async def test_what_a_budget_left_out_is_no_fallback() -> None:
+    """A failure does not lead to a tier that a threshold has just left out."""
+    world = World(*[busy()] * 20, retries=0, limit="$0.0001")
+    spent = await world.ledger.reserve("earlier", [Offer("a", "x", 75_000)], world.lines)
+    assert isinstance(spent, Reservation)
+    await world.ledger.settle(spent, 75_000)
+    run = world.dispatch("complex")
+    assert (await run.run()).status == 529
+    assert "".join(tiers(world)) == "ba"
+    assert run.reasons[0] == "budget $0.0001 at 75%: c to b"
 
 
 async def test_a_respected_id_is_retried_and_never_replaced() -> None:
@@ -258,7 +270,7 @@ async def test_what_will_not_pass_later_is_not_tried_again(status: int, error: s
     world = World(refused(status, error))
     run = world.dispatch()
     assert (await run.run()).response == f"error {status}"
-    assert (world.waits, len(world.bodies), run.failed) == ([], 1, error)
+    assert (world.waits, len(world.bodies), run.attempts[-1].outcome) == ([], 1, error)
 
 
 async def test_a_dead_line_is_no_reason_for_another_tier() -> None:
@@ -563,6 +575,35 @@ def test_the_first_ending_wins(order: list[str], at_once: bool) -> None:
         assert not world.binding.open
 
     asyncio.run(scenario())
+
+
+async def test_an_answer_that_is_still_to_be_read() -> None:
+    """A stream goes to the app with its hold, is settled when it has been read, and is an attempt then."""
+    taken: list[OpenAttempt] = []
+    world = World(Reply("stream", status=200, tap=taken.append))
+    run = world.dispatch("simple")
+    assert (await run.run()).response == "stream"
+    assert run.pending is taken[0]
+    assert run.attempts == []
+    assert (await world.balance()).held == WORST
+    told: list[Attempt] = []
+    taken[0].when_ended(told.append)
+    taken[0].reader = stream(done=9)
+    await taken[0].streamed("ok")
+    assert told == [taken[0].result]
+    assert (await world.balance()).held == 0
+
+
+async def test_what_has_no_bound_is_recorded_by_a_soft_budget() -> None:
+    """A soft budget lets an unbounded call pass, holds nothing for it, charges what it was, and says so."""
+    world = World(ok())
+    run = world.dispatch("simple")
+    offer = run.plan.offers[0]._replace(cost=None, unbounded="no end")
+    run.plan = run.plan._replace(offers=(offer,))
+    run.lines = (Budget("$1", hard=False).line("global"),)
+    assert (await run.run()).response == "answer"
+    assert run.reasons == ["recorded, not bounded: no end"]
+    assert (await world.balance()).spent == 50 + 70
 
 
 # Sweeps, drops and leases

@@ -120,7 +120,10 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
         if offer.max_tokens is not None:
             assert offer.max_tokens <= min(call.max_tokens or 0, policy.max_tokens or 10**9)
     if rejects and found.offers[0].model in rejects and routed:
-        allowed = range(policy.floor, policy.ceiling + 1)
+        # An id that is taken as a ceiling allows fewer tiers than the policy.
+        asked = admit(call, policy, ladder, prices.get).policy
+        allowed = range(asked.floor, asked.ceiling + 1)
+        assert all(p in allowed for p in [*places, *others])
         assert policy.critical or all(ladder[p].model in rejects for p in allowed)
     assert not any(o.model in rejects for o in (*found.offers[1:], *found.fallbacks))
 
@@ -201,6 +204,7 @@ def test_an_unknown_id_cannot_be_held_to_a_policy(policy: Policy) -> None:
         ("ceiling", "model-b", "complex", "b"),
         ("ceiling", "off", "complex", "b"),
         ("ceiling", "dear", "complex", "c"),
+        ("ceiling", "cheap", "complex", "a"),
         ("route", "model-a", "complex", "c"),
         ("route", "unknown", "complex", "c"),
         ("respect", "model-a", "complex", "a"),
@@ -292,6 +296,9 @@ def test_a_thinking_budget_is_not_cut_into() -> None:
     for budget, sent in ((499, 500), (500, 1_000), ("500", 500), (None, 500)):
         call = read(thinking={"type": "enabled", "budget_tokens": budget})
         assert planned(call, policy, ladder).offers[0].max_tokens == sent
+    thrifty = combine([Policy(max_tokens=100)], ladder)
+    call = read(thinking={"type": "enabled", "budget_tokens": 500})
+    assert planned(call, thrifty, ladder).offers[0].max_tokens == 600
 
 
 bodies = st.dictionaries(st.sampled_from(["system", "tools", "thinking", "metadata", "top_k"]), st.integers())

@@ -11,6 +11,7 @@ import pytest
 from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError
+from tierline.router import Recent
 from tierline.testing import Fault
 
 if TYPE_CHECKING:
@@ -215,3 +216,13 @@ async def test_stream_in_a_script_with_a_request_budget(make_router: MakeRouter,
         await stream.get_final_message()
     assert sum(b.held for b in await router.balances()) == 0
     assert router.report().cost == fake.billed
+
+
+def test_recent_is_bounded() -> None:
+    """What was used longest ago makes room."""
+    kept: Recent[str, int] = Recent(2)
+    for number, key in enumerate("ab"):
+        kept.keep(key, number)
+    assert kept.find("a") == 0
+    kept.keep("c", 2)
+    assert (kept.find("a"), kept.find("b"), kept.find("c")) == (0, None, 2)

@@ -81,8 +81,8 @@ async def test_table_through_mounts(router: Router, serve: Serve) -> None:
     browser = await serve(app)
     paths = ("/v1/acme/chat/7", "/v1/acme/free", "/free")
     assert [(await browser.get(path)).text for path in paths] == [
-        "opus /v1/acme/chat/{id}",
-        "sonnet /v1/acme/free",
+        "opus /v1/{tenant}/chat/{id}",
+        "sonnet /v1/{tenant}/free",
         "haiku /free",
     ]
 

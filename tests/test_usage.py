@@ -66,7 +66,8 @@ tricky = st.one_of(
         st.sampled_from([
             '"usage"', '"usage":{"output_tokens":5}', "event: error", "event: content_block_delta", "\n\n",
             "\r\n\r\n",
-            'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":0}}\n\n', "data: [DONE]", "\\",
+            'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":0}}\n\n', "data: [DONE]",
+            "\\",
         ]),
         max_size=6,
     ).map("".join),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierline.errors import ConfigurationError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 KEPT_DECISIONS: Final = 100
 """Most decisions that a Binding keeps: the latest ones."""
-
-_ids = count(1)
 
 
 class Owner(Protocol):
@@ -52,7 +50,7 @@ class Binding:
     """
 
     __slots__ = (
-        "blocks", "decisions", "fixed_route", "fixed_tenant", "id", "narrowed", "on_error", "open", "owner",
+        "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "owner",
         "request_lines", "routes", "scope", "tenant_of",
     )  # fmt: skip
 
@@ -67,7 +65,6 @@ class Binding:
         tenant: str | None = None,
         route: str | None = None,
     ) -> None:
-        self.id = f"req-{next(_ids)}"
         self.owner = owner
         self.scope = scope
         self.tenant_of = tenant_of
@@ -83,8 +80,16 @@ class Binding:
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
 
+        self._id = ""
+
     def __repr__(self) -> str:
         return f"<Binding {self.id} decisions={len(self.decisions)}>"
+
+    @property
+    def id(self) -> str:
+        """An id that no other request has, in any process. Made when it is asked for."""
+        self._id = self._id or f"req-{secrets.token_hex(8)}"
+        return self._id
 
     @property
     def claude(self) -> Any:
@@ -97,6 +102,11 @@ class Binding:
         if self.tenant_of is None or self.scope is None:
             return self.fixed_tenant
         return self.tenant_of(self.scope)
+
+    def failing(self) -> None:
+        """An error of Tierline is about to be raised here: let the framework know how to answer it."""
+        if self.on_error is not None and self.scope is not None:
+            self.on_error(self.scope)
 
     def narrow(self, policy: Policy) -> None:
         """Let one more policy hold for the rest of this request."""

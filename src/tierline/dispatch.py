@@ -158,16 +158,19 @@ class Books:
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         del self._beats[loop]
-        if held := [attempt.reservation for attempt in self._open]:
+        # Copied in one step: attempts of other threads come and go.
+        if held := [attempt.reservation for attempt in tuple(self._open)]:
             self._beats[loop] = loop.call_later(self.ledger.lease / 3, self._beat, loop)
             self.background.start(self.ledger.renew(held))
 
     async def close(self, timeout: float) -> None:
         """End what is still open, and wait for every settlement of this loop for at most `timeout` seconds."""
-        if beat := self._beats.pop(asyncio.get_running_loop(), None):
+        loop = asyncio.get_running_loop()
+        if beat := self._beats.pop(loop, None):
             beat.cancel()
         for attempt in tuple(self._open):
-            self.background.start(attempt.abandon("shutdown"))
+            if attempt.loop is loop:
+                self.background.start(attempt.abandon("shutdown"))
         await self.background.drain(timeout)
 
 
@@ -343,8 +346,7 @@ class OpenAttempt:
 class Dispatch:
     """One call on its way through its attempts.
 
-    `attempts` holds those that have ended, `reasons` what moved the call, `failed` the error type of the last
-    attempt where none brought an answer.
+    `attempts` holds those that have ended, `reasons` what moved the call.
     """
 
     call: Call
@@ -364,7 +366,6 @@ class Dispatch:
     """The attempt whose answer the app is about to read."""
     skipped: Reservation | None = None
     """The first reservation, where a budget made it pass over a dearer offer."""
-    failed: str = ""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left. BudgetExceededError where nothing may be sent."""
@@ -374,7 +375,8 @@ class Dispatch:
             self.trace.budget("refuse", held.needed, Remaining(held.budget, held.account, held.limit, left))
             raise BudgetExceededError(held)
         self._note_admission(held)
-        elsewhere = list(self.plan.fallbacks)
+        # What a budget left out is left out for a failure too.
+        elsewhere = list(self.plan.offers[held.skipped + 1 :] if held.skipped else self.plan.fallbacks)
         retries, number = self.upstream.retries, 0
         role: Role = "first"
         while True:
@@ -382,7 +384,6 @@ class Dispatch:
             if not reply.error:
                 return reply
             number += 1
-            self.failed = reply.error
             wait = self._wait_before(reply, number) if reply.retry and number <= retries else None
             if wait is not None:
                 role, again = "retry", await self._after(wait, reply, held.offer)

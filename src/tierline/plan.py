@@ -85,7 +85,7 @@ def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[s
         rung = max((place for place, known in enumerate(prices) if known is not None and known <= price), default=-1)
         most = prices[policy.ceiling]
         above = policy.capped and (most is None or price > most)
-    if policy.explicit_model == "ceiling":
+    if policy.explicit_model == "ceiling" and (rung >= 0 or policy.floored):
         ceiling = min(policy.ceiling, max(rung, policy.floor))
         return Request(replace(policy, ceiling=ceiling), reasons=policy.reasons)
     if rung < policy.floor and policy.floored:
@@ -181,7 +181,7 @@ def plan(
 def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
     """`max_tokens` as it will be sent: the least of what the request asks and what may lower it.
 
-    It never goes under a thinking budget that the request sets: the API would answer with a 400.
+    A thinking budget that the request sets comes on top of what lowers it: under it, the API answers with a 400.
     """
     if call.max_tokens is None:
         return None
@@ -191,7 +191,7 @@ def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
             lowest = limit
     thinking = call.body.get("thinking")
     budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
-    return call.max_tokens if isinstance(budget, int) and lowest <= budget else lowest
+    return min(call.max_tokens, lowest + budget) if isinstance(budget, int) and lowest <= budget else lowest
 
 
 def adapt(call: Call, offer: Offer, tier: Tier | None) -> dict[str, Any]:

@@ -47,8 +47,9 @@ class Spend(NamedTuple):
 class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
-    `cost` includes `classifier_cost`. `all_on[tier]` is what the same usage would have cost on one tier
-    alone; `saved` is against the top one. Latencies are of the last 10,000 calls.
+    `cost` includes `classifier_cost`, the rows of `by_tier` do not: they are what the tiers themselves cost.
+    `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one. Latencies
+    are of the last 10,000 calls.
     """
 
     calls: int
@@ -125,12 +126,14 @@ class Tally:
         """Count a call that is settled. `all_on`: what its usage would have cost on each tier."""
         with self._lock:
             self.calls += 1
-            # What classifying cost was counted when it was settled: a verdict may have several who wait for it, or none.
+            # What classifying cost was counted when it was settled: several may wait for a verdict, or nobody.
             self.cost += decision.cost - decision.classifier_cost
             self.saved += decision.saved
             self.failures += failed
             self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
-            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(decision.cost)
+            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(
+                decision.cost - decision.classifier_cost
+            )
             _count(self._by_route, decision.route or "(no route)", decision.cost)
             _count(self._by_account, decision.tenant or "(no tenant)", decision.cost)
             for name, cost in all_on.items():

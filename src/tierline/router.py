@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from cachetools import LRUCache
 
@@ -24,7 +25,7 @@ from tierline.policies import Policy, combine, marks_of
 from tierline.prices import PriceBook
 from tierline.report import Tally
 from tierline.routes import policies_in, route_of
-from tierline.run import CallRun, Labeller
+from tierline.run import Admission, CallRun, Labeller
 from tierline.telemetry import tracer_of
 from tierline.values import Offer, Refusal, View
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
-    from tierline.budgets import Budget, Line
+    from tierline.budgets import Budget
     from tierline.call import Call
     from tierline.classify import Classifier
     from tierline.dispatch import Reply, Upstream
@@ -45,7 +46,28 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 _MOST_COMBINATIONS: Final = 1_000
-_MOST_LOOPS: Final = 10_000
+_MOST_KEPT: Final = 10_000
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """What was seen lately: bounded, and safe from any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._kept: LRUCache[K, V] = LRUCache(most)
+        self._lock = threading.Lock()
+
+    def find(self, key: K) -> V | None:
+        """What was kept for `key`, if it still is."""
+        with self._lock:
+            return self._kept.get(key)
+
+    def keep(self, key: K, value: V) -> None:
+        """Keep `value`, and drop what was used longest ago if there is no room."""
+        with self._lock:
+            self._kept[key] = value
 
 
 class Router:
@@ -112,9 +134,9 @@ class Router:
         self.tally = Tally([tier.name for tier in ladder])
         self.tracer = tracer_of(tracer_provider)
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
-        self.loops: LRUCache[bytes, Classification | None] = LRUCache(_MOST_LOOPS)
+        self.loops: Recent[bytes, tuple[Classification | None]] = Recent(_MOST_KEPT)
         """What the first step of a tool loop was taken for: its later steps are not classified again."""
-        self.threads: LRUCache[str, int] = LRUCache(_MOST_LOOPS)
+        self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
         self.key_rejected = ""
         """Why the API rejects the key, until a call succeeds: Claude is asked for no verdicts meanwhile."""
@@ -198,9 +220,16 @@ class Router:
             raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
         now = context()
         binding = now.binding or Binding(self)
-        _, version, lines, route = self.admission(now, binding)
+        found = self.admission(now, binding)
         consultation = Consultation(
-            self.claude, self.cache, self.ladder[0], binding.tenant, version, lines, route, silent=self.key_rejected
+            self.claude,
+            self.cache,
+            self.ladder[0],
+            found.tenant,
+            found.version,
+            found.lines,
+            found.route,
+            silent=self.key_rejected,
         )
         return await consultation.consult(Labeller(labels, instruction), View(text=text))
 
@@ -229,8 +258,7 @@ class Router:
         try:
             return await CallRun(self, call, upstream, now, binding).run()
         except TierlineError:
-            if binding.on_error is not None and binding.scope is not None:
-                binding.on_error(binding.scope)
+            binding.failing()
             raise
         finally:
             if now.binding is None and binding.request_lines and not binding.open:
@@ -240,18 +268,21 @@ class Router:
         """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
         now = context()
         binding = now.binding or Binding(self)
-        return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
+        try:
+            return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
+        except TierlineError:
+            binding.failing()
+            raise
 
     def refuse_unreadable(self, what: str) -> None:
         """BudgetExceededError where a hard budget holds for a request that cannot be read, and so not bounded."""
         now = context()
         binding = now.binding or Binding(self)
-        lines = now.own.lines if now.own is not None else self.admission(now, binding)[2]
+        lines = now.own.lines if now.own is not None else self.admission(now, binding).lines
         for line in lines:
             if line.hard:
                 self.tally.refused()
-                if binding.on_error is not None and binding.scope is not None:
-                    binding.on_error(binding.scope)
+                binding.failing()
                 raise BudgetExceededError(Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what))
 
     # What a call uses
@@ -260,8 +291,8 @@ class Router:
         """An id for a decision, unique over processes."""
         return f"{self._prefix}-{next(self._ids)}"
 
-    def admission(self, now: Context, binding: Binding) -> tuple[Effective, str, tuple[Line, ...], str | None]:
-        """The policy of a call with its version, the accounts that pay for it, and its route."""
+    def admission(self, now: Context, binding: Binding) -> Admission:
+        """What is known of a call before it is read: what holds for it, who pays for it, where and for whom it is."""
         scope = binding.scope
         route = route_of(scope) if scope is not None else None
         rules = (
@@ -283,16 +314,15 @@ class Router:
             known = self._combined[rules] = (effective, version, budgets)
         effective, version, budgets = known
         name = route.name if route is not None else binding.fixed_route
+        tenant = binding.tenant
         lines = []
-        if budgets:
-            tenant = binding.tenant
-            for budget in budgets:
-                account = budget.account_of(scope or {}, tenant=tenant, route=name, request=binding.id)
-                line = budget.line(account)
-                lines.append(line)
-                if budget.per == "request":
-                    binding.request_lines.add(line)
-        return effective, version, tuple(lines), name
+        for budget in budgets:
+            request = binding.id if budget.per == "request" else ""
+            line = budget.line(budget.account_of(scope or {}, tenant=tenant, route=name, request=request))
+            lines.append(line)
+            if request:
+                binding.request_lines.add(line)
+        return Admission(effective, version, tuple(lines), name, tenant)
 
     def worst(self, call: Call, model: str, max_tokens: int | None) -> Offer:
         """The offer of a model with its worst case; None where it has no bound, with the reason."""

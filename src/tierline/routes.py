@@ -6,7 +6,7 @@ No framework is imported: what FastAPI and Starlette leave in the scope is read 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.errors import ConfigurationError
@@ -29,11 +29,22 @@ class Route:
 
     mounted: str
     template: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The whole template, for accounts, traces and reports."""
-        return f"{self.mounted}{self.template}"
+        """The whole template, for accounts, traces and reports.
+
+        What a client wrote in the path of a mount is no part of it, or everybody could have an account of their own.
+        """
+        if not self.mounted:
+            return self.template
+        parts = self.mounted.split("/")
+        for name, value in self.parameters.items():
+            if (text := str(value)) in parts and f"{{{name}}}" not in self.template:
+                at = len(parts) - 1 - parts[::-1].index(text)
+                parts[at] = f"{{{name}}}"
+        return f"{'/'.join(parts)}{self.template}"
 
 
 def route_of(scope: Scope) -> Route | None:
@@ -41,14 +52,15 @@ def route_of(scope: Scope) -> Route | None:
     root = scope.get("root_path", "")
     # Only mounts leave `app_root_path`: without one, the root path is the server's, and no part of any template.
     mounted = root.removeprefix(scope.get("app_root_path", root))
+    parameters = scope.get("path_params", {})
     route, endpoint = scope.get("route"), scope.get("endpoint")
     fastapi = scope.get("fastapi")
     effective = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
     # It goes stale below a mount, where another route has taken its place.
     if effective is not None and route is not None and getattr(effective, "original_route", None) is route:
-        return Route(mounted, effective.path_format)
+        return Route(mounted, effective.path_format, parameters)
     if route is not None and endpoint is not None and getattr(route, "endpoint", None) is endpoint:
-        return Route(mounted, getattr(route, "path_format", None) or route.path)
+        return Route(mounted, getattr(route, "path_format", None) or route.path, parameters)
     if endpoint is not None:
         # Plain Starlette routes leave no `route` on some releases: find the one that owns the endpoint.
         found = {
@@ -57,7 +69,7 @@ def route_of(scope: Scope) -> Route | None:
             if getattr(candidate, "endpoint", None) is endpoint and hasattr(candidate, "path_format")
         }
         if len(found) == 1:
-            return Route(mounted, found.pop())
+            return Route(mounted, found.pop(), parameters)
     return None
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tierline.call import view_of
 from tierline.classify.base import Question, fingerprint_of
@@ -36,6 +36,16 @@ _USUAL: Final = Terms(geo="global")
 _FREE: Final = "a token count is free"
 
 
+class Admission(NamedTuple):
+    """What is known of a call before it is read. `version` changes with what a verdict may depend on."""
+
+    policy: Effective
+    version: str
+    lines: tuple[Line, ...]
+    route: str | None
+    tenant: str | None
+
+
 class CallRun:
     """The state of one call on its way through a Router."""
 
@@ -44,6 +54,7 @@ class CallRun:
         self.call = call
         self.upstream = upstream
         self.binding = binding
+        self.anonymous = now.binding is None
         self.own = now.own
         self.started = router.timing.perf()
         self.classifying = 0.0
@@ -51,13 +62,12 @@ class CallRun:
         self.dispatch: Dispatch | None = None
         self.all_on: dict[str, int] = {}
         """What the usage would have cost on each tier, once it is known."""
-        self.policy: Effective
-        self.lines: tuple[Line, ...]
         if self.own is not None:
-            self.policy, self.version = combine((Policy(tier=self.own.tier),), router.ladder), ""
-            self.lines, self.route = self.own.lines, self.own.route
+            policy = combine((Policy(tier=self.own.tier),), router.ladder)
+            admission = Admission(policy, "", self.own.lines, self.own.route, None)
         else:
-            self.policy, self.version, self.lines, self.route = router.admission(now, binding)
+            admission = router.admission(now, binding)
+        self.policy, self.version, self.lines, self.route, self.tenant = admission
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
@@ -137,21 +147,21 @@ class CallRun:
             return Classification(policy.label, 1.0, "label")
         router = self.router
         classifier = policy.classifier or router.classifier
-        tenant = self.binding.tenant
         view = view_of(self.call, policy)
         loop = b""
         if view.tools:
-            loop = router.cache.key(
-                tenant=tenant, fingerprint=classifier.fingerprint, version=f"loop {self.version}", view=view
-            )
-            if self.call.in_tool_loop and loop in router.loops:
-                return router.loops[loop]
+            # A tool that is forced in the first step is free in the next: the loop is the same.
+            same = replace(view, forced_tool=False, max_tokens=0)
+            version = f"loop {self.version}"
+            loop = router.cache.key(same, tenant=self.tenant, fingerprint=classifier.fingerprint, version=version)
+            if self.call.in_tool_loop and (kept := router.loops.find(loop)) is not None:
+                return kept[0]
         started = router.timing.perf()
         self.consulted = Consultation(
             self.upstream.client,
             router.cache,
             router.ladder[0],
-            tenant,
+            self.tenant,
             self.version,
             self.lines,
             self.route,
@@ -161,12 +171,12 @@ class CallRun:
         opinion = await self.consulted.opinion(classifier, view)
         self.classifying = router.timing.perf() - started
         if view.tools and not silent:
-            router.loops[loop] = opinion
+            router.loops.keep(loop, (opinion,))
         return opinion
 
     def _kept(self, request: Request) -> Request:
         """Stay on the tier of a conversation that the server holds, as far as the policy lets it."""
-        place = self.router.threads.get(self.call.continues)
+        place = self.router.threads.find(self.call.continues)
         if place is None:
             return request
         place = max(request.policy.floor, min(request.policy.ceiling, place))
@@ -176,7 +186,7 @@ class CallRun:
         """Remember the tier of a conversation that the server holds now."""
         dispatch = self.dispatch
         if self.call.threaded and found is not None and dispatch is not None and dispatch.offer is not None:
-            self.router.threads[found.message_id] = self.router.ladder.index(dispatch.offer.tier, "thread")
+            self.router.threads.keep(found.message_id, self.router.ladder.index(dispatch.offer.tier, "thread"))
 
     # Step 8: observe
 
@@ -187,6 +197,9 @@ class CallRun:
         if self.dispatch.pending is not None and self.dispatch.pending.reader is not None:
             self._keep(self.dispatch.pending.reader.seen)
         self._close(attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)
+        if self.anonymous and self.binding.request_lines:
+            router = self.router
+            router.books.background.start(router.ledger.forget(tuple(self.binding.request_lines)))
 
     def _close(self, outcome: str, error: str = "", why: str = "") -> None:
         """Record, count and trace a call that is over."""
@@ -261,7 +274,7 @@ class CallRun:
             estimated=any(attempt.estimated for attempt in attempts),
             settled=settled,
             route=self.route,
-            tenant=self.binding.tenant,
+            tenant=self.tenant,
             tags=self.policy.tags,
         )
 
