@@ -15,8 +15,8 @@ import uvicorn
 from anthropic import AsyncAnthropic
 
 from tierline import Router
+from tierline.attempts import Timing
 from tierline.classify import FixedClassifier
-from tierline.dispatch import Timing
 from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:

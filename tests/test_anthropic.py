@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from tierline import Budget, Ladder, Router, policy
 from tierline.anthropic import attach
+from tierline.attempts import Timing
 from tierline.classify import ClaudeClassifier, FixedClassifier
-from tierline.dispatch import Timing
 from tierline.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from tierline.testing import OK, FakeClaude, Fault, Reply
 

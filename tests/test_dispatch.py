@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierline import Budget, Ladder, Policy
+from tierline.attempts import Books, OpenAttempt, Reply, Timing
 from tierline.binding import Binding
 from tierline.call import read_call
-from tierline.dispatch import LONGEST_WAIT, Books, Dispatch, OpenAttempt, Reply, Timing
+from tierline.dispatch import LONGEST_WAIT, Dispatch
 from tierline.errors import BudgetExceededError
 from tierline.ledger import MemoryLedger, Reservation
 from tierline.plan import admit, plan

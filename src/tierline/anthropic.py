@@ -15,8 +15,8 @@ import httpx2
 from anthropic import APIConnectionError, APITimeoutError, AsyncAnthropic, Middleware
 from anthropic._base_client import AsyncAPIClient
 
+from tierline.attempts import Reply
 from tierline.call import read_call
-from tierline.dispatch import Reply
 from tierline.errors import ConfigurationError
 from tierline.usage import StreamReader, WholeReader, decoder_for, metered
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from anthropic import APIRequest, AsyncCallNext
     from anthropic._response import AsyncAPIResponse
 
+    from tierline.attempts import OpenAttempt
     from tierline.call import Call
-    from tierline.dispatch import OpenAttempt, Upstream
+    from tierline.dispatch import Upstream
     from tierline.usage import Reader
 
 _CREATE: Final = "/v1/messages"

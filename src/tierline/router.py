@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from cachetools import LRUCache
 
+from tierline.attempts import Books, Timing
 from tierline.binding import Binding, Context, context, enter
 from tierline.budgets import check_budgets
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import fingerprint_of
 from tierline.consult import Consultation
-from tierline.dispatch import Books, Timing
 from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import TracerProvider
 
+    from tierline.attempts import Reply
     from tierline.budgets import Budget
     from tierline.call import Call
     from tierline.classify import Classifier
-    from tierline.dispatch import Reply, Upstream
+    from tierline.dispatch import Upstream
     from tierline.ledger import Balance, Ledger
     from tierline.policies import Effective
     from tierline.report import Report

@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from tierline.attempts import LEFT
 from tierline.call import view_of
 from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
-from tierline.dispatch import LEFT, Dispatch
+from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
 from tierline.legality import objection
 from tierline.plan import admit, plan
@@ -19,11 +20,12 @@ from tierline.telemetry import CallTrace, describe
 from tierline.values import Classification, Decision, Terms, Usage
 
 if TYPE_CHECKING:
+    from tierline.attempts import Reply
     from tierline.binding import Binding, Context
     from tierline.budgets import Line
     from tierline.call import Call
     from tierline.classify.base import Consult
-    from tierline.dispatch import Reply, Upstream
+    from tierline.dispatch import Upstream
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
     from tierline.router import Router

@@ -1,0 +1,311 @@
+"""Attempts in flight: what each brought back, and how it is settled, exactly once and whatever happened."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from tierline.telemetry import end_attempt
+from tierline.usage import WholeReader, at_cut
+from tierline.values import Attempt, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from opentelemetry.trace import Span
+
+    from tierline.binding import Binding
+    from tierline.ledger.base import Ledger, Reservation
+    from tierline.prices import PriceBook
+    from tierline.usage import Metered, Reader
+    from tierline.values import Role, Terms
+
+log: Final = logging.getLogger("tierline")
+
+LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutdown")
+"""Outcomes of an answer that nobody wanted to read any further: no errors."""
+_SWEEP_GRACE: Final = 0.25
+"""Seconds in which a reader that is still there takes another chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The clocks of a Router: injected, so that no test waits for time."""
+
+    now: Callable[[], float] = time.time
+    perf: Callable[[], float] = time.perf_counter
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    jitter: Callable[[], float] = random.random
+    """A number from 0 to 1: the share of the longest backoff that is waited."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What one attempt brought back, as the seam reads it.
+
+    - `response` goes back to the SDK; None where `exception` is raised instead
+    - `error` is empty for a success, else the API's error type, `timeout` or `connection_error`
+    - `retry` says that the same request may succeed later, `elsewhere` that another tier may take it
+    - `sent` is False where nothing can have reached the API, and so nothing is billed
+    - `metered` is the usage of a whole answer, None where it cannot be read
+    - `tap` is there for an answer that is still to be read: it takes the attempt, and ends it
+    """
+
+    response: Any = None
+    exception: Exception | None = None
+    status: int = 0
+    error: str = ""
+    retry: bool = False
+    elsewhere: bool = False
+    retry_after: float | None = None
+    sent: bool = True
+    metered: Metered | None = None
+    tap: Callable[[OpenAttempt], None] | None = None
+    discard: Callable[[], Awaitable[None]] | None = None
+
+
+class Background:
+    """Tasks that must outlive whoever started them: settlements after a cancellation, sweeps."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` whatever happens to the caller."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("work in the background failed: %s", type(error).__name__)
+
+    async def drain(self, timeout: float) -> None:
+        """Wait for the tasks of this loop, for at most `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        mine = [task for task in self._tasks if task.get_loop() is loop]
+        if mine:
+            await asyncio.wait(mine, timeout=timeout)
+
+
+class Books:
+    """What every attempt of a Router is settled with, and the leases of those in flight."""
+
+    def __init__(self, ledger: Ledger, prices: PriceBook, timing: Timing) -> None:
+        self.ledger = ledger
+        self.prices = prices
+        self.timing = timing
+        self.background = Background()
+        self.instant = ledger.instant
+        self._open: set[OpenAttempt] = set()
+        self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+
+    def opened(self, attempt: OpenAttempt) -> None:
+        """Renew this attempt's lease from now on."""
+        self._open.add(attempt)
+        loop = asyncio.get_running_loop()
+        if loop not in self._beats:
+            self._beats[loop] = loop.call_later(self.ledger.lease / 3, self._beat, loop)
+
+    def closed(self, attempt: OpenAttempt) -> None:
+        """Its lease is over."""
+        self._open.discard(attempt)
+
+    async def finish(self, ending: Coroutine[Any, Any, Any]) -> None:
+        """Settle or release. Somebody may cancel the caller; nobody cancels this."""
+        if self.instant:
+            await ending
+        else:
+            await asyncio.shield(self.background.start(ending))
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        del self._beats[loop]
+        # Copied in one step: attempts of other threads come and go.
+        if held := [attempt.reservation for attempt in tuple(self._open)]:
+            self._beats[loop] = loop.call_later(self.ledger.lease / 3, self._beat, loop)
+            self.background.start(self.ledger.renew(held))
+
+    async def close(self, timeout: float) -> None:
+        """End what is still open, and wait for every settlement of this loop for at most `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        if beat := self._beats.pop(loop, None):
+            beat.cancel()
+        for attempt in tuple(self._open):
+            if attempt.loop is loop:
+                self.background.start(attempt.abandon("shutdown"))
+        await self.background.drain(timeout)
+
+
+class OpenAttempt:
+    """An attempt in flight. It is ended once: the first ending wins.
+
+    What it is charged needs nothing from outside: the reservation carries accounts and worst case.
+    """
+
+    __slots__ = (
+        "_on_end", "_span", "_started", "binding", "books", "close", "ended", "loop", "number", "offer", "progress",
+        "reader", "reading", "reservation", "result", "role", "terms", "thinks",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        books: Books,
+        binding: Binding,
+        reservation: Reservation,
+        *,
+        role: Role,
+        number: int,
+        terms: Terms,
+        thinks: bool,
+        span: Span | None,
+    ) -> None:
+        self.books = books
+        self.binding = binding
+        self.reservation = reservation
+        self.offer = reservation.offer
+        self.role = role
+        self.number = number
+        self.terms = terms
+        self.thinks = thinks
+        """Whether the model may think where nobody sees it: bytes that passed then bound nothing."""
+        self.reader: Reader | None = None
+        self.reading = False
+        """Whether somebody waits for the next bytes of the answer right now."""
+        self.progress = 0
+        """Chunks of the answer that have passed."""
+        self.close: Callable[[], Awaitable[None]] | None = None
+        self.ended = False
+        self.result: Attempt | None = None
+        self.loop = asyncio.get_running_loop()
+        self._span = span
+        self._started = books.timing.perf()
+        self._on_end: Callable[[Attempt], None] | None = None
+        binding.open.add(self)
+        books.opened(self)
+
+    def began(self) -> None:
+        """The first bytes of the answer have come."""
+        if self._span is not None:
+            self._span.add_event("first_chunk")
+
+    def when_ended(self, callback: Callable[[Attempt], None]) -> None:
+        """Call back with the result: of an attempt whose answer is still being read."""
+        if self.result is not None:
+            callback(self.result)
+        else:
+            self._on_end = callback
+
+    async def end(self, outcome: str, cost: int, usage: Usage | None = None, *, estimated: bool, failed: bool) -> None:
+        """Settle for `cost`. Does nothing where the attempt has ended."""
+        if self.ended:
+            return
+        self.ended = True
+        self.binding.open.discard(self)
+        books = self.books
+        books.closed(self)
+        seconds = books.timing.perf() - self._started
+        self.result = Attempt(
+            self.offer.tier, self.offer.model, self.role, outcome, usage or Usage(), cost, seconds, estimated
+        )
+        end_attempt(self._span, self.number, self.result, failed=failed)
+        try:
+            await books.finish(books.ledger.settle(self.reservation, cost, estimated=estimated))
+        except Exception as error:  # noqa: BLE001  (what is paid for reaches the app, whatever the ledger does)
+            log.warning("not settled (%s): the hold is charged as estimated when its lease ends", type(error).__name__)
+        finally:
+            if self._on_end is not None:
+                self._on_end(self.result)
+
+    async def failed(self, reply: Reply) -> None:
+        """End an attempt that brought no answer: an error of the API costs nothing, silence may have cost all."""
+        billed = reply.status == 0 and reply.sent
+        await self.end(reply.error, self.worst if billed else 0, estimated=billed, failed=True)
+
+    async def answered(self, found: Metered | None) -> None:
+        """End an attempt whose answer came back whole."""
+        if found is None:
+            await self.end("ok", self.worst, estimated=True, failed=False)
+        else:
+            await self.end("ok", self._cost_of(found), found.usage, estimated=False, failed=False)
+
+    async def streamed(self, outcome: str) -> None:
+        """End an attempt whose answer was read on the way through, as far as it came. `ok`: to its end."""
+        reader = self.reader
+        seen = reader.seen if reader is not None else None
+        if reader is None or seen is None:
+            # Not even the usage of the prompt came back. An answer that is no stream is whole before it is sent.
+            left = outcome in LEFT
+            await self.end(
+                outcome if left else "truncated",
+                self.input_worst if left and not isinstance(reader, WholeReader) else self.worst,
+                estimated=True,
+                failed=not left,
+            )
+            return
+        known = self._cost_of(seen)
+        if reader.final and not reader.error:
+            # The last usage is all that can be billed, however the rest was read.
+            await self.end(outcome, known, seen.usage, estimated=False, failed=outcome not in ("ok", *LEFT))
+            return
+        outcome = reader.error or ("truncated" if outcome == "ok" else outcome)
+        failed = outcome not in LEFT
+        if self.thinks or reader.cut_bound is None:
+            await self.end(outcome, max(known, self.worst), seen.usage, estimated=True, failed=failed)
+            return
+        bound = at_cut(seen, reader.cut_bound)
+        cost = max(known, min(self._cost_of(bound), self.worst))
+        await self.end(outcome, cost, bound.usage, estimated=True, failed=failed)
+
+    async def cut_off(self, outcome: str) -> None:
+        """End an attempt that was cancelled before any of its answer came: its input was sent, no more is known."""
+        await self.end(outcome, self.input_worst, estimated=True, failed=outcome not in LEFT)
+
+    async def abandon(self, outcome: str) -> None:
+        """End it for whoever held the answer and is gone, and let go of the connection."""
+        close, self.close = self.close, None
+        try:
+            await self.streamed(outcome)
+        finally:
+            if close is not None:
+                await close()
+
+    def dropped(self, close: Callable[[], Awaitable[None]]) -> None:
+        """The answer was collected as garbage, and not closed: do both on the loop that it belongs to."""
+        self.close = close
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(lambda: self.books.background.start(self.abandon("abandoned")))
+            return
+        # That loop is closed: nobody can settle there, so the lease runs out.
+        self.books.closed(self)
+
+    async def sweep(self) -> None:
+        """The request is over. End it, unless a task that outlives the request is still reading the answer.
+
+        An attempt without an answer yet is left to the task that sends it, which ends it however it ends.
+        """
+        while self.reader is not None and not self.ended:
+            before = self.progress
+            await self.books.timing.sleep(_SWEEP_GRACE)
+            if not self.reading and self.progress == before:
+                await self.abandon("client_disconnected")
+
+    @property
+    def worst(self) -> int:
+        """The whole reservation, in nano-USD."""
+        return self.offer.cost if self.offer.cost is not None else self.input_worst
+
+    @property
+    def input_worst(self) -> int:
+        """What the prompt alone may have cost, in nano-USD."""
+        return self.offer.input_cost
+
+    def _cost_of(self, found: Metered) -> int:
+        cost = self.books.prices.cost(self.offer.model, found.usage, found.terms)
+        return self.worst if cost is None else cost
