@@ -288,6 +288,3 @@ async def test_an_error_that_is_none_of_the_api() -> None:
         await run.run()
     assert (await world.balance()).held == 0
     assert [a.outcome for a in run.attempts] not in (["ok"], ["cancelled"])
-
-
-# How each ending is charged
