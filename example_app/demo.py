@@ -104,9 +104,12 @@ async def send_all(url: str, prompts: Sequence[dict[str, Any]], console: Console
 def why_of(response: httpx.Response) -> dict[str, Any]:
     """What the desk says of its call: in the JSON, or at the end of the stream."""
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        found: dict[str, Any] = json.loads(response.text.rpartition("event: why\ndata: ")[2])
-        return found
-    body: dict[str, Any] = response.json()
+        kind, _, data = response.text.strip().rpartition("\n\n")[2].partition("\ndata: ")
+        last: dict[str, Any] = json.loads(data)
+        body = {"why": last} if kind == "event: why" else last
+    else:
+        body = response.json()
+    # A refusal is a problem, as JSON or as the last event of a stream that had begun.
     return body.get("why") or {"tier": None, "cost": "$0.00", "source": "", "reasons": [body.get("title", "error")]}
 
 

@@ -137,7 +137,7 @@ def test_the_first_ending_wins(order: list[str], at_once: bool) -> None:
             "cut_off": lambda: attempt.cut_off("cancelled"),
             "abandon": lambda: attempt.abandon("closed"),
             "failed": lambda: attempt.failed(busy()),
-            "sweep": attempt.sweep,
+            "sweep": lambda: attempt.sweep(0.25),
         }
         if at_once:
             await asyncio.gather(*(endings[name]() for name in order))
@@ -199,7 +199,7 @@ async def test_a_sweep_ends_what_nobody_reads() -> None:
         closed.append(True)
 
     attempt.close = close
-    await attempt.sweep()
+    await attempt.sweep(0.25)
     assert closed == [True]
     assert attempt.result is not None
     assert attempt.result.outcome == "client_disconnected"
@@ -222,7 +222,7 @@ async def test_a_sweep_leaves_who_is_still_reading(sign: str) -> None:
         attempt.progress += sign == "progress" and rounds < 4
 
     world.while_waiting = step
-    await attempt.sweep()
+    await attempt.sweep(0.25)
     assert rounds == 4
     assert attempt.ended
 
@@ -231,7 +231,7 @@ async def test_a_sweep_leaves_an_attempt_that_is_being_sent() -> None:
     """An attempt without an answer is ended by who sends it."""
     world = World()
     attempt = await world.open()
-    await attempt.sweep()
+    await attempt.sweep(0.25)
     assert not attempt.ended
     assert world.waits == []
 

@@ -147,11 +147,11 @@ async def test_classifier_with_a_label_of_its_own(make_router: Callable[..., Rou
 
 async def test_silent_flight_takes_nobody_along(router: Router, fake: FakeClaude) -> None:
     """While the key is rejected nobody flies, so whoever asks afterwards is not left without a verdict."""
-    router.key_rejected = "the API answered 401"
+    router.rejected[router.claude] = "the API answered 401"
     silent = await decide(router)
     assert silent.label == "moderate"
     assert any("401" in reason for reason in silent.reasons)
-    assert router.key_rejected == ""
+    assert router.claude not in router.rejected
     assert (await decide(router)).source == "claude"
     assert router.cache.stats().misses == 1
 

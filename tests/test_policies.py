@@ -51,7 +51,7 @@ def holding() -> tuple[Policy, ...]:
     if binding is None:
         return now.blocks
     scope = binding.scope or {}
-    return (*binding.narrowed, *marks_of(scope.get("endpoint")), *binding.blocks.values(), *now.blocks)
+    return (*binding.narrowed, *marks_of(scope.get("endpoint")), *(rule for rule, _ in binding.blocks.values()), *now.blocks)
 
 
 def alone(function: Any, *args: Any) -> Any:

@@ -150,7 +150,7 @@ def test_threads_lose_nothing() -> None:
 def test_what_classifying_cost_is_counted_once() -> None:
     """A verdict that several calls waited for is counted when it was paid, and not with each of them."""
     tally = Tally(("a",))
-    tally.asked(7)
+    tally.asked(7, "/r", "acme")
     for _ in range(3):
         tally.ended(decision(cost=17, classifier_cost=7), {}, failed=False)
     report = tally.report(0, 0)

@@ -315,7 +315,7 @@ def test_the_strictest_floor() -> None:
     table = RouteTable({"/a": B, "/b": policy(floor="a", tier="c"), "/free": policy()}, LADDER)
     assert table.policies_for(hidden, None) == (policy(floor="c"),)
     assert table.policies_for({"router": 1}, None) == (policy(floor="c"),)
-    assert RouteTable({"/a": policy(ceiling="a")}, LADDER).policies_for(hidden, None) == ()
+    assert RouteTable({"/a": policy(ceiling="a")}, LADDER).policies_for(hidden, None) == (policy(),)
     assert RouteTable({}, LADDER).policies_for(hidden, None) == ()
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
 
 import httpx2
 from anthropic import APIConnectionError, APITimeoutError, AsyncAnthropic, Middleware
@@ -35,6 +36,8 @@ _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
 _METERED: Final = (_CREATE, _COUNT, "/v1/messages/batches", "/v1/complete")
 """Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them."""
+_SESSIONS: Final = "/v1/sessions"
+"""Work of agents on the server, which nothing here can bound."""
 _FUTILE: Final = "spend_limit_reached"
 _NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 _RATE_LIMITED: Final = 429
@@ -127,13 +130,15 @@ class Seam(Middleware):
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         """One call: the SDK's own retries are off, so it comes here once."""
-        path = request.options.url.partition("?")[0].rstrip("/")
-        if path not in _METERED or request.options.method.lower() != "post":
+        # `client.post` takes a path without its slash too, and a whole address.
+        path = f"/{urlsplit(request.options.url).path.strip('/')}"
+        if not (path.endswith(_METERED) or _SESSIONS in path) or request.options.method.lower() != "post":
             return await call_next(request)
-        kind = "create" if path == _CREATE else "count"
-        call = read_call(kind, request.options.json_data) if path in (_CREATE, _COUNT) else None  # type: ignore[arg-type]
+        kind: Literal["create", "count"] = "create" if path.endswith(_CREATE) else "count"
+        counted = path.endswith(_COUNT)
+        call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
         if call is None:
-            if path != _COUNT:
+            if not counted:
                 self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
             return await call_next(request)
         exchange = _Exchange(self, request, call, call_next)

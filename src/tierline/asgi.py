@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.responses import JSONResponse
@@ -14,16 +17,19 @@ from tierline.router import Router
 from tierline.routes import RouteTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from tierline.policies import Policy
 
+log: Final = logging.getLogger("tierline")
+
 SCOPE_KEY = "tierline"
 """Where the Binding is in the scope, for those who have the request and not the context."""
 _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
+_SERVER_ERROR: Final = 500
 _TRY_AGAIN_LATER: Final = 1013
 
 
@@ -51,10 +57,20 @@ class TierlineMiddleware:
             raise ConfigurationError(
                 f"TierlineMiddleware(tenant=…) takes a function of the scope, got {type(tenant).__name__}"
             )
+        if inspect.iscoroutinefunction(tenant):
+            raise ConfigurationError(
+                "TierlineMiddleware(tenant=…) takes a plain function: it is asked inside of a call"
+            )
+        if routes is not None and not isinstance(routes, Mapping):
+            raise ConfigurationError('TierlineMiddleware(routes=…) takes a table, such as {"/chat": policy(…)}')
         self.app = app
         self.router = router
         self.tenant = tenant
         self.routes = RouteTable(routes or {}, router.ladder)
+        for rule in (routes or {}).values():
+            router.check(rule)
+        if tenant is None and any(budget.per == "tenant" for budget in router.budgets):
+            log.warning("a budget is for each tenant, and TierlineMiddleware has no tenant=: all share one account")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Bind the request, run the app, sweep what it left open."""
@@ -72,13 +88,19 @@ class TierlineMiddleware:
             await self.app(scope, receive, sent)
         except Exception as raised:
             # Starlette raises this where it has a handler, and the response has begun.
-            error = raised.__cause__ if isinstance(raised, RuntimeError) else raised
+            error = _first(raised.__cause__ if isinstance(raised, RuntimeError) else raised)
             if not isinstance(error, TierlineError) or not await sent.finish(error, scope, receive):
                 raise
         finally:
             enter(before)
-            if binding.open or binding.request_lines:
-                await self.router.end(binding)
+            await self.router.end(binding, whole=sent.over)
+
+
+def _first(raised: BaseException | None) -> BaseException | None:
+    """An error itself, or the first of a group: what tasks of one request raised together."""
+    while isinstance(raised, BaseExceptionGroup):
+        raised = raised.exceptions[0]
+    return raised
 
 
 class _Sent:
@@ -109,6 +131,7 @@ class _Sent:
         """Tell the client of an error that nobody else has answered. False where that cannot be done."""
         if self.over:
             return False
+        _say(error)
         if scope["type"] == "websocket":
             await self.send({"type": "websocket.close", "code": _close_code(error), "reason": error.title})
         elif not self.begun:
@@ -128,12 +151,20 @@ def _close_code(error: TierlineError) -> int:
     )
 
 
+def _say(error: TierlineError) -> None:
+    """Tell the operator what the client is not told. Messages carry no prompt and no key."""
+    log.log(
+        logging.ERROR if error.http_status == _SERVER_ERROR else logging.INFO, "%s: %s", type(error).__name__, error
+    )
+
+
 def _answer(error: TierlineError) -> JSONResponse:
     return JSONResponse(error.problem, error.http_status, error.http_headers, media_type="application/problem+json")
 
 
 async def _handler(connection: Any, error: Exception) -> JSONResponse | None:
     assert isinstance(error, TierlineError)  # noqa: S101  (registered for nothing else)
+    _say(error)
     if isinstance(connection, WebSocket):
         await connection.close(_close_code(error), error.title)
         return None

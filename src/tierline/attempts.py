@@ -29,8 +29,6 @@ log: Final = logging.getLogger("tierline")
 
 LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutdown")
 """Outcomes of an answer that nobody wanted to read any further: no errors."""
-_SWEEP_GRACE: Final = 0.25
-"""Seconds in which a reader that is still there takes another chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class Background:
     async def drain(self, timeout: float) -> None:
         """Wait for the tasks of this loop, for at most `timeout` seconds."""
         loop = asyncio.get_running_loop()
-        mine = [task for task in self._tasks if task.get_loop() is loop]
+        mine = [task for task in tuple(self._tasks) if task.get_loop() is loop]
         if mine:
             await asyncio.wait(mine, timeout=timeout)
 
@@ -106,17 +104,28 @@ class Books:
         self.instant = ledger.instant
         self._open: set[OpenAttempt] = set()
         self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
+        self._idle: asyncio.Future[None] | None = None
+        """Set when the last attempt ends that a shutdown waits for."""
 
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""
         self._open.add(attempt)
         loop = asyncio.get_running_loop()
         if loop not in self._beats:
+            for closed in [known for known in tuple(self._beats) if known.is_closed()]:
+                self._beats.pop(closed, None)
             self._beats[loop] = loop.call_later(self.ledger.lease / 3, self._beat, loop)
 
     def closed(self, attempt: OpenAttempt) -> None:
         """Its lease is over."""
         self._open.discard(attempt)
+        if self._idle is not None and self._idle.get_loop() is attempt.loop and not self._of(attempt.loop):
+            self._idle.set_result(None)
+            self._idle = None
+
+    def _of(self, loop: asyncio.AbstractEventLoop) -> list[OpenAttempt]:
+        """The attempts of one loop. Copied in one step: those of other threads come and go."""
+        return [attempt for attempt in tuple(self._open) if attempt.loop is loop]
 
     async def finish(self, ending: Coroutine[Any, Any, Any]) -> None:
         """Settle or release. Somebody may cancel the caller; nobody cancels this."""
@@ -127,19 +136,27 @@ class Books:
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         del self._beats[loop]
-        # Copied in one step: attempts of other threads come and go.
-        if held := [attempt.reservation for attempt in tuple(self._open)]:
+        if held := [attempt.reservation for attempt in self._of(loop)]:
             self._beats[loop] = loop.call_later(self.ledger.lease / 3, self._beat, loop)
             self.background.start(self.ledger.renew(held))
 
     async def close(self, timeout: float) -> None:
-        """End what is still open, and wait for every settlement of this loop for at most `timeout` seconds."""
+        """Wait for what is being sent on this loop, for at most `timeout` seconds; end the rest, and settle all of it.
+
+        Answers that are still being read are ended at once: who reads them is going down too.
+        """
         loop = asyncio.get_running_loop()
         if beat := self._beats.pop(loop, None):
             beat.cancel()
-        for attempt in tuple(self._open):
-            if attempt.loop is loop:
-                self.background.start(attempt.abandon("shutdown"))
+        for attempt in self._of(loop):
+            if attempt.reader is not None:
+                await attempt.abandon("shutdown")
+        if self._of(loop):
+            self._idle = loop.create_future()
+            await asyncio.wait((self._idle,), timeout=timeout)
+            self._idle = None
+        for attempt in self._of(loop):
+            await attempt.abandon("shutdown")
         await self.background.drain(timeout)
 
 
@@ -285,14 +302,14 @@ class OpenAttempt:
         # That loop is closed: nobody can settle there, so the lease runs out.
         self.books.closed(self)
 
-    async def sweep(self) -> None:
-        """The request is over. End it, unless a task that outlives the request is still reading the answer.
+    async def sweep(self, grace: float) -> None:
+        """The request is over. End this, unless a task that outlives it takes another chunk within `grace` seconds.
 
         An attempt without an answer yet is left to the task that sends it, which ends it however it ends.
         """
         while self.reader is not None and not self.ended:
             before = self.progress
-            await self.books.timing.sleep(_SWEEP_GRACE)
+            await self.books.timing.sleep(grace)
             if not self.reading and self.progress == before:
                 await self.abandon("client_disconnected")
 

@@ -36,8 +36,8 @@ class Owner(Protocol):
 class Ending(Protocol):
     """An attempt that has not been settled yet."""
 
-    async def sweep(self) -> None:
-        """The request is over: settle it, unless somebody is still reading the answer."""
+    async def sweep(self, grace: float) -> None:
+        """The request is over: settle it, unless somebody reads on within `grace` seconds."""
         ...
 
 
@@ -50,7 +50,7 @@ class Binding:
     """
 
     __slots__ = (
-        "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "owner",
+        "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "over", "owner",
         "request_lines", "routes", "scope", "tenant_of",
     )  # fmt: skip
 
@@ -74,7 +74,9 @@ class Binding:
         self.fixed_tenant = tenant
         self.fixed_route = route
         self.narrowed: list[Policy] = []
-        self.blocks: dict[tuple[int, int], Policy] = {}
+        self.blocks: dict[tuple[int, int], tuple[Policy, int]] = {}
+        """Blocks in generators, by policy and frame, each with how often it was entered."""
+        self.over = False
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
@@ -99,9 +101,11 @@ class Binding:
     @property
     def tenant(self) -> str | None:
         """Whom the request is for, as the app's `tenant` function says now."""
-        if self.tenant_of is None or self.scope is None:
-            return self.fixed_tenant
-        return self.tenant_of(self.scope)
+        asked = self.tenant_of is not None and self.scope is not None
+        tenant: object = self.tenant_of(self.scope) if asked else self.fixed_tenant  # type: ignore[misc, arg-type]
+        if tenant is not None and not isinstance(tenant, str):
+            raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
+        return tenant
 
     def failing(self) -> None:
         """An error of Tierline is about to be raised here: let the framework know how to answer it."""
@@ -132,6 +136,7 @@ class OwnCall:
     tier: str
     lines: tuple[Line, ...]
     route: str | None
+    tenant: str | None
     cost: int = 0
 
 

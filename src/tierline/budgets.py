@@ -168,7 +168,7 @@ class Budget:
             # Accounts come from outside: the cache is bounded.
             object.__setattr__(self, "_fixed", lru_cache(maxsize=4096)(lambda account: self._line(account, limit)))
 
-    def account_of(self, scope: Scope, *, tenant: str | None, route: str | None, request: str) -> str:
+    def account_of(self, scope: Scope | None, *, tenant: str | None, route: str | None, request: str) -> str:
         """Whose limit this call counts on: `request` is the id of the request, the others are None where unknown.
 
         ConfigurationError where a function of the app returned something that is no text.
@@ -177,7 +177,7 @@ class Budget:
         if self.per is None:
             return GLOBAL_ACCOUNT
         if callable(self.per):
-            account = self.per(scope)
+            account = None if scope is None else self.per(scope)
         else:
             account = {"tenant": tenant, "route": route, "request": request}[self.per]
         if account is None or account == "":

@@ -70,7 +70,7 @@ class Call(NamedTuple):
     """The id of the answer that such a turn follows."""
 
 
-def read_call(kind: Literal["create", "count"], body: object, geo: str | None = None) -> Call | None:
+def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
     """The call in `body`, or None where it is no Messages request."""
     if not isinstance(body, dict) or not isinstance(body.get("model"), str):
         return None
@@ -81,8 +81,7 @@ def read_call(kind: Literal["create", "count"], body: object, geo: str | None = 
     tools = body.get("tools")
     tools = tools if isinstance(tools, list) else []
     server_uses, searches, unbounded = _server_tools(tools)
-    if body.get("mcp_servers"):
-        unbounded = "remote tools (mcp_servers) have no bound"
+    unbounded = unbounded or _without_bound(body)
     if max_tokens is None and kind == "create":
         unbounded = f"max_tokens is not a whole number from 1 to {_MOST}"
     size = _Size()
@@ -95,7 +94,7 @@ def read_call(kind: Literal["create", "count"], body: object, geo: str | None = 
     if continues is not None:
         # What is sent shows only the end of the conversation; all of it is billed.
         size.open_ended = True
-    geo_asked = body.get("inference_geo", geo)
+    geo_asked = body.get("inference_geo")
     return Call(
         kind=kind,
         body=body,
@@ -120,6 +119,20 @@ def whole(value: object, *, least: int = 0) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST else None
 
 
+def _without_bound(body: Mapping[str, Any]) -> str:
+    """Why what a request may cost has no bound, whatever its tokens; empty where it has one."""
+    if body.get("mcp_servers"):
+        return "remote tools (mcp_servers) have no bound"
+    if body.get("fallbacks"):
+        return "another model may answer (fallbacks), at its own price"
+    management = body.get("context_management")
+    edits = management.get("edits") if isinstance(management, dict) else None
+    kinds = [edit.get("type") for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []
+    if body.get("compaction") or any(isinstance(kind, str) and kind.startswith("compact") for kind in kinds):
+        return "compaction is billed beside the answer"
+    return ""
+
+
 def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
     """How many uses of server tools a request allows, how many of them are web searches, and why there is no bound."""
     uses = searches = 0
@@ -127,6 +140,8 @@ def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
         kind = tool.get("type") if isinstance(tool, dict) else None
         if not isinstance(kind, str) or not kind.startswith(_SERVER_TOOLS):
             continue
+        if kind.startswith("advisor"):
+            return 0, 0, "another model advises (advisor), at its own price"
         limit = whole(tool.get("max_uses"))
         if limit is None or limit > _MOST_USES:
             return 0, 0, f"the server tool {kind[:40]} has no max_uses of at most {_MOST_USES}"

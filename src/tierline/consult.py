@@ -10,8 +10,8 @@ from tierline.binding import Context, OwnCall, context, enter
 from tierline.classify.question import body_of, parse_answer
 from tierline.errors import TierlineError
 from tierline.legality import accepts
-from tierline.telemetry import active, end_classify
-from tierline.values import Classification
+from tierline.telemetry import active, bounded, end_classify
+from tierline.values import LABELS, Classification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +43,6 @@ class Consultation:
     """Why Claude is not asked; empty where it may be."""
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
-    hit: bool | None = None
-    """Whether the verdict cache had the answer; None where it was not looked at."""
 
     async def opinion(self, classifier: Classifier, view: View) -> Classification | None:
         """What `classifier` says, in a span of its own. One that fails has no opinion, and the reason is kept."""
@@ -52,9 +50,9 @@ class Consultation:
         found: Classification | None = None
         try:
             with active(span):
-                found = await self.consult(classifier, view)
+                found = _checked(await self.consult(classifier, view))
         except Exception as error:  # noqa: BLE001  (a classifier is the app's code: it must not break its calls)
-            self.reasons.append(f"classifier {classifier.name} failed: {type(error).__name__}")
+            self.reasons.append(f"classifier {bounded(str(classifier.name))} failed: {type(error).__name__}")
         finally:
             end_classify(span, classifier.name, classifier.fingerprint, found)
         if found is None:
@@ -74,7 +72,6 @@ class Consultation:
             return found if found is not None else await classifier.classify(view, self)
         age = self.cache.age(key) if self.trace is not None and self.trace.recording else None
         found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self))
-        self.hit = hit
         if self.trace is not None:
             self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
         return found
@@ -85,9 +82,13 @@ class Consultation:
             self.reasons.append(f"no verdict: {self.silent}")
             return None
         known = accepts(self.cheapest.model)
-        thinking = {"type": "disabled"} if known is not None and known.thinks and known.quiet else None
+        if known is not None and known.thinks and not known.quiet:
+            # It would spend the few tokens of an answer on thinking.
+            self.reasons.append(f"no verdict: {self.cheapest.name} always thinks")
+            return None
+        thinking = {"type": known.quiet} if known is not None and known.thinks else None
         body = body_of(question, model=self.cheapest.model, thinking=thinking)
-        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route)
+        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant)
         before = context()
         enter(Context(own=own))
         try:
@@ -106,9 +107,21 @@ class Consultation:
             enter(before)
             # Paid for whatever came of it, and charged to the call that asked.
             self.spent += own.cost
-        text = "".join(block.text for block in message.content if block.type == "text")
+        content = getattr(message, "content", None) or ()
+        text = "".join(block.text for block in content if block.type == "text")
         answer = parse_answer(text, question.labels)
         if answer is None:
             self.reasons.append("the verdict was no label")
             return None
         return Classification(answer[0], answer[1], "claude", own.cost)
+
+
+def _checked(opinion: object) -> Classification | None:
+    """An opinion as it must be. TypeError or ValueError for what a classifier of the app's may have made of it."""
+    if opinion is None:
+        return None
+    if not isinstance(opinion, Classification):
+        raise TypeError(type(opinion).__name__)
+    if opinion.label not in LABELS or not 0 <= opinion.confidence <= 1:
+        raise ValueError("no label of the three, or no confidence from 0 to 1")
+    return opinion

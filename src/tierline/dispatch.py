@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierline.attempts import OpenAttempt
-from tierline.errors import BudgetExceededError
+from tierline.errors import BudgetExceededError, UnknownModelError
 from tierline.legality import accepts
 from tierline.plan import adapt
 from tierline.telemetry import active, describe
-from tierline.values import Refusal, Remaining
+from tierline.values import NO_PRICE, Refusal, Remaining, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tierline.plan import Plan
     from tierline.telemetry import CallTrace
     from tierline.values import Attempt, Offer, Role
+
+log: Final = logging.getLogger("tierline")
 
 LONGEST_WAIT: Final = 60.0
 """Most seconds that a `Retry-After` is waited for; a longer one is answered with the error, or by another tier."""
@@ -80,6 +83,12 @@ class Dispatch:
         """Attempts until one brings an answer or none is left. BudgetExceededError where nothing may be sent."""
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
         if isinstance(held, Refusal):
+            first = self.plan.offers[0]
+            if first.unbounded == NO_PRICE:
+                raise UnknownModelError(
+                    f"model {first.model[:60]!r} has no known price, and budget {held.budget!r} is hard: write "
+                    "model='auto' or an id of the ladder, or give it a price, Router(prices=PriceBook({…: Rates(…)}))"
+                )
             left = held.limit - held.spent - held.held
             self.trace.budget("refuse", held.needed, Remaining(held.budget, held.account, held.limit, left))
             raise BudgetExceededError(held)
@@ -114,6 +123,11 @@ class Dispatch:
             self.reasons.append(f"budget {held.tight} at {held.share:.0%}: {first.tier} to {held.offer.tier}")
         if held.offer.unbounded:
             self.reasons.append(f"recorded, not bounded: {held.offer.unbounded}")
+        for line, used in zip(self.lines, held.used, strict=False):
+            if not line.hard and used + held.cost > line.limit:
+                self.reasons.append(f"soft budget {line.budget} is exceeded")
+                if used <= line.limit:
+                    log.warning("soft budget %s is exceeded: %s", line.budget, usd(line.limit))
         if self.lines and self.trace.recording:
             tightest = min(held.remaining, key=lambda r: r.remaining / r.limit, default=None)
             self.trace.budget("downgrade" if held.skipped else "admit", held.offer.cost, tightest)

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DATED: Final = re.compile(r"-20\d{6}\Z")
-_NOT_PATCHED: Final = frozenset({"model", "messages", "system", "tools", "max_tokens", "stream"})
+# What the app's request says by itself, and what changes its price: that is reserved and judged by what it asks.
+_NOT_PATCHED: Final = frozenset({
+    "cache_control", "compaction", "container", "context_management", "fallbacks", "inference_geo", "max_tokens",
+    "mcp_servers", "messages", "model", "service_tier", "speed", "stream", "system", "thread", "tool_choice", "tools",
+})  # fmt: skip
 
 
 def undated(model: str) -> str:

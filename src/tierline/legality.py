@@ -24,10 +24,10 @@ class Accepts:
     window: int
     max_output: int
     rejects: frozenset[str]
-    quiet: bool = True
-    """Whether `thinking: {"type": "disabled"}` is taken, so that a short question gets a short answer."""
     thinks: bool = False
     """Whether the model thinks when the request does not say."""
+    quiet: str = ""
+    """The type of `thinking` with which a model that thinks gives a short answer to a short question; empty: none."""
 
 
 _M = 1_000_000
@@ -46,27 +46,27 @@ MODELS: Final[Mapping[str, Accepts]] = {
         _CLASSIC | {"thinking adaptive", "effort", "inference_geo", _COMPUTER_LATE_2025},
     ),
     "claude-haiku-5-5": Accepts(
-        _M, 128 * _K, _MODERN | {"thinking disabled above effort high", "prefill", "speed fast"}, thinks=True
+        _M,
+        128 * _K,
+        _MODERN | {"thinking disabled above effort high", "prefill", "speed fast"},
+        thinks=True,
+        quiet="disabled",
     ),
     "claude-sonnet-4-6": Accepts(_M, 128 * _K, _CLASSIC | {"effort xhigh", "prefill", _COMPUTER_2025}),
     "claude-sonnet-5-5": Accepts(
         _M,
         128 * _K,
         _MODERN | {"thinking disabled", "forced tool", "prefill", "speed fast"},
-        quiet=False,
         thinks=True,
+        quiet="between_tools",
     ),
     "claude-opus-4-8": Accepts(
         _M,
         128 * _K,
         frozenset({"sampling", "thinking enabled", "prefill", _COMPUTER_2025, _COMPUTER_TOOLSET}),
     ),
-    "claude-opus-5-5": Accepts(
-        _M, 128 * _K, _MODERN | {"thinking disabled", "forced tool", "prefill"}, quiet=False, thinks=True
-    ),
-    "claude-fable-5-2": Accepts(
-        _M, 128 * _K, _MODERN | {"thinking disabled", "forced tool", "prefill"}, quiet=False, thinks=True
-    ),
+    "claude-opus-5-5": Accepts(_M, 128 * _K, _MODERN | {"thinking disabled", "forced tool", "prefill"}, thinks=True),
+    "claude-fable-5-2": Accepts(_M, 128 * _K, _MODERN | {"thinking disabled", "forced tool", "prefill"}, thinks=True),
 }
 
 LARGEST_WINDOW: Final = _M

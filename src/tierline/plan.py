@@ -190,7 +190,8 @@ def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
         if limit is not None and limit < lowest:
             lowest = limit
     thinking = call.body.get("thinking")
-    budget = thinking.get("budget_tokens") if isinstance(thinking, dict) else None
+    enabled = isinstance(thinking, dict) and thinking.get("type") == "enabled"
+    budget = thinking["budget_tokens"] if enabled and "budget_tokens" in thinking else None  # type: ignore[index, operator]
     return min(call.max_tokens, lowest + budget) if isinstance(budget, int) and lowest <= budget else lowest
 
 

@@ -128,6 +128,8 @@ class Policy:
             ladder.index(self.tier, f"{where}: tier")
         if low > high:
             raise ConfigurationError(f"{where}: the floor {self.floor!r} is above the ceiling {self.ceiling!r}")
+        if self.tier and not low <= ladder.index(self.tier, where) <= high:
+            raise ConfigurationError(f"{where}: the pin {self.tier!r} is outside of its own floor and ceiling")
 
     # A dependency: `Depends(policy(…))`. A decorator: `@policy(…)`.
     @overload
@@ -151,7 +153,9 @@ class Policy:
         if now.binding is not None and frame.f_code.co_flags & _GENERATOR:
             # A generator is stepped in copies of the context, or leaks its own into its consumer: the
             # block is kept with the request instead, until the generator leaves it.
-            now.binding.blocks[id(self), id(frame)] = self
+            place = (id(self), id(frame))
+            depth = now.binding.blocks[place][1] if place in now.binding.blocks else 0
+            now.binding.blocks[place] = (self, depth + 1)
         else:
             enter(Context(now.binding, (*now.blocks, self), now.own))
         return self
@@ -161,7 +165,10 @@ class Policy:
         frame = sys._getframe(1)  # noqa: SLF001
         if now.binding is not None and frame.f_code.co_flags & _GENERATOR:
             # A generator may be closed inside another request: the blocks that stand there are not its own.
-            now.binding.blocks.pop((id(self), id(frame)), None)
+            place = (id(self), id(frame))
+            _, depth = now.binding.blocks.pop(place, (self, 0))
+            if depth > 1:
+                now.binding.blocks[place] = (self, depth - 1)
         elif self in now.blocks:
             last = len(now.blocks) - 1 - now.blocks[::-1].index(self)
             enter(Context(now.binding, now.blocks[:last] + now.blocks[last + 1 :], now.own))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MOST_NAMES: Final = 1_000
 """Most routes, and most accounts, that are counted by name; the rest is counted together."""
 OTHER: Final = "(other)"
+NO_ROUTE: Final = "(no route)"
+NO_TENANT: Final = "(no tenant)"
 KEPT_LATENCIES: Final = 10_000
 KEPT_DOWNGRADES: Final = 100
 
@@ -38,9 +40,9 @@ class Spend(NamedTuple):
     calls: int = 0
     cost: int = 0
 
-    def plus(self, cost: int) -> Spend:
-        """One call more."""
-        return Spend(self.calls + 1, self.cost + cost)
+    def plus(self, cost: int, calls: int = 1) -> Spend:
+        """So much more."""
+        return Spend(self.calls + calls, self.cost + cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +129,27 @@ class Tally:
         with self._lock:
             self.calls += 1
             # What classifying cost was counted when it was settled: several may wait for a verdict, or nobody.
-            self.cost += decision.cost - decision.classifier_cost
+            cost = decision.cost - decision.classifier_cost
+            self.cost += cost
             self.saved += decision.saved
             self.failures += failed
             self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
-            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(
-                decision.cost - decision.classifier_cost
-            )
-            _count(self._by_route, decision.route or "(no route)", decision.cost)
-            _count(self._by_account, decision.tenant or "(no tenant)", decision.cost)
+            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
+            _count(self._by_route, decision.route or NO_ROUTE, cost)
+            _count(self._by_account, decision.tenant or NO_TENANT, cost)
             for name, cost in all_on.items():
                 self._all_on[name] += cost
             self._latency.append(decision.latency_s)
             if decision.classifier_latency_s:
                 self._classifying.append(decision.classifier_latency_s)
 
-    def asked(self, cost: int) -> None:
-        """Count a question of Tierline's own (nano-USD)."""
+    def asked(self, cost: int, route: str | None, tenant: str | None) -> None:
+        """Count a question of Tierline's own (nano-USD), for the route and the tenant of the call that asked it."""
         with self._lock:
             self.cost += cost
             self.classifier_cost += cost
+            for table, name in ((self._by_route, route or NO_ROUTE), (self._by_account, tenant or NO_TENANT)):
+                _count(table, name, cost, calls=0)
 
     def downgraded(self, downgrade: Downgrade) -> None:
         """Count a call that a budget moved down."""
@@ -186,11 +189,11 @@ class Tally:
             )
 
 
-def _count(table: dict[str, Spend], name: str, cost: int) -> None:
+def _count(table: dict[str, Spend], name: str, cost: int, calls: int = 1) -> None:
     """Add to a name's row; names past the bound share one."""
     if name not in table and len(table) >= MOST_NAMES:
         name = OTHER
-    table[name] = table.get(name, Spend()).plus(cost)
+    table[name] = table.get(name, Spend()).plus(cost, calls)
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:

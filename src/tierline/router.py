@@ -8,14 +8,15 @@ import threading
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
 from tierline.attempts import Books, Timing
 from tierline.binding import Binding, Context, context, enter
-from tierline.budgets import check_budgets
+from tierline.budgets import Budget, check_budgets
 from tierline.classify import VerdictCache, default_classifier
-from tierline.classify.base import fingerprint_of
+from tierline.classify.base import check_classifier, check_confidence, fingerprint_of
 from tierline.consult import Consultation
 from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
@@ -27,7 +28,7 @@ from tierline.report import Tally
 from tierline.routes import policies_in, route_of
 from tierline.run import Admission, CallRun, Labeller
 from tierline.telemetry import tracer_of
-from tierline.values import Offer, Refusal, View
+from tierline.values import NO_PRICE, Offer, Refusal, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from tierline.attempts import Reply
-    from tierline.budgets import Budget
     from tierline.call import Call
     from tierline.classify import Classifier
     from tierline.dispatch import Upstream
@@ -48,6 +48,8 @@ log: Final = logging.getLogger("tierline")
 
 _MOST_COMBINATIONS: Final = 1_000
 _MOST_KEPT: Final = 10_000
+_GONE: Final = 0.25
+"""Seconds in which a reader takes another chunk of an answer, if there is one."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -112,15 +114,18 @@ class Router:
             raise ConfigurationError(
                 f"ladder must be a Ladder, such as Ladder.of(haiku=…), got {type(ladder).__name__}"
             )
-        if not 0 <= min_confidence <= 1:
-            raise ConfigurationError(f"min_confidence must be from 0 to 1, got {min_confidence!r}")
+        check_confidence("min_confidence", min_confidence)
         self.ladder = ladder
-        self.budgets = tuple(budgets)
-        check_budgets(self.budgets)
+        self.budgets = (budgets,) if isinstance(budgets, Budget) else tuple(budgets)
+        if wrong := [b for b in self.budgets if not isinstance(b, Budget)]:
+            raise ConfigurationError(f'budgets are written as [Budget("$5/day")], got {wrong[0]!r:.80}')
         self.policy = policy
         if policy is not None:
+            if not isinstance(policy, Policy):
+                raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
             policy.check(ladder, "Router(policy=…)")
-        self.classifier = classifier if classifier is not None else default_classifier()
+        check_budgets((*self.budgets, *(policy.budgets if policy is not None else ())))
+        self.classifier = check_classifier("Router(classifier=…)", classifier) if classifier else default_classifier()
         self.min_confidence = min_confidence
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
@@ -139,8 +144,8 @@ class Router:
         """What the first step of a tool loop was taken for: its later steps are not classified again."""
         self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
-        self.key_rejected = ""
-        """Why the API rejects the key, until a call succeeds: Claude is asked for no verdicts meanwhile."""
+        self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self._ids = count(1)
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
@@ -169,7 +174,7 @@ class Router:
         """
         for where, rule in policies_in(app):
             rule.check(self.ladder, where)
-            check_budgets((*self.budgets, *rule.budgets))
+            self.check(rule)
         self._lifespans += 1
         try:
             if self._lifespans == 1:
@@ -209,7 +214,7 @@ class Router:
             yield binding
         finally:
             enter(before)
-            await self.end(binding)
+            await self.end(binding, whole=True)
 
     async def classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
         """Label a text of the app's own on the cheapest tier, cached: one of `labels`, or None for no opinion.
@@ -230,9 +235,13 @@ class Router:
             found.version,
             found.lines,
             found.route,
-            silent=self.key_rejected,
+            silent=self.rejected.get(self.claude, ""),
         )
-        return await consultation.consult(Labeller(labels, instruction), View(text=text))
+        try:
+            return await consultation.consult(Labeller(labels, instruction), View(text=text))
+        finally:
+            if now.binding is None:
+                await self.end(binding, whole=True)
 
     def report(self) -> Report:
         """What this process did so far."""
@@ -245,12 +254,17 @@ class Router:
 
     # What the seams use
 
-    async def end(self, binding: Binding) -> None:
-        """A request is over: settle what it left open, however often whoever waits for this is cancelled."""
+    async def end(self, binding: Binding, *, whole: bool) -> None:
+        """A request is over: settle what it left open, however often whoever waits for this is cancelled.
+
+        `whole` says that it ended as the app meant it to: what still reads an answer then is a task that the app
+        started to outlive it. Where the client is gone, nobody is expected to read on.
+        """
+        binding.over = True
+        grace = self.ledger.lease if whole else _GONE
         for attempt in tuple(binding.open):
-            self.books.background.start(attempt.sweep())
-        if binding.request_lines:
-            await self.ledger.forget(tuple(binding.request_lines))
+            self.books.background.start(attempt.sweep(grace))
+        await self.forget(binding)
 
     async def run(self, call: Call, upstream: Upstream) -> Reply:
         """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
@@ -262,8 +276,13 @@ class Router:
             binding.failing()
             raise
         finally:
-            if now.binding is None and binding.request_lines and not binding.open:
-                await self.ledger.forget(tuple(binding.request_lines))
+            if now.binding is None or binding.over:
+                await self.forget(binding)
+
+    async def forget(self, binding: Binding) -> None:
+        """Drop the accounts of a request that is over, once nothing of it is in flight."""
+        if binding.request_lines and not binding.open:
+            await self.ledger.forget(tuple(binding.request_lines))
 
     async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
         """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
@@ -288,6 +307,10 @@ class Router:
 
     # What a call uses
 
+    def check(self, rule: Policy) -> None:
+        """ConfigurationError where the budgets of a policy and those of the Router have one name."""
+        check_budgets((*self.budgets, *(self.policy.budgets if self.policy is not None else ()), *rule.budgets))
+
     def next_id(self) -> str:
         """An id for a decision, unique over processes."""
         return f"{self._prefix}-{next(self._ids)}"
@@ -301,7 +324,7 @@ class Router:
             *(binding.routes.policies_for(scope, route) if binding.routes is not None else ()),
             *binding.narrowed,
             *(marks_of(scope.get("endpoint")) if scope is not None else ()),
-            *binding.blocks.values(),
+            *(rule for rule, _ in binding.blocks.values()),
             *now.blocks,
         )
         known = self._combined.get(rules)
@@ -319,7 +342,7 @@ class Router:
         lines = []
         for budget in budgets:
             request = binding.id if budget.per == "request" else ""
-            line = budget.line(budget.account_of(scope or {}, tenant=tenant, route=name, request=request))
+            line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request))
             lines.append(line)
             if request:
                 binding.request_lines.add(line)
@@ -340,7 +363,7 @@ class Router:
             terms=call.terms,
         )
         if bounds is None:
-            return Offer("", model, None, 0, f"{model[:60]} has no known price", max_tokens)
+            return Offer("", model, None, 0, NO_PRICE, max_tokens)
         entry, most = bounds
         if call.unbounded or max_tokens is None:
             return Offer("", model, None, entry, call.unbounded, max_tokens)

@@ -41,10 +41,23 @@ class Route:
             return self.template
         parts = self.mounted.split("/")
         for name, value in self.parameters.items():
-            if (text := str(value)) in parts and f"{{{name}}}" not in self.template:
-                at = len(parts) - 1 - parts[::-1].index(text)
-                parts[at] = f"{{{name}}}"
+            if f"{{{name}}}" in self.template:
+                continue
+            if (text := str(value)) not in parts:
+                # Converted from what was written ("007"), or of several segments: only the mount as such is sure.
+                return f"/{{mount}}{self.template}"
+            parts[len(parts) - 1 - parts[::-1].index(text)] = f"{{{name}}}"
         return f"{'/'.join(parts)}{self.template}"
+
+    @property
+    def segments(self) -> tuple[tuple[str, ...], int]:
+        """The parts between slashes, and how many of them are the mount's: a parameter's value is one of them."""
+        mounted = self.mounted
+        for value in self.parameters.values():
+            if "/" in (text := str(value)):
+                mounted = mounted.replace(f"/{text}", "/{}")
+        before = _segments(mounted)
+        return (*before, *_segments(self.template)), len(before)
 
 
 def route_of(scope: Scope) -> Route | None:
@@ -81,7 +94,7 @@ class RouteTable:
     none included; a `*` before that is one segment. All patterns that match hold together.
     """
 
-    __slots__ = ("_generous", "_rows", "_strictest")
+    __slots__ = ("_generous", "_narrowest", "_rows", "_strictest")
 
     def __init__(self, rules: Mapping[str, Policy], ladder: Ladder) -> None:
         self._rows: list[tuple[tuple[str, ...], Policy]] = []
@@ -96,29 +109,43 @@ class RouteTable:
             rule.check(ladder, f"routes[{pattern!r}]")
             self._rows.append((_segments(pattern), rule))
             self._generous.append((_generously(pattern), rule))
-        floors = [name for _, rule in self._rows for name in (rule.floor, rule.tier) if name]
-        places = [ladder.index(name, "routes") for name in floors]
-        self._strictest = (Policy(floor=ladder[max(places)].name),) if places else ()
+        self._strictest, self._narrowest = _strictest([rule for _, rule in self._rows], ladder)
 
     def policies_for(self, scope: Scope | None, route: Route | None) -> tuple[Policy, ...]:
         """The policies of the table that hold for this request."""
         if not self._rows:
             return ()
         if route is not None:
-            mounted = _segments(route.mounted)
-            actual = (*mounted, *_segments(route.template))
-            return tuple(rule for row, rule in self._rows if _matches(row, actual, len(mounted)))
+            actual, mounted = route.segments
+            return tuple(rule for row, rule in self._rows if _matches(row, actual, mounted))
         if scope is None:
             return ()
         if "app" in scope or "router" in scope:
-            # A framework ran and yet hides its route: no floor of the table may be lost.
-            return self._strictest
+            # A framework ran and yet hides its route: no floor and no budget of the table may be lost.
+            return (self._strictest,)
         path, root = str(scope.get("path", "/")), str(scope.get("root_path", ""))
         if len(path) > LONGEST_PATH:
-            return self._strictest
+            # Somebody wrote this path: it must not be a way around anything that the table says.
+            return (self._narrowest,)
         # Some servers leave their root path in front, some do not.
         paths = {re.sub(r"/+", "/", candidate) for candidate in (path, f"/{path.removeprefix(root)}")}
         return tuple(rule for pattern, rule in self._generous if any(map(pattern.fullmatch, paths)))
+
+
+def _strictest(rules: list[Policy], ladder: Ladder) -> tuple[Policy, Policy]:
+    """The highest floor and all budgets of a table; and the same with its lowest ceiling and `max_tokens`."""
+
+    def place(name: str) -> int:
+        return ladder.index(name, "routes")
+
+    floors = [name for rule in rules for name in (rule.floor, rule.tier) if name]
+    ceilings = [rule.ceiling for rule in rules if rule.ceiling]
+    floor = max(floors, key=place, default=None)
+    budgets = tuple(dict.fromkeys(budget for rule in rules for budget in rule.budgets))
+    limits = [rule.max_tokens for rule in rules if rule.max_tokens is not None]
+    ceiling = min(ceilings, key=place, default=None)
+    narrowest = Policy(floor=floor, ceiling=ceiling, max_tokens=min(limits, default=None), budgets=budgets)
+    return Policy(floor=floor, budgets=budgets), narrowest
 
 
 def _segments(pattern: str) -> tuple[str, ...]:

@@ -132,7 +132,9 @@ class CallRun:
         router = self.router
         opinion = None
         if request.target is None:
-            opinion = await self._opinion(request.policy, trace, silent or router.key_rejected)
+            opinion = await self._opinion(
+                request.policy, trace, silent or router.rejected.get(self.upstream.client, "")
+            )
         return plan(
             self.call,
             request,
@@ -157,7 +159,7 @@ class CallRun:
             version = f"loop {self.version}"
             loop = router.cache.key(same, tenant=self.tenant, fingerprint=classifier.fingerprint, version=version)
             if self.call.in_tool_loop and (kept := router.loops.find(loop)) is not None:
-                return kept[0]
+                return kept[0] and replace(kept[0], source="sticky", cost=0)
         started = router.timing.perf()
         self.consulted = Consultation(
             self.upstream.client,
@@ -199,9 +201,8 @@ class CallRun:
         if self.dispatch.pending is not None and self.dispatch.pending.reader is not None:
             self._keep(self.dispatch.pending.reader.seen)
         self._close(attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)
-        if self.anonymous and self.binding.request_lines:
-            router = self.router
-            router.books.background.start(router.ledger.forget(tuple(self.binding.request_lines)))
+        if self.anonymous or self.binding.over:
+            self.router.books.background.start(self.router.forget(self.binding))
 
     def _close(self, outcome: str, error: str = "", why: str = "") -> None:
         """Record, count and trace a call that is over."""
@@ -209,7 +210,7 @@ class CallRun:
         decision = self._decision(settled=True, why=why)
         if own is not None:
             own.cost += decision.cost
-            self.router.tally.asked(decision.cost)
+            self.router.tally.asked(decision.cost, own.route, own.tenant)
         else:
             self._record(decision)
             if outcome != "refused":
@@ -284,14 +285,15 @@ class CallRun:
         """Remember that the API rejects the key, so that it is not asked for verdicts with it."""
         router = self.router
         if reply.status in (401, 403):
-            if not router.key_rejected:
+            client = self.upstream.client
+            if client not in router.rejected:
                 log.error(
                     "the API answered %d %s: check the client's key and its permissions; no verdicts are asked for "
                     "until a call succeeds", reply.status, reply.error,
                 )  # fmt: skip
-            router.key_rejected = f"the API answered {reply.status} {reply.error}"
-        elif not reply.error:
-            router.key_rejected = ""
+            router.rejected[client] = f"the API answered {reply.status} {reply.error}"
+        elif not reply.error and router.rejected:
+            router.rejected.pop(self.upstream.client, None)
 
 
 @dataclass(frozen=True, slots=True)

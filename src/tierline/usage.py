@@ -36,6 +36,12 @@ def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = ""
     """
     if not isinstance(raw, dict):
         return None
+    steps = raw.get("iterations")
+    if isinstance(steps, list) and any(
+        not isinstance(s, dict) or s.get("type") not in (None, "message") for s in steps
+    ):
+        # Work of other models, or beside the answer, which the numbers above leave out.
+        return None
     split = raw.get("cache_creation")
     tools = raw.get("server_tool_use")
     numbers = (

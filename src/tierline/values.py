@@ -21,6 +21,9 @@ Source = Literal[
 ]
 """Who chose: the last four of DESIGN's list are a cached verdict, a kept tier, a constant, and nobody."""
 
+NO_PRICE: Final = "the model has no known price"
+"""Why an offer of a model that the price book does not know has no bound."""
+
 Role = Literal["first", "retry", "fallback", "escalation", "speculative"]
 
 

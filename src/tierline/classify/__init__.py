@@ -7,10 +7,12 @@ from tierline.classify.claude import ClaudeClassifier
 from tierline.classify.fixed import FixedClassifier
 from tierline.classify.keyword import KeywordClassifier
 from tierline.classify.signal import SignalClassifier
+from tierline.values import Classification
 
 __all__ = [
     "CacheStats",
     "CascadeClassifier",
+    "Classification",
     "Classifier",
     "ClaudeClassifier",
     "Consult",

@@ -104,6 +104,14 @@ def check_labels(labels: object) -> None:
         raise ConfigurationError("there are no labels to choose from; give at least one, better two")
 
 
+def check_classifier(where: str, value: object) -> Classifier:
+    """`value`, if it is a classifier. ConfigurationError, beginning with `where`, for all else."""
+    # A class has all that its instances have, and would only fail at the first call.
+    if isinstance(value, type) or not isinstance(value, Classifier):
+        raise ConfigurationError(f"{where} is {value!r:.80}, not a classifier")
+    return value
+
+
 def check_confidence(where: str, value: object) -> None:
     """Raise `ConfigurationError` unless `value` is a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:

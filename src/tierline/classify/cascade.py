@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tierline.classify.base import Classifier, check_confidence, fingerprint_of, members_fingerprint
+from tierline.classify.base import check_classifier, check_confidence, fingerprint_of, members_fingerprint
 from tierline.classify.claude import ClaudeClassifier
 from tierline.classify.keyword import KeywordClassifier
 from tierline.classify.signal import SignalClassifier
@@ -14,7 +14,7 @@ from tierline.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierline.classify.base import Consult
+    from tierline.classify.base import Classifier, Consult
     from tierline.values import Classification, View
 
 
@@ -38,7 +38,7 @@ class CascadeClassifier:
         if not self.members:
             raise ConfigurationError("CascadeClassifier has no members; give it at least one classifier")
         for at, member in enumerate(self.members):
-            _check_member(at, member)
+            check_classifier(f"CascadeClassifier: member {at}", member)
         check_confidence("CascadeClassifier(sure=…)", sure)
         self.sure = sure
         self.fingerprint = fingerprint_of(self.name, members_fingerprint(self.members), sure)
@@ -70,12 +70,6 @@ class CascadeClassifier:
         # Only the kind of an error: its message may quote the prompt.
         failed = [f"{name} failed: {type(error).__name__}" for name, error in failures]
         return replace(best, cost=cost, reason="; ".join(filter(None, [best.reason, *failed])))
-
-
-def _check_member(at: int, member: object) -> None:
-    # A class has all that its instances have, and would only fail at the first call.
-    if isinstance(member, type) or not isinstance(member, Classifier):
-        raise ConfigurationError(f"CascadeClassifier: member {at} is {member!r:.80}, not a classifier")
 
 
 def default_classifier() -> CascadeClassifier:

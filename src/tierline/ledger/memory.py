@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tierline.values import Offer
 
 _MOST_LAPSED: Final = 10_000
+_FEW: Final = 64
 """How many lapsed holds are remembered for a late settlement. The estimates of older ones stand."""
 
 _Slot: TypeAlias = tuple[str, str, int]
@@ -174,6 +175,10 @@ class MemoryLedger:
             now = self._tick()
             for line in lines:
                 self._accounts.pop((line.budget, line.account, line.window.key(now)), None)
+            if len(self._endings) > 2 * len(self._accounts) + _FEW:
+                # What was forgotten left its ending behind: an account for each request would fill a month of them.
+                self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
+                heapify(self._endings)
 
     async def balances(self) -> list[Balance]:
         """Every account that was ever charged in a window that has not ended."""
