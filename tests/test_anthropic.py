@@ -931,3 +931,14 @@ async def test_nothing_else_is_changed(
 
     assert bare(plain) == bare(routed)
     assert plain_headers.keys() == routed_headers.keys()
+
+
+@pytest.mark.parametrize("path", ["v1/messages", "/v1/messages/", "/v1/sessions", "/v1/sessions/s1/events"])
+async def test_no_spelling_of_a_path_escapes_a_hard_budget(
+    make_router: Callable[..., Router], fake: FakeClaude, path: str
+) -> None:
+    """What spends is refused where it cannot be bounded, however its path is written."""
+    router = make_router(budgets=[Budget("$0.000000001")])
+    with pytest.raises(BudgetExceededError):
+        await router.claude.post(path, cast_to=object, body={"odd": True})
+    assert fake.requests == []

@@ -640,3 +640,27 @@ async def test_middlewares_of_starlette_around(make_router: MakeRouter, serve: S
     assert await settled(router) == {("$0.05 per tenant", "acme"): fake.billed}
     statuses = [(await browser.get("/answer", headers={"x-tenant": "acme"})).status_code for _ in range(60)]
     assert set(statuses) == {200, 402}
+
+
+async def test_a_refusal_in_a_task_group(make_router: MakeRouter, serve: Serve) -> None:
+    """Several calls that were refused together are answered as one."""
+    router = make_router(budgets=[Budget("$0.000001")])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        messages: Any = [{"role": "user", "content": "Why?"}]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(router.claude.messages.create(model="auto", max_tokens=9, messages=messages))
+            group.create_task(router.claude.messages.create(model="auto", max_tokens=9, messages=messages))
+
+    browser = await serve(TierlineMiddleware(app, router=router))
+    assert (await browser.get("/")).status_code == 402
+
+
+def test_a_tenant_function_must_be_plain(router: Router) -> None:
+    """It is asked in the middle of a call: a coroutine function is refused at start-up."""
+
+    async def tenant(scope: Any) -> str:
+        return "acme"
+
+    with pytest.raises(ConfigurationError, match="plain function"):
+        TierlineMiddleware(lambda *_: None, router=router, tenant=tenant)  # type: ignore[arg-type]

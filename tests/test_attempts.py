@@ -358,3 +358,15 @@ async def test_a_ledger_that_fails_to_settle_does_not_take_the_answer(caplog: py
     world = World(ok(), ledger=Failing(clock=lambda: 0.0))
     assert (await world.dispatch().run()).response == "answer"
     assert "not settled" in caplog.text
+
+
+async def test_shutdown_waits_for_what_is_being_sent() -> None:
+    """A call that is answered while the app goes down is charged what it cost."""
+    world = World()
+    attempt = await world.open()
+    closing = asyncio.ensure_future(world.books.close(5.0))
+    await asyncio.sleep(0)
+    await attempt.answered(Metered(USAGE, TERMS))
+    await closing
+    assert attempt.result is not None
+    assert (attempt.result.outcome, attempt.result.estimated) == ("ok", False)

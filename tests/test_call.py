@@ -313,3 +313,19 @@ def test_a_prefill_is_no_turn() -> None:
     call = read(body() | {"messages": said})
     assert view_of(call, ANY).text == "why?"
     assert "prefill" in call.features
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        ({"fallbacks": [{"model": "claude-opus-5-5"}]}, "fallbacks"),
+        ({"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "x", "max_uses": 1}]}, "advisor"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "compaction"),
+        ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),
+    ],
+)
+def test_what_other_models_or_servers_do_has_no_bound(extra: dict[str, Any], why: str) -> None:
+    """Work that is billed beside the answer cannot be bounded by what the request says."""
+    call = read_call("create", body(**extra))
+    assert call is not None
+    assert why in call.unbounded

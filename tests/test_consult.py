@@ -6,10 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anthropic import AsyncAnthropic, AuthenticationError
 
 from tierline import Budget, Ladder
+from tierline.anthropic import attach
 from tierline.classify import CascadeClassifier, ClaudeClassifier, FixedClassifier, KeywordClassifier
 from tierline.testing import Fault
+from tierline.values import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from tierline import Decision, Router
     from tierline.classify import Consult, View
     from tierline.testing import FakeClaude
-    from tierline.values import Classification
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -164,3 +166,50 @@ async def test_concurrent_texts_do_not_mix(router: Router, fake: FakeClaude) -> 
     )
     assert [decision.tier for decision in found] == ["opus", "haiku"] * 10
     assert router.report().cost == fake.billed
+
+
+class Odd:
+    """A classifier of an app's own that gives whatever it was made with."""
+
+    name = "odd"
+    fingerprint = "1"
+    cacheable = False
+
+    def __init__(self, opinion: Any) -> None:
+        self.opinion = opinion
+
+    async def classify(self, view: Any, consult: Any) -> Any:
+        return self.opinion
+
+
+@pytest.mark.parametrize(
+    "opinion", ["simple", 5, Classification("easy", 1.0, "local"), Classification("simple", 95, "local")]
+)
+async def test_nonsense_is_no_opinion(make_router: Callable[..., Router], opinion: Any) -> None:
+    """Whatever a classifier of the app's returns, its call goes on, and the reasons say so."""
+    found = await decide(make_router(classifier=Odd(opinion)))
+    assert (found.label, found.source) == ("moderate", "default")
+    assert found.reasons[0].startswith("classifier odd failed")
+
+
+async def test_a_ladder_of_models_that_think(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A model that can be kept from thinking is asked so; one that cannot is not asked at all."""
+    some = Ladder.of(sonnet="claude-sonnet-5-5", opus="claude-opus-5-5")
+    found = await decide(make_router(ladder=some, classifier=ClaudeClassifier()))
+    assert found.source == "claude"
+    asked = len(fake.requests)
+    all_thinking = Ladder.of(opus="claude-opus-5-5", fable="claude-fable-5-2")
+    found = await decide(make_router(ladder=all_thinking, classifier=ClaudeClassifier()))
+    assert found.reasons[0] == "no verdict: opus always thinks"
+    assert len(fake.requests) == asked + 1
+
+
+async def test_one_bad_key_is_no_reason_to_doubt_another(
+    make_router: Callable[..., Router], sdk: AsyncAnthropic
+) -> None:
+    """A client whose key is rejected silences its own verdicts, and nobody else's."""
+    router = make_router(classifier=ClaudeClassifier())
+    bad = attach(sdk.copy(api_key="wrong"), router)
+    with pytest.raises(AuthenticationError):
+        await bad.messages.create(model="auto", max_tokens=9, messages=[{"role": "user", "content": "Why?"}])
+    assert (await decide(router)).source == "claude"

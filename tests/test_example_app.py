@@ -97,3 +97,12 @@ async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monk
     ):
         assert words in shown
     assert "20/20" in shown
+
+
+async def test_a_refused_chat_is_told_in_the_stream(desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that had begun ends with the problem, and the demo reads it as one."""
+    monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
+    response = await desk.post("/chat", json={"text": "Compare two bikes for me, please."})
+    assert response.text.startswith("event: error\ndata: ")
+    assert demo.why_of(response)["tier"] is None
+    assert "budget" in demo.why_of(response)["reasons"][0]

@@ -121,3 +121,10 @@ def test_the_default_ladder() -> None:
 def test_a_tier_is_hashable() -> None:
     """A tier with a patch can stand in sets and keys."""
     assert len({Tier("a", "m", patch={"x": {}}), Tier("a", "m", patch={"x": {}})}) == 1
+
+
+@pytest.mark.parametrize("field", ["speed", "inference_geo", "cache_control", "fallbacks"])
+def test_a_patch_cannot_change_the_price(field: str) -> None:
+    """What is reserved is read off the app's own request: a patch behind it may not make it dearer."""
+    with pytest.raises(ConfigurationError, match=field):
+        Tier("opus", "claude-opus-5-5", patch={field: "x"})

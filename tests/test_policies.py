@@ -22,6 +22,7 @@ from tierline import Budget, Ladder, Policy, policy
 from tierline.binding import Binding, Context, context, enter
 from tierline.classify import FixedClassifier
 from tierline.errors import ConfigurationError
+from tierline.ladder import DEFAULT_LADDER
 from tierline.policies import combine, marks_of
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ def holding() -> tuple[Policy, ...]:
     if binding is None:
         return now.blocks
     scope = binding.scope or {}
-    return (*binding.narrowed, *marks_of(scope.get("endpoint")), *(rule for rule, _ in binding.blocks.values()), *now.blocks)
+    return (
+        *binding.narrowed,
+        *marks_of(scope.get("endpoint")),
+        *(rule for rule, _ in binding.blocks.values()),
+        *now.blocks,
+    )
 
 
 def alone(function: Any, *args: Any) -> Any:
@@ -639,3 +645,28 @@ def test_an_async_generator_does_not_leak_into_its_consumer() -> None:
         assert binding.blocks == {}
 
     alone(asyncio.run, scenario())
+
+
+def test_one_policy_twice_in_a_generator() -> None:
+    """Leaving the inner of two equal blocks of a generator leaves the outer one standing."""
+    binding = Binding(None)  # type: ignore[arg-type]
+    rule = policy(floor="opus")
+    enter(Context(binding))
+
+    def steps() -> Iterator[int]:
+        with rule:
+            with rule:
+                yield len(binding.blocks)
+            yield len(binding.blocks)
+        yield len(binding.blocks)
+
+    try:
+        assert list(steps()) == [1, 1, 0]
+    finally:
+        enter(Context())
+
+
+def test_a_pin_outside_of_its_own_limits() -> None:
+    """A pin that its own floor or ceiling would move is a mistake where it is written."""
+    with pytest.raises(ConfigurationError, match="pin"):
+        policy(floor="opus", tier="haiku").check(DEFAULT_LADDER, "here")

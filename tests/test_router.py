@@ -10,7 +10,7 @@ import pytest
 
 from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
-from tierline.errors import BudgetExceededError, ConfigurationError
+from tierline.errors import BudgetExceededError, ConfigurationError, UnknownModelError
 from tierline.router import Recent
 from tierline.testing import Fault
 
@@ -226,3 +226,41 @@ def test_recent_is_bounded() -> None:
     assert kept.find("a") == 0
     kept.keep("c", 2)
     assert (kept.find("a"), kept.find("b"), kept.find("c")) == (0, None, 2)
+
+
+async def test_a_soft_budget_says_that_it_is_exceeded(
+    make_router: MakeRouter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A soft budget refuses nothing; the decision and one line of the log tell of it."""
+    router = make_router(budgets=[Budget("$0.0001/day", hard=False)])
+    async with router.bind() as binding:
+        await router.claude.messages.create(**ASK)
+        await router.claude.messages.create(**ASK)
+    assert "soft budget $0.0001/day is exceeded" in binding.decisions[-1].reasons
+    assert [r.getMessage() for r in caplog.records if "soft" in r.getMessage()] == [
+        "soft budget $0.0001/day is exceeded: $0.0001"
+    ]
+
+
+async def test_a_model_that_nobody_knows(make_router: MakeRouter) -> None:
+    """A mistyped model under a hard budget is told as that, and not as a budget that is used up."""
+    router = make_router(budgets=[Budget("$5/day")])
+    with pytest.raises(UnknownModelError, match="'sonnet' has no known price"):
+        await router.claude.messages.create(**ASK | {"model": "sonnet"})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"classifier": ClaudeClassifier},
+        {"classifier": "claude"},
+        {"budgets": ["$5/day"]},
+        {"policy": "sonnet"},
+        {"min_confidence": "0.6"},
+        {"budgets": [Budget("$5", name="x")], "policy": policy(budgets=[Budget("$6", name="x")])},
+    ],
+)
+def test_what_cannot_work_is_said_at_once(wrong: dict[str, Any]) -> None:
+    """A wrong argument is a ConfigurationError when the Router is made, and not an odd error of a request."""
+    with pytest.raises(ConfigurationError):
+        Router(**wrong)

@@ -15,7 +15,7 @@ from starlette.routing import Host, Mount, Router, WebSocketRoute
 from starlette.routing import Route as Plain
 from starlette.testclient import TestClient
 
-from tierline import Ladder, Policy, policy
+from tierline import Budget, Ladder, Policy, policy
 from tierline.errors import ConfigurationError
 from tierline.routes import LONGEST_PATH, RouteTable, policies_in, route_of
 from tierline.routes import Route as Told
@@ -395,3 +395,26 @@ def test_apps_that_are_mounted_in_each_other_end() -> None:
     one.mount("/two", two)
     two.mount("/one", one)
     assert list(policies_in(one)) == []
+
+
+def test_no_path_is_long_enough_to_get_around_the_table() -> None:
+    """A raw path that is too long to match has all that the table says: floor, ceiling, output and budgets."""
+    budget = Budget("$1/day")
+    table = RouteTable({"/*": policy(ceiling="a", max_tokens=100, budgets=[budget]), "/x": policy(floor="a")}, LADDER)
+    (found,) = table.policies_for({"path": "/" + "a" * 2_000}, None)
+    assert (found.floor, found.ceiling, found.max_tokens, found.budgets) == ("a", "a", 100, (budget,))
+
+
+@pytest.mark.parametrize("written", ["7", "07", "007"])
+def test_a_mount_cannot_be_spelled_into_another_account(written: str) -> None:
+    """However the number in a mount's path is written, there are no more than two names for its routes."""
+    sub = Starlette(routes=[Plain("/x", where)])
+    app = Starlette(routes=[Mount("/org/{n:int}", app=sub)])
+    assert ask(app, f"/org/{written}/x")["name"] in {"/org/{n}/x", "/{mount}/x"}
+
+
+def test_a_path_in_a_mount_is_one_segment() -> None:
+    """What a client adds to a mount's path parameter does not move the route away from its pattern."""
+    table = RouteTable({"/x/{p}/chat": B}, LADDER)
+    for value in ("a", "a/b", "a/b/c"):
+        assert table.policies_for({}, Told(f"/x/{value}", "/chat", {"p": value})) == (B,)

@@ -299,3 +299,11 @@ def test_at_cut(seen: int, passed: int) -> None:
     """A cut answer has at least the output that was seen, and everything else as it was."""
     before = Metered(Usage(5, seen, 1, 2, 3, 4), Terms(geo="us"))
     assert at_cut(before, passed) == Metered(Usage(5, max(seen, passed), 1, 2, 3, 4), Terms(geo="us"))
+
+
+def test_iterations_of_others_cannot_be_priced() -> None:
+    """Usage whose sums leave something out is no usage: the reservation is charged."""
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    assert metered({**usage, "iterations": [{"type": "message"}]}, Terms()) is not None
+    assert metered({**usage, "iterations": [{"type": "compaction"}]}, Terms()) is None
+    assert metered({**usage, "iterations": ["odd"]}, Terms()) is None
