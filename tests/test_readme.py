@@ -10,6 +10,7 @@ import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from tierline import Router
 from tierline.testing import FakeClaude
 
 README = Path(__file__).parents[1] / "README.md"
@@ -45,6 +46,14 @@ async def test_the_app_of_the_readme_answers_and_routes(readme: dict[str, Any]) 
 async def test_the_test_of_the_readme_passes(readme: dict[str, Any]) -> None:
     """What the README shows as a test of an app is one, and passes."""
     await readme["test_contracts_never_go_to_haiku"]()
+
+
+def test_the_code_of_the_guide_runs() -> None:
+    """Every block of the guide can be pasted as it stands."""
+    guide = README.parent / "docs" / "guide.md"
+    document = Sybil([PythonCodeBlockParser()], path=str(guide.parent), pattern=guide.name).parse(guide)
+    assert [example.evaluate() for example in document.examples()] == [None] * 4
+    Router(ladder=document.namespace["ladder"], budgets=document.namespace["budgets"])
 
 
 def test_the_readme_names_the_two_commands() -> None:

@@ -120,7 +120,9 @@ class Dispatch:
         first = self.plan.offers[0]
         if held.skipped:
             self.skipped = held
-            self.reasons.append(f"budget {held.tight} at {held.share:.0%}: {first.tier} to {held.offer.tier}")
+            alarm = any(used >= line.alarm_from for line, used in zip(self.lines, held.used, strict=False))
+            state = f"at {held.share:.0%}" if alarm else f"has no room for the worst case of {first.tier}"
+            self.reasons.append(f"budget {held.tight} {state}: {first.tier} to {held.offer.tier}")
         if held.offer.unbounded:
             self.reasons.append(f"recorded, not bounded: {held.offer.unbounded}")
         for line, used in zip(self.lines, held.used, strict=False):

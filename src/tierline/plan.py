@@ -66,7 +66,8 @@ def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[s
     if call.model == AUTO or policy.explicit_model == "route":
         if policy.floor == policy.ceiling and policy.label is None:
             # One tier is left: nothing that anybody could say of the request would matter.
-            return Request(policy, "fixed", policy.floor, reasons=policy.reasons)
+            only = f"{ladder[policy.floor].name} is the only tier between floor and ceiling"
+            return Request(policy, "fixed", policy.floor, reasons=(*policy.reasons, only))
         return Request(policy, reasons=policy.reasons)
     rung = ladder.rung_of(call.model)
     above = rung is not None and rung > policy.ceiling

@@ -65,7 +65,7 @@ class Policy:
     - `classifier`: who labels requests here instead of the Router's classifier
     - `max_tokens`: most tokens of output, by min with what the request asks
     - `budgets`: further budgets that these calls are charged to
-    - `tags`: names for reports, as a mapping; kept as sorted pairs
+    - `tags`: names for decisions and spans, as a mapping; kept as sorted pairs
 
     A policy is a FastAPI dependency, a decorator and a `with` block. Raises ConfigurationError for values
     that cannot be; tier names are checked against the ladder by the Router.
@@ -87,6 +87,8 @@ class Policy:
     __signature__ = _NoParameters()
 
     def __post_init__(self) -> None:
+        if callable(self.floor):
+            raise ConfigurationError("policy is called with what it allows: write @policy(floor=…), not @policy")
         for name in ("floor", "ceiling", "tier", "task"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):

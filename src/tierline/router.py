@@ -7,7 +7,7 @@ import secrets
 import threading
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
@@ -33,6 +33,7 @@ from tierline.values import NO_PRICE, Offer, Refusal, View
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from anthropic import AsyncAnthropic
     from opentelemetry.trace import TracerProvider
 
     from tierline.attempts import Reply
@@ -153,8 +154,8 @@ class Router:
     # What an app uses
 
     @property
-    def claude(self) -> Any:
-        """The routed copy of the client."""
+    def claude(self) -> AsyncAnthropic:
+        """The routed copy of the client. Of another class of the SDK's where the client is."""
         if self._claude is None:
             # The seam needs the SDK, which takes a second to import: only who calls Claude pays for it.
             from tierline.anthropic import attach, default_client  # noqa: PLC0415
@@ -162,7 +163,7 @@ class Router:
             if self._client is None:
                 self._client = default_client()
             self._claude = attach(self._client, self)
-        return self._claude
+        return cast("AsyncAnthropic", self._claude)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

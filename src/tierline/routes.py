@@ -202,6 +202,8 @@ def _dependencies(owner: Any) -> Iterator[Policy]:
     while open_ends:
         item = open_ends.pop()
         rule = getattr(item, "dependency", None) or getattr(item, "call", None)
+        if rule is Policy:
+            raise ConfigurationError("Depends(policy) has nothing to allow: write Depends(policy(floor=…))")
         if isinstance(rule, Policy):
             seen[rule] = None
         open_ends += getattr(item, "dependencies", None) or ()

@@ -169,7 +169,7 @@ class Attempt:
     """One upstream HTTP request of a call.
 
     `outcome` is `ok`, an error type of the API (`overloaded_error`), or how it was cut off
-    (`timeout`, `connection_error`, `client_disconnected`, `cancelled`, `truncated`).
+    (`timeout`, `connection_error`, `client_disconnected`, `closed`, `cancelled`, `truncated`, `shutdown`, …).
     """
 
     tier: str
@@ -188,7 +188,8 @@ class Decision:
 
     `tier` is the name of the tier that was taken, `requested_tier` the one that would have been taken with
     money enough. `saved` is against the ladder's top tier at the same usage. While a stream is being read
-    the money is still 0 and `settled` False; the entry in `Binding.decisions` is replaced when it ends.
+    `settled` is False and the money is only that of the verdict; the entry in `Binding.decisions` is replaced
+    when it ends.
     """
 
     id: str
