@@ -68,6 +68,9 @@ async def test_a_spent_plan_is_refused_with_a_problem(desk: httpx.AsyncClient, m
     assert response.headers["content-type"] == "application/problem+json"
     report = (await desk.get("/report")).json()
     assert (report["refusals"], report["calls"]) == (1, 0)
+    monkeypatch.undo()
+    await desk.post("/classify", json={"text": "charged twice"})
+    assert (await desk.get("/report")).json()["by_tier"]["haiku"]["calls"] == 1
 
 
 def test_the_prompts_are_what_the_demo_says() -> None:

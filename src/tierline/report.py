@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping  # noqa: TC003  (FastAPI reads the annotations of what an endpoint returns)
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from tierline.values import usd
 
@@ -34,7 +34,8 @@ class Downgrade:
     share: float
 
 
-class Spend(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spend:
     """Calls and what they cost (nano-USD)."""
 
     calls: int = 0

@@ -154,7 +154,8 @@ class Refusal:
         )
 
 
-class Remaining(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Remaining:
     """A budget as it stood when a call was admitted, this call's hold included. Money in nano-USD."""
 
     budget: str
