@@ -104,8 +104,8 @@ class Books:
         self.instant = ledger.instant
         self._open: set[OpenAttempt] = set()
         self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
-        self._idle: asyncio.Future[None] | None = None
-        """Set when the last attempt ends that a shutdown waits for."""
+        self._idle: dict[asyncio.AbstractEventLoop, asyncio.Future[None]] = {}
+        """Set when the last attempt of a loop ends that a shutdown there waits for."""
 
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""
@@ -119,9 +119,10 @@ class Books:
     def closed(self, attempt: OpenAttempt) -> None:
         """Its lease is over."""
         self._open.discard(attempt)
-        if self._idle is not None and self._idle.get_loop() is attempt.loop and not self._of(attempt.loop):
-            self._idle.set_result(None)
-            self._idle = None
+        # Looked up once: other loops come and go, and nothing may fail before the settlement that follows.
+        waiting = self._idle.get(attempt.loop)
+        if waiting is not None and not waiting.done() and not self._of(attempt.loop):
+            waiting.set_result(None)
 
     def _of(self, loop: asyncio.AbstractEventLoop) -> list[OpenAttempt]:
         """The attempts of one loop. Copied in one step: those of other threads come and go."""
@@ -152,9 +153,11 @@ class Books:
             if attempt.reader is not None:
                 await attempt.abandon("shutdown")
         if self._of(loop):
-            self._idle = loop.create_future()
-            await asyncio.wait((self._idle,), timeout=timeout)
-            self._idle = None
+            waiting = self._idle.setdefault(loop, loop.create_future())
+            try:
+                await asyncio.wait((waiting,), timeout=timeout)
+            finally:
+                self._idle.pop(loop, None)
         for attempt in self._of(loop):
             await attempt.abandon("shutdown")
         await self.background.drain(timeout)
