@@ -24,6 +24,10 @@ Source = Literal[
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""
 
+Mode = Literal["enforce", "observe", "off"]
+"""`observe` decides, traces and reports, and changes and refuses nothing; `off` does nothing at all."""
+MODES: Final[tuple[Mode, ...]] = ("enforce", "observe", "off")
+
 Role = Literal["first", "retry", "fallback", "escalation", "speculative"]
 
 
@@ -184,6 +188,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What `mode="enforce"` would have made of a call that was only observed. Money in nano-USD.
+
+    `tier` is None where the call would have been refused; `why` then says by what. `cost` is what the same usage
+    would have cost there, classifying included, and `saved` how much less that is than what the app paid for
+    its answer. Both are 0 until an answer has come back whole.
+    """
+
+    tier: str | None
+    why: str = ""
+    downgraded: bool = False
+    cost: int = 0
+    saved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What happened to one call, and why. Money in nano-USD, times in seconds.
 
@@ -191,6 +211,9 @@ class Decision:
     money enough. `saved` is against the ladder's top tier at the same usage. While a stream is being read
     `settled` is False and the money is only that of the verdict; the entry in `Binding.decisions` is replaced
     when it ends.
+
+    In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
+    label, source, `requested_tier` and reasons are those of the decision.
     """
 
     id: str
@@ -214,3 +237,4 @@ class Decision:
     route: str | None = None
     tenant: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    observed: Observed | None = None
