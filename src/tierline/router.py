@@ -26,6 +26,7 @@ from tierline.errors import BudgetExceededError, ConfigurationError, TierlineErr
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import LARGEST_WINDOW, accepts
+from tierline.metrics import Metrics
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.report import Tally
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from anthropic import AsyncAnthropic
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from tierline.attempts import Reply
@@ -91,7 +93,7 @@ class Router:
     - `ledger`: where balances are kept; by default in the memory of this process
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
-    - `tracer_provider`: by default OpenTelemetry's global one
+    - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
       does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
       `router.mode` may be set at run time
@@ -115,6 +117,7 @@ class Router:
         prices: PriceBook | None = None,
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         mode: Mode = "enforce",
         timing: Timing | None = None,
     ) -> None:
@@ -138,8 +141,13 @@ class Router:
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
         self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
+        self.metrics = Metrics(meter_provider)
         self.cache = VerdictCache(
-            maxsize=cache_size, ttl=cache_ttl, clock=self.timing.perf, secret=secret or secrets.token_bytes(32)
+            maxsize=cache_size,
+            ttl=cache_ttl,
+            clock=self.timing.perf,
+            secret=secret or secrets.token_bytes(32),
+            on_lookup=self.metrics.looked_up,
         )
         self._client = client
         self._claude: Any = None
@@ -334,9 +342,11 @@ class Router:
         lines = now.own.lines if now.own is not None else self.rules.admission(now, binding).lines
         for line in lines:
             if line.hard:
+                refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
                 self.tally.refused()
+                self.metrics.refused(refusal)
                 binding.failing()
-                raise BudgetExceededError(Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what))
+                raise BudgetExceededError(refusal)
 
     # What a call uses
 

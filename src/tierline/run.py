@@ -19,6 +19,7 @@ from tierline.plan import admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
 from tierline.telemetry import CallTrace, describe
+from tierline.usage import StreamReader
 from tierline.values import Classification, Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class CallRun:
         except BudgetExceededError as error:
             if self.own is None:
                 router.tally.refused()
+                router.metrics.refused(error.refusal)
             self._close("refused", "budget_exceeded", describe(error.refusal))
             raise
         except TierlineError as error:
@@ -185,6 +187,7 @@ class CallRun:
         )
         opinion = await self.consulted.opinion(classifier, view)
         self.classifying = router.timing.perf() - started
+        router.metrics.classified(classifier.name, opinion, self.classifying)
         if view.tools and not silent:
             router.loops.keep(loop, (opinion,))
         return opinion
@@ -227,6 +230,19 @@ class CallRun:
             if outcome != "refused":
                 self._count(decision, failed=bool(error))
         self.trace.end(decision, outcome, error)
+        dispatch = self.dispatch
+        answer = dispatch.pending if dispatch is not None else None
+        began = answer.began_at if answer is not None and isinstance(answer.reader, StreamReader) else None
+        self.router.metrics.ended(
+            decision,
+            outcome,
+            error,
+            asked=self.call.model,
+            mode="observe" if self.observing else "enforce",
+            own=own is not None,
+            first_chunk=None if began is None else began - self.started,
+            held=dispatch.admitted if dispatch is not None else None,
+        )
 
     def _count(self, decision: Decision, *, failed: bool) -> None:
         router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
