@@ -27,6 +27,16 @@ KEPT_DOWNGRADES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether calls can be served now: true where there are no `problems`. These are for operators, not for clients."""
+
+    problems: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
 class Downgrade:
     """A call that a budget moved to a cheaper tier: when (seconds since the epoch), and how full the budget was."""
 

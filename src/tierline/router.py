@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -22,14 +23,14 @@ from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.consult import Consultation
 from tierline.dispatch import pass_on
-from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
+from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import LARGEST_WINDOW, accepts
 from tierline.metrics import Metrics
 from tierline.policies import Policy
 from tierline.prices import PriceBook
-from tierline.report import Tally
+from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
 from tierline.run import CallRun, Labeller
 from tierline.telemetry import tracer_of
@@ -159,6 +160,8 @@ class Router:
         """What the first step of a tool loop was taken for: its later steps are not classified again."""
         self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
+        self.refusing: Recent[tuple[str, str, int], bool] = Recent(_MOST_KEPT)
+        """Which budgets refuse in which window: the log tells of each once."""
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self._mode = _mode("Router(mode=…)", mode)
@@ -167,6 +170,7 @@ class Router:
         self._ids = count(1)
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
+        self._closing = False
 
     # What an app uses
 
@@ -211,12 +215,24 @@ class Router:
         finally:
             self._lifespans -= 1
             if not self._lifespans:
+                self._closing = True
                 await self.aclose()
                 if self.tally.calls:
                     log.info("what this process did:\n%s", self.report())
 
     def _warm_up(self) -> None:
-        _ = self.claude
+        self._closing = False
+        log.log(
+            logging.INFO if self._mode == "enforce" else logging.WARNING,
+            "mode %s; tiers: %s; budgets: %s",
+            self._mode,
+            ", ".join(f"{tier.name} ({tier.model})" for tier in self.ladder),
+            ", ".join(budget.name for budget in self.budgets) or "none",
+        )
+        from tierline.anthropic import has_credentials  # noqa: PLC0415
+
+        if not has_credentials(self.claude):
+            log.warning("the Router's client has no API key: set ANTHROPIC_API_KEY, or give the Router a client")
         for tier in self.ladder:
             if self.prices.rates(tier.model) is None:
                 log.warning(
@@ -270,6 +286,26 @@ class Router:
         finally:
             if now.binding is None:
                 await self.end(binding, whole=True)
+
+    async def ready(self, timeout: float = 1.0) -> Readiness:
+        """Whether calls can be served now, for a readiness probe. Asks the ledger, for at most `timeout` seconds.
+
+        Claude is not asked: an API that is down must not take every instance of an app out of service.
+        """
+        problems = ["shutting down"] if self._closing else []
+        if self._mode == "enforce":
+            try:
+                await asyncio.wait_for(self.ledger.ping(), timeout)
+            except TimeoutError:
+                problems.append(f"the ledger did not answer within {timeout:g} s")
+            except LedgerUnavailableError as error:
+                problems.append(f"the ledger cannot be asked: {error}")
+        from tierline.anthropic import has_credentials  # noqa: PLC0415
+
+        if not self._owns_client and not has_credentials(self.claude):
+            problems.append("the Router's client has no API key")
+        problems += dict.fromkeys(self.rejected.values())
+        return Readiness(tuple(problems))
 
     def report(self) -> Report:
         """What this process did so far."""

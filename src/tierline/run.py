@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tierline.policies import Effective
     from tierline.router import Router
     from tierline.usage import Metered
-    from tierline.values import Attempt, View
+    from tierline.values import Attempt, Refusal, View
 
 log: Final = logging.getLogger("tierline")
 
@@ -105,8 +105,7 @@ class CallRun:
             reply = await self.dispatch.run()
         except BudgetExceededError as error:
             if self.own is None:
-                router.tally.refused()
-                router.metrics.refused(error.refusal)
+                self._note_refusal(error.refusal)
             self._close("refused", "budget_exceeded", describe(error.refusal))
             raise
         except TierlineError as error:
@@ -326,6 +325,17 @@ class CallRun:
             self.all_on[tier] if self.router.ladder.rung_of(offers[fit.skipped].model) is not None else paid
         ) + spent
         return Observed(tier, "", fit.skipped > 0, cost, paid - cost)
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        """Count a refusal, and tell the operator of the first one in each window of an account."""
+        router = self.router
+        router.tally.refused()
+        router.metrics.refused(refusal)
+        window = round(router.timing.now() + refusal.renews_in) if refusal.renews_in is not None else 0
+        key = (refusal.budget, refusal.account, window)
+        if router.refusing.find(key) is None:
+            router.refusing.keep(key, value=True)
+            log.warning("calls are refused: %s", refusal)
 
     def _note_key(self, reply: Reply) -> None:
         """Remember that the API rejects the key, so that it is not asked for verdicts with it."""

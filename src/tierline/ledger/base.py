@@ -113,6 +113,10 @@ class Ledger(Protocol):
         """Drop the balances of accounts that cannot come back (a budget for each request)."""
         ...
 
+    async def ping(self) -> None:
+        """Return where the ledger can be asked."""
+        ...
+
     async def balances(self) -> list[Balance]:
         """Every account that was ever charged in a window that has not ended."""
         ...

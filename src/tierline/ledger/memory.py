@@ -168,6 +168,9 @@ class MemoryLedger:
                 self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
                 heapify(self._endings)
 
+    async def ping(self) -> None:
+        """The memory of this process is there."""
+
     async def balances(self) -> list[Balance]:
         """Every account that was ever charged in a window that has not ended."""
         with self._lock:
