@@ -218,7 +218,7 @@ async def test_a_batch_is_not_refused_in_observe(make_router: MakeRouter, fake: 
 
 
 async def test_off_is_the_sdk_alone(make_router: MakeRouter, sdk: AsyncAnthropic, fake: FakeClaude) -> None:
-    """Nothing is decided, traced, counted, charged or refused; requests are those of the SDK."""
+    """Nothing is traced, counted, charged or refused; requests are those of the SDK."""
     router = make_router(mode="off", budgets=[FULL], classifier=ClaudeClassifier(), policy=policy(max_tokens=5))
     await sdk.messages.create(model=OPUS, **ASK)
     async with router.bind() as binding:
@@ -228,10 +228,22 @@ async def test_off_is_the_sdk_alone(make_router: MakeRouter, sdk: AsyncAnthropic
     plain, routed, streamed = fake.requests
     assert routed.body == plain.body
     assert streamed.body == plain.body | {"stream": True}
-    assert not binding.decisions
     assert not binding.open
     assert router.report().calls == 0
     assert await router.balances() == []
+
+
+async def test_off_leaves_a_decision(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """An app that looks at the last decision finds one, for which nothing was decided and nothing is known."""
+    router = make_router(mode="off")
+    async with router.bind() as binding:
+        await router.claude.messages.create(model="auto", **ASK)
+        with pytest.raises(anthropic.NotFoundError):
+            await router.claude.messages.create(model="claude-next", **ASK)
+    assert [(d.tier, d.model, d.reasons, d.cost, d.settled) for d in binding.decisions] == [
+        ("opus", OPUS, ("mode off",), 0, True),
+        ("opus", "claude-next", ("mode off",), 0, True),
+    ]
 
 
 async def test_off_names_a_model_for_auto(make_router: MakeRouter, fake: FakeClaude) -> None:

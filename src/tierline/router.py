@@ -34,7 +34,7 @@ from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
 from tierline.run import CallRun, Labeller
 from tierline.telemetry import tracer_of
-from tierline.values import MODES, NO_PRICE, Offer, Refusal, View
+from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -335,7 +335,7 @@ class Router:
         now = context()
         binding = now.binding or Binding(self)
         if self._mode == "off":
-            return await pass_on(self._unrouted(call, now, binding), upstream, self.timing)
+            return await self._pass_on(call, upstream, now, binding, "mode off")
         run = None
         try:
             run = CallRun(self, call, upstream, now, binding)
@@ -343,7 +343,7 @@ class Router:
         except TierlineError as error:
             if self._mode == "observe" and now.own is None and not (run and run.sent):
                 log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
-                return await pass_on(self._unrouted(call, now, binding), upstream, self.timing)
+                return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
             binding.failing()
             raise
         finally:
@@ -385,6 +385,16 @@ class Router:
                 raise BudgetExceededError(refusal)
 
     # What a call uses
+
+    async def _pass_on(self, call: Call, upstream: Upstream, now: Context, binding: Binding, why: str) -> Reply:
+        """Send a call as the app wrote it. It leaves a decision, for apps look at it, but one that knows no money."""
+        body = self._unrouted(call, now, binding)
+        if now.own is None:
+            model = str(body["model"])
+            rung = self.ladder.rung_of(model)
+            tier = self.ladder[self.ladder.top if rung is None else rung].name
+            binding.record(Decision(self.next_id(), tier, model, tier, None, 0.0, "default", (why,), settled=True))
+        return await pass_on(body, upstream, self.timing)
 
     def _unrouted(self, call: Call, now: Context, binding: Binding) -> dict[str, Any]:
         """The body as the app wrote it. Something must stand for `auto`: the highest tier that may be used here."""
