@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import AUTO
-from tierline.errors import UnknownModelError
+from tierline.call import AUTO, features_of
+from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
 if TYPE_CHECKING:
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
+    from tierline.legality import Fit
     from tierline.values import Classification, Offer, Source
 
-    Objection = Callable[[Call, str, int | None], str]
+    Fitting = Callable[[Call, str, int | None], Fit]
     Worst = Callable[[Call, str, int | None], Offer]
 
 NO_OPINION: Final = "moderate"
@@ -116,13 +117,14 @@ def plan(
     ladder: Ladder,
     *,
     sure: float,
-    objection: Objection,
+    fit: Fitting,
     worst: Worst,
 ) -> Plan:
     """The offers of a call. Pure: all that it needs is in its arguments.
 
-    `sure` is the confidence under which an opinion moves one tier up. `objection(call, model, max_tokens)` says
-    why the API would reject the call there. `worst(call, model, max_tokens)` is the offer with its worst case.
+    `sure` is the confidence under which an opinion moves one tier up. `fit(call, model, max_tokens)` says what it takes
+    to send the call there. `worst(call, model, max_tokens)` is the offer with its worst case. IllegalRequestError where
+    nothing makes the call legal on any tier that it may use.
     """
     policy, reasons = request.policy, list(request.reasons)
     label, confidence, source = None, 1.0, request.source
@@ -156,25 +158,37 @@ def plan(
     cap = ladder.caps.get(label) if label and not policy.critical else None
     capped = request.source != "explicit" and not policy.critical
     limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
-    wrong = {p: objection(call, ladder[p].model, limits[p]) for p in range(policy.floor, policy.ceiling + 1)}
-    if wrong[target]:
-        up = [p for p in range(target + 1, policy.ceiling + 1) if not wrong[p]]
-        down = [p for p in range(target - 1, policy.floor - 1, -1) if not wrong[p]]
+    allowed = range(policy.floor, policy.ceiling + 1)
+    patched = {p: _patched(call, ladder[p]) if request.source != "explicit" else call for p in allowed}
+    fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
+    if wrong := fits[target].blocked:
+        up = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked]
+        down = [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
         other = next(iter(up or ([] if policy.critical else down)), None)
-        if other is None:
-            reasons.append(
-                f"{ladder[target].name} rejects {wrong[target]}, as does every allowed tier: sent as written"
+        if other is None or fits[target].refuse:
+            told = "; ".join(f"{ladder[p].name} rejects {fits[p].blocked}" for p in allowed if fits[p].blocked)
+            raise IllegalRequestError(
+                f"no tier from {ladder[policy.floor].name} to {ladder[policy.ceiling].name} takes this request: {told}"
+                if other is None
+                else f"{ladder[target].name} rejects {wrong}, and the app has that refused"
             )
-        else:
-            reasons.append(f"{ladder[target].name} rejects {wrong[target]}: {ladder[other].name} takes it")
-            target = other
+        reasons.append(f"{ladder[target].name} rejects {wrong}: {ladder[other].name} takes it")
+        target = other
     cheaper = (
-        [p for p in range(target - 1, policy.floor - 1, -1) if not wrong[p]] if routed and not policy.critical else []
+        [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
+        if routed and not policy.critical
+        else []
     )
-    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not wrong[p]] if routed else []
+    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
-        return worst(call, ladder[place].model, limits[place])._replace(tier=ladder[place].name)
+        tier, found, sent = ladder[place], fits[place], patched[place]
+        limit = found.changes.get("max_tokens", limits[place])
+        billed = sent if found.terms is None else sent._replace(terms=found.terms)
+        own = {name: value for name, value in tier.patch.items() if name not in call.body} if sent is not call else {}
+        return worst(billed, tier.model, limit)._replace(
+            tier=tier.name, changes={**own, **found.changes}, reasons=found.reasons, terms=found.terms
+        )
 
     offers = tuple(offer_at(p) for p in (target, *cheaper))
     return Plan(
@@ -187,6 +201,14 @@ def plan(
         confidence=confidence,
         reasons=tuple(reasons),
     )
+
+
+def _patched(call: Call, tier: Tier) -> Call:
+    """A call with the fields that a tier gives where the app did not set them."""
+    if not tier.patch:
+        return call
+    body = {**tier.patch, **call.body}
+    return call._replace(body=body, features=features_of(body))
 
 
 def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
@@ -206,14 +228,14 @@ def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
     return min(call.max_tokens, lowest + budget) if isinstance(budget, int) and lowest <= budget else lowest
 
 
-def adapt(call: Call, offer: Offer, tier: Tier | None) -> dict[str, Any]:
-    """The body as it goes to the offered tier: a shallow copy in which only what must change is changed.
-
-    `tier` gives the patch of a routed call; None leaves all but the model and `max_tokens` as they are.
-    """
+def adapt(call: Call, offer: Offer) -> dict[str, Any]:
+    """The body as it goes to the offered tier: a shallow copy in which only what must change is changed."""
     body: dict[str, Any] = {**call.body, "model": offer.model}
-    if tier is not None and tier.patch:
-        body = {**tier.patch, **body}
     if offer.max_tokens is not None and offer.max_tokens != call.max_tokens:
         body["max_tokens"] = offer.max_tokens
+    for name, value in offer.changes.items():
+        if value is None:
+            body.pop(name, None)
+        else:
+            body[name] = value
     return body

@@ -26,8 +26,9 @@ from tierline.dispatch import pass_on
 from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
-from tierline.legality import LARGEST_WINDOW, accepts
+from tierline.legality import actions_of
 from tierline.metrics import Metrics
+from tierline.models import LARGEST_WINDOW, model_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.report import Readiness, Tally
@@ -37,7 +38,7 @@ from tierline.telemetry import tracer_of
 from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from anthropic import AsyncAnthropic
     from opentelemetry.metrics import MeterProvider
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from tierline.classify import Classifier
     from tierline.dispatch import Upstream
     from tierline.ledger import Balance, Ledger
+    from tierline.legality import Action
     from tierline.report import Report
     from tierline.values import Classification, Mode
 
@@ -95,6 +97,8 @@ class Router:
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
+    - `legality`: what is done about a request that a model rejects: changes to `tierline.legality.ACTIONS`, such as
+      `{"sampling": "raise"}`
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
       does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
       `router.mode` may be set at run time
@@ -119,6 +123,7 @@ class Router:
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
         timing: Timing | None = None,
     ) -> None:
@@ -164,6 +169,7 @@ class Router:
         """Which budgets refuse in which window: the log tells of each once."""
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
+        self.legality = actions_of(legality)
         self._mode = _mode("Router(mode=…)", mode)
         if override := os.environ.get(MODE_VARIABLE):
             self._mode = _mode(MODE_VARIABLE, override)
@@ -411,8 +417,8 @@ class Router:
 
     def worst(self, call: Call, model: str, max_tokens: int | None) -> Offer:
         """The offer of a model with its worst case; None where it has no bound, with the reason."""
-        known = accepts(model)
-        window = known.window if known is not None else LARGEST_WINDOW
+        facts = model_of(model)
+        window = facts.window if facts is not None else LARGEST_WINDOW
         prompt = window if call.input_bound is None else min(call.input_bound, window)
         prompt *= call.rounds
         bounds = self.prices.bounds(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tierline.admission import Admission
@@ -14,7 +15,7 @@ from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
-from tierline.legality import objection
+from tierline.legality import fit
 from tierline.plan import admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
@@ -99,7 +100,6 @@ class CallRun:
                 upstream=self.upstream,
                 books=router.books,
                 trace=trace,
-                ladder=router.ladder,
                 key=router.next_id(),
             )
             reply = await self.dispatch.run()
@@ -153,7 +153,7 @@ class CallRun:
             opinion,
             router.ladder,
             sure=router.min_confidence,
-            objection=objection,
+            fit=partial(fit, actions=router.legality),
             worst=router.worst,
         )
 
