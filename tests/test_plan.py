@@ -122,7 +122,7 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
         assert all(p > places[0] for p in others)
     for offer in (*found.offers, *found.fallbacks):
         if offer.model != call.model:
-            assert offer.model == ladder.named(offer.tier).model
+            assert offer.model == ladder[ladder.index(offer.tier, "")].model
         if offer.max_tokens is not None:
             assert offer.max_tokens <= min(call.max_tokens or 0, policy.max_tokens or 10**9)
     assert admit(call, policy, ladder, prices.get).model is not None or not any(

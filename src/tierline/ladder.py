@@ -134,9 +134,9 @@ class Ladder:
                 f"{where}: there is no tier {name!r}; the ladder has {', '.join(self._by_name)}"
             ) from None
 
-    def named(self, name: str) -> Tier:
-        """The tier called `name`, which is known to be there."""
-        return self.tiers[self._by_name[name]]
+    def place_of(self, name: str) -> int | None:
+        """The place of the tier called `name`, or None where there is none."""
+        return self._by_name.get(name)
 
     def rung_of(self, model: str) -> int | None:
         """The place of a model id, dated or not, or None where it is on no rung."""

@@ -10,7 +10,7 @@ from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
@@ -119,36 +119,17 @@ def plan(
     sure: float,
     fit: Fitting,
     worst: Worst,
+    hold: Callable[[int], tuple[int, str]] = lambda place: (place, ""),
 ) -> Plan:
     """The offers of a call. Pure: all that it needs is in its arguments.
 
     `sure` is the confidence under which an opinion moves one tier up. `fit(call, model, max_tokens)` says what it takes
     to send the call there. `worst(call, model, max_tokens)` is the offer with its worst case. IllegalRequestError where
-    nothing makes the call legal on any tier that it may use.
+    nothing makes the call legal on any tier that it may use. `hold(place)` says where a conversation stays that would
+    move to that place on the ladder, and why.
     """
     policy, reasons = request.policy, list(request.reasons)
-    label, confidence, source = None, 1.0, request.source
-    if request.target is not None:
-        target = request.target
-    else:
-        if opinion is None:
-            label, confidence, source = NO_OPINION, 0.0, "default"
-            target = ladder.labels[NO_OPINION]
-        else:
-            label, confidence, source = opinion.label, opinion.confidence, opinion.source
-            target = ladder.labels.get(label, ladder.labels[NO_OPINION])
-            if opinion.reason:
-                reasons.append(opinion.reason)
-            if confidence < sure and target < ladder.top:
-                reasons.append(f"confidence {confidence:.2f} is under {sure:.2f}: one tier up")
-                target += 1
-        if target < policy.floor:
-            reasons.append(f"raised to the floor {ladder[policy.floor].name}")
-            target = policy.floor
-        elif target > policy.ceiling:
-            reasons.append(f"lowered to the ceiling {ladder[policy.ceiling].name}")
-            target = policy.ceiling
-
+    target, source, label, confidence = _wanted(request, opinion, ladder, sure, reasons)
     if request.model is not None:
         name = ladder[target].name
         offer = worst(call, request.model, _limit(call, policy))._replace(tier=name)
@@ -161,19 +142,13 @@ def plan(
     allowed = range(policy.floor, policy.ceiling + 1)
     patched = {p: _patched(call, ladder[p]) if request.source != "explicit" else call for p in allowed}
     fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
-    if wrong := fits[target].blocked:
-        up = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked]
-        down = [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
-        other = next(iter(up or ([] if policy.critical else down)), None)
-        if other is None or fits[target].refuse:
-            told = "; ".join(f"{ladder[p].name} rejects {fits[p].blocked}" for p in allowed if fits[p].blocked)
-            raise IllegalRequestError(
-                f"no tier from {ladder[policy.floor].name} to {ladder[policy.ceiling].name} takes this request: {told}"
-                if other is None
-                else f"{ladder[target].name} rejects {wrong}, and the app has that refused"
-            )
-        reasons.append(f"{ladder[target].name} rejects {wrong}: {ladder[other].name} takes it")
-        target = other
+    target = _legal(target, fits, policy, ladder, reasons)
+    if routed:
+        stays, why = hold(target)
+        if stays in allowed and not fits[stays].blocked:
+            reasons += (why,) if why else ()
+            source = source if stays == target else "sticky"
+            target = stays
     cheaper = (
         [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
         if routed and not policy.critical
@@ -201,6 +176,53 @@ def plan(
         confidence=confidence,
         reasons=tuple(reasons),
     )
+
+
+def _wanted(
+    request: Request, opinion: Classification | None, ladder: Ladder, sure: float, reasons: list[str]
+) -> tuple[int, Source, str | None, float]:
+    """The place that the call is for, between floor and ceiling, and who says so, with which label and confidence."""
+    policy = request.policy
+    if request.target is not None:
+        return request.target, request.source, None, 1.0
+    if opinion is None:
+        target, source, label, confidence = ladder.labels[NO_OPINION], request.source, NO_OPINION, 0.0
+    else:
+        label, confidence, source = opinion.label, opinion.confidence, opinion.source
+        target = ladder.labels.get(label, ladder.labels[NO_OPINION])
+        if opinion.reason:
+            reasons.append(opinion.reason)
+        if confidence < sure and target < ladder.top:
+            reasons.append(f"confidence {confidence:.2f} is under {sure:.2f}: one tier up")
+            target += 1
+    if target < policy.floor:
+        reasons.append(f"raised to the floor {ladder[policy.floor].name}")
+        target = policy.floor
+    elif target > policy.ceiling:
+        reasons.append(f"lowered to the ceiling {ladder[policy.ceiling].name}")
+        target = policy.ceiling
+    return target, source, label, confidence
+
+
+def _legal(target: int, fits: Mapping[int, Fit], policy: Effective, ladder: Ladder, reasons: list[str]) -> int:
+    """The target itself, or the tier that takes what it rejects: up, else (except for critical calls) down."""
+    wrong = fits[target].blocked
+    if not wrong:
+        return target
+    up = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked]
+    down = [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
+    other = next(iter(up or ([] if policy.critical else down)), None)
+    if fits[target].refuse:
+        raise IllegalRequestError(f"{ladder[target].name} rejects {wrong}, and the app has that refused")
+    if other is None:
+        told = "; ".join(
+            f"{ladder[place].name} rejects {found.blocked}" for place, found in fits.items() if found.blocked
+        )
+        raise IllegalRequestError(
+            f"no tier from {ladder[policy.floor].name} to {ladder[policy.ceiling].name} takes this request: {told}"
+        )
+    reasons.append(f"{ladder[target].name} rejects {wrong}: {ladder[other].name} takes it")
+    return other
 
 
 def _patched(call: Call, tier: Tier) -> Call:

@@ -6,13 +6,10 @@ import asyncio
 import logging
 import os
 import secrets
-import threading
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
-
-from cachetools import LRUCache
 
 from tierline.admission import Rules
 from tierline.attempts import Books, Timing
@@ -22,6 +19,7 @@ from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.consult import Consultation
+from tierline.conversation import Conversations
 from tierline.dispatch import pass_on
 from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
@@ -31,6 +29,7 @@ from tierline.metrics import Metrics
 from tierline.models import LARGEST_WINDOW, model_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
+from tierline.recent import Recent
 from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
 from tierline.run import CallRun, Labeller
@@ -59,27 +58,6 @@ MODE_VARIABLE: Final = "TIERLINE_MODE"
 _MOST_KEPT: Final = 10_000
 _GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """What was seen lately: bounded, and safe from any thread."""
-
-    def __init__(self, most: int) -> None:
-        self._kept: LRUCache[K, V] = LRUCache(most)
-        self._lock = threading.Lock()
-
-    def find(self, key: K) -> V | None:
-        """What was kept for `key`, if it still is."""
-        with self._lock:
-            return self._kept.get(key)
-
-    def keep(self, key: K, value: V) -> None:
-        """Keep `value`, and drop what was used longest ago if there is no room."""
-        with self._lock:
-            self._kept[key] = value
 
 
 class Router:
@@ -148,11 +126,13 @@ class Router:
         self.prices = prices or PriceBook()
         self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
         self.metrics = Metrics(meter_provider)
+        secret = secret or secrets.token_bytes(32)
+        self.conversations = Conversations(secret, self.timing.perf)
         self.cache = VerdictCache(
             maxsize=cache_size,
             ttl=cache_ttl,
             clock=self.timing.perf,
-            secret=secret or secrets.token_bytes(32),
+            secret=secret,
             on_lookup=self.metrics.looked_up,
         )
         self._client = client
