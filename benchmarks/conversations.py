@@ -3,11 +3,11 @@
     python -m benchmarks.conversations [--make]
 
 The conversations stand in `conversations.jsonl` as sizes and times, and were made (with `--make`, from a fixed seed)
-before anything was tuned on them. They are made up: a support chat with a short prompt, questions on a long document, an
-agent with many tools. Every turn goes through a Router to the offline API, which keeps prompt caches with their
+before anything was tuned on them. They are made up: a support chat with a short prompt, questions on a long document,
+an agent with many tools. Every turn goes through a Router to the offline API, which keeps prompt caches with their
 minimums and TTLs and bills list prices; the app marks its prompt for caching as the API's documentation has it. Labels
-are given, so that nothing is spent on classifying. `under` counts turns that a lower tier answered than their label asks
-for: none of the four does that.
+are given, so that nothing is spent on classifying. `under` counts turns that a lower tier answered than their label
+asks for: none of the four does that.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.table import Table
 from tierline import Router, policy
 from tierline.attempts import Timing
 from tierline.testing import FakeClaude
-from tierline.values import LABELS, usd
+from tierline.values import LABELS, NANO
 
 TRACES: Final = Path(__file__).with_name("conversations.jsonl")
 KINDS: Final = {
@@ -123,9 +123,9 @@ async def main() -> None:
         cost, moves, under = await run(rules, talks)
         total = sum(cost.values())
         top = top or total
-        shown = (usd(round(cost[kind], -5)) for kind in KINDS)
-        table.add_row(name, *shown, usd(round(total, -5)), f"{total / top:.1%}", str(moves), str(under))
-    Console().print(table)
+        shown = (f"${cost[kind] / NANO:.2f}" for kind in KINDS)
+        table.add_row(name, *shown, f"${total / NANO:.2f}", f"{total / top:.1%}", str(moves), str(under))
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":
