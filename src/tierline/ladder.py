@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from tierline.errors import ConfigurationError
 from tierline.values import LABELS
@@ -114,7 +114,11 @@ class Ladder:
     def __iter__(self) -> Iterator[Tier]:
         return iter(self.tiers)
 
-    def __getitem__(self, index: int) -> Tier:
+    @overload
+    def __getitem__(self, index: int) -> Tier: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tier, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tier | tuple[Tier, ...]:
         return self.tiers[index]
 
     def __repr__(self) -> str:

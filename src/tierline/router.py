@@ -15,6 +15,7 @@ from tierline.admission import Rules
 from tierline.attempts import Books, Timing
 from tierline.binding import Binding, Context, context, enter
 from tierline.budgets import Budget
+from tierline.caching import PromptCaching
 from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
@@ -75,6 +76,8 @@ class Router:
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
+    - `cache_prompt`: mark tools and system for the API's prompt cache where the app does not and they come back: see
+      `tierline.caching`
     - `legality`: what is done about a request that a model rejects: changes to `tierline.legality.ACTIONS`, such as
       `{"sampling": "raise"}`
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
@@ -101,6 +104,7 @@ class Router:
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        cache_prompt: bool = False,
         legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
         timing: Timing | None = None,
@@ -128,6 +132,7 @@ class Router:
         self.metrics = Metrics(meter_provider)
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
+        self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
         self.cache = VerdictCache(
             maxsize=cache_size,
             ttl=cache_ttl,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from tierline.admission import Admission
 from tierline.attempts import LEFT
 from tierline.budgets import first_fit
+from tierline.caching import gain
 from tierline.call import view_of
 from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
@@ -71,7 +72,15 @@ class CallRun:
         else:
             admission = router.rules.admission(now, binding)
         self.policy, self.version, self.lines, self.route, self.tenant = admission
-        if self.own is None and self.policy.sticky is not False and (self.policy.sticky or call.cache_ttl is not None):
+        self.marked = False
+        """Whether the prefix is cached for an app that did not ask for it."""
+        if router.caching is not None and self.own is None and not self.observing:
+            tiers = router.ladder[self.policy.floor : self.policy.ceiling + 1]
+            marked = router.caching.marked(call, [call.model, *(tier.model for tier in tiers)])
+            if marked is not None:
+                self.call, self.marked = marked, True
+        cached = self.call.cache_ttl is not None
+        if self.own is None and self.policy.sticky is not False and (self.policy.sticky or cached):
             # Where nothing is kept warm, there is nothing to lose.
             self.talk_keys = router.conversations.keys(call, self.tenant, None)
             self.talk = router.conversations.find(self.talk_keys)
@@ -277,6 +286,8 @@ class CallRun:
     def _count(self, decision: Decision, *, failed: bool) -> None:
         router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
         router.tally.ended(decision, {} if failed else self.all_on, failed=failed)
+        if self.marked and decision.usage.cache_read + decision.usage.cache_write_5m:
+            router.tally.cached(gain(decision.model, decision.usage, router.prices, _USUAL))
         if held is not None and held.skipped:
             router.tally.downgraded(
                 Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
@@ -311,6 +322,7 @@ class CallRun:
             *(found.reasons if found is not None else self.policy.reasons),
             *(dispatch.reasons if dispatch is not None else ()),
             *((why,) if why else ()),
+            *(("the prefix is marked for caching",) if self.marked else ()),
             *((f"only observed: sent to {offer.model[:60]}",) if self.observing and offer is not None else ()),
         )
         held = dispatch.reservation if dispatch is not None else None
