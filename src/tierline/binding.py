@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, MutableMapping
 
     from tierline.budgets import Line
@@ -32,9 +33,16 @@ class Owner(Protocol):
         """The routed client."""
         ...
 
+    @property
+    def sync_claude(self) -> Any:
+        """The routed synchronous client."""
+        ...
+
 
 class Ending(Protocol):
-    """An attempt that has not been settled yet."""
+    """An attempt that has not been settled yet. That is done on its `loop`."""
+
+    loop: AbstractEventLoop
 
     async def sweep(self, grace: float) -> None:
         """The request is over: settle it, unless somebody reads on within `grace` seconds."""
@@ -97,6 +105,11 @@ class Binding:
     def claude(self) -> Any:
         """The routed client of this request's Router."""
         return self.owner.claude
+
+    @property
+    def sync_claude(self) -> Any:
+        """The routed synchronous client of this request's Router."""
+        return self.owner.sync_claude
 
     @property
     def tenant(self) -> str | None:
