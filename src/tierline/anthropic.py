@@ -278,6 +278,8 @@ class _Exchange:
         except APITimeoutError as error:
             return _no_answer(error, "timeout")
         except APIConnectionError as error:
+            if isinstance(error.__cause__, RuntimeError) and self.client.is_closed():
+                return Reply(exception=error, error="client_closed", sent=False)
             return _no_answer(error, "connection_error")
         except Exception as error:  # noqa: BLE001  (a body or a key that the SDK cannot send: raised in the app)
             return Reply(exception=error, error=type(error).__name__, sent=False)

@@ -13,7 +13,6 @@ import logging
 import os
 import threading
 import weakref
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,10 @@ T = TypeVar("T")
 
 _LOOK: Final = 1.0
 """Seconds after which a waiting thread looks whether its loop is still there."""
+
+
+class GoneError(RuntimeError):
+    """The loop or the thread that something waits for has gone. No kind of cancellation: executors hand those on."""
 
 
 class Portal:
@@ -189,7 +192,7 @@ class Bridge:
                 job.do()
         except BaseException:
             # Nobody will send any more (Ctrl-C): let the core end what it has begun, and then go.
-            with suppress(RuntimeError, CancelledError):
+            with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._give_up)
                 while self._next() is not None:
                     pass
@@ -200,13 +203,13 @@ class Bridge:
         try:
             result: T = self._task.result()
         except asyncio.CancelledError:
-            raise CancelledError("the Router was closed while this call was under way") from None
+            raise GoneError("the Router was closed while this call was under way") from None
         return result
 
     async def here(self, function: Callable[[], T], late: Callable[[T], None] = _nothing) -> T:
         """Run `function` in the thread that called. `late` takes a result that nobody waits for any more."""
         if self._over:
-            raise CancelledError("the thread that called has gone")
+            raise GoneError("the thread that called has gone")
         answer: asyncio.Future[T] = self._loop.create_future()
         job = _Job(function, late, self._loop, answer)
         self._asked.add(job)
@@ -221,13 +224,13 @@ class Bridge:
             self._asked.discard(job)
 
     def _next(self) -> _Job[Any] | None:
-        """The next job; None when the core has ended. CancelledError where its loop is closed."""
+        """The next job; None when the core has ended. GoneError where its loop is closed."""
         while True:
             try:
                 return self._jobs.get(timeout=_LOOK)
             except Empty:
                 if self._loop.is_closed():
-                    raise CancelledError("the event loop was closed while this call was under way") from None
+                    raise GoneError("the event loop was closed while this call was under way") from None
 
     # On the loop
 
@@ -244,7 +247,7 @@ class Bridge:
         # A verdict that others wait for, too, outlives the call that asked for it; but not its thread.
         for job in self._asked:
             if not job.answer.done():
-                job.answer.set_exception(CancelledError("the thread that called has gone"))
+                job.answer.set_exception(GoneError("the thread that called has gone"))
         self._jobs.put(None)
 
 
