@@ -166,12 +166,8 @@ print("parent", status, *balance())
 
 @pytest.fixture
 def portal() -> Iterator[Portal]:
-    """A portal that settles nothing."""
-
-    async def settle(_: float) -> None:
-        pass
-
-    portal = Portal(settle)
+    """A portal with nothing to settle."""
+    portal = Portal()
     yield portal
     asyncio.run(portal.aclose(1))
 
@@ -182,11 +178,7 @@ def threads() -> int:
 
 def test_portal_goes_with_its_router(portal: Portal) -> None:
     """A portal that nobody holds any more takes its thread along."""
-
-    async def settle(_: float) -> None:
-        pass
-
-    other = Portal(settle)
+    other = Portal()
     loop = other.loop()
     assert Bridge(other).run(asyncio.sleep(0, "done")) == "done"
     (worker,) = other._workers.values()
