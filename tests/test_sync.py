@@ -7,6 +7,7 @@ import contextvars
 import gc
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -333,6 +334,22 @@ def test_stream_kept_at_the_end(make_sync_router: MakeRouter, fake: FakeClaude) 
     del stream
 
 
+def test_thread_that_waits_for_bytes_at_the_end(router: Router, fake: FakeClaude) -> None:
+    """Closing the Router wakes a thread that waits for the rest of an answer, and settles what it had."""
+    fake.script(Fault.hang(after=2))
+    with router.bind() as binding, ThreadPoolExecutor(1) as pool:
+        stream = router.sync_claude.messages.create(**ASK, stream=True)
+        next(stream)
+        (attempt,) = binding.open
+        reading = pool.submit(list, stream)
+        while not attempt.reading:  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        asyncio.run(router.aclose())
+        assert isinstance(reading.exception(20), httpx2.HTTPError)
+    assert settled(binding) == [("shutdown", True)]
+    assert balance(router)[1] == 0
+
+
 def test_stream_that_a_job_left(make_sync_router: MakeRouter, fake: FakeClaude) -> None:
     """What a job leaves open when its block ends is settled once nobody has read on for a lease."""
     router = make_sync_router(budgets=[HARD], timing=Timing())
@@ -518,6 +535,24 @@ async def test_both_clients_on_one_router(
     (only,) = await router.balances()
     assert (only.spent, only.held) == (fake.billed + other.billed, 0)
     assert router.report().calls == 16
+
+
+def test_low_level_post(router: Router, fake: FakeClaude) -> None:
+    """The SDK's low-level `post` is metered, also where it answers with a bare response."""
+    response = router.sync_claude.post("/v1/messages", body=ASK, cast_to=httpx2.Response)
+    assert response.json()["model"] == SONNET
+    assert balance(router) == (fake.billed, 0)
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_modes(make_sync_router: MakeRouter, fake: FakeClaude, mode: str) -> None:
+    """A Router that only observes, or is off, passes calls of a synchronous client on, whole and streamed."""
+    router = make_sync_router(mode=mode)
+    message = router.sync_claude.messages.create(**{**ASK, "model": HAIKU})
+    with router.sync_claude.messages.stream(**{**ASK, "model": HAIKU}) as stream:
+        assert stream.get_final_message().model == message.model == HAIKU
+    fake.script(Fault.overloaded())
+    assert router.sync_claude.messages.create(**{**ASK, "model": HAIKU}).model == HAIKU
 
 
 # The Router's client

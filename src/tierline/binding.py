@@ -132,7 +132,7 @@ class Binding:
 
     def record(self, decision: Decision) -> None:
         """Keep a decision; one with the same id is replaced."""
-        for place, kept in enumerate(self.decisions):
+        for place, kept in enumerate(tuple(self.decisions)):  # threads of one request may record at once
             if kept.id == decision.id:
                 self.decisions[place] = decision
                 return

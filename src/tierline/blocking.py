@@ -199,9 +199,11 @@ class Bridge:
             if self._task is None:
                 work.close()
             raise
-        assert self._task is not None  # noqa: S101  (it has ended)
+        # Not kept: what it brought back leads here, and what the app drops must be collected.
+        task, self._task = self._task, None
+        assert task is not None  # noqa: S101  (it has ended)
         try:
-            result: T = self._task.result()
+            result: T = task.result()
         except asyncio.CancelledError:
             raise GoneError("the Router was closed while this call was under way") from None
         return result

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx2
 
@@ -27,7 +29,7 @@ def tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt, *, blocking: boo
     """Put a tap between an answer and the app that reads it."""
     events = raw.headers.get("content-type", "").startswith("text/event-stream")
     attempt.reader = StreamReader(call.terms) if events else WholeReader(call.terms)
-    attempt.close = _closer(raw, blocking=blocking)
+    attempt.close = _closer(raw)
     decode = decoder_for(raw.headers.get("content-encoding", ""))
     if blocking:
         raw.stream = _BlockingTap(cast("httpx2.SyncByteStream", raw.stream), attempt, decode)
@@ -35,19 +37,30 @@ def tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt, *, blocking: boo
         raw.stream = _Tap(cast("httpx2.AsyncByteStream", raw.stream), attempt, decode)
 
 
-def _closer(raw: httpx2.Response, *, blocking: bool) -> Callable[[], Awaitable[None]]:
+def _closer(raw: httpx2.Response) -> Callable[[], Awaitable[None]]:
     """Closes an answer that is still there. It does not keep it there: what the app drops must be collected."""
     answer = weakref.ref(raw)
 
     async def close() -> None:
         if (still := answer()) is None:
             return
-        if blocking:
+        if isinstance(still.stream, _BlockingTap):
+            if still.stream.reading:
+                _hang_up(still)
             still.close()  # a socket is closed: nothing to wait for
         else:
             await still.aclose()
 
     return close
+
+
+def _hang_up(raw: httpx2.Response) -> None:
+    """Wake a thread that waits for the next bytes: closing its socket alone would not."""
+    network: Any = raw.extensions.get("network_stream")
+    connection = network.get_extra_info("socket") if network is not None else None
+    if isinstance(connection, socket.socket):
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Watch:
@@ -127,6 +140,11 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
         super().__init__(attempt, decode)
         self._inner = inner
         self._pid = os.getpid()
+
+    @property
+    def reading(self) -> bool:
+        """Whether a thread waits for the next bytes right now."""
+        return self._attempt.reading
 
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
