@@ -140,13 +140,17 @@ def test_fork_after_client_use(script: Script, fake: FakeClaude) -> None:
     """A forked child has a portal of its own, leaves its parent's streams alone, and both end."""
     process = script(
         """
-stream = router.sync_claude.messages.create(**ASK, stream=True)
+with router.bind() as binding:
+    stream = router.sync_claude.messages.create(**ASK, stream=True)
+    (attempt,) = binding.open
 next(stream)
 pid = os.fork()
 if not pid:
     with attach(Anthropic(), router) as claude:
         print("child", claude.messages.create(**ASK).model, flush=True)
+    asked = len(attempt.loop._ready)
     stream.close()
+    assert len(attempt.loop._ready) == asked, "the loop of the parent is asked for something"
     asyncio.run(router.aclose())
     sys.exit(0)
 _, status = os.waitpid(pid, 0)

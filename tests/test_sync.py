@@ -286,6 +286,18 @@ def test_stream_left(router: Router, fake: FakeClaude) -> None:
     assert (spent >= fake.billed > 0, held) == (True, 0)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_stream_waits_for_its_settlement(router: Router, fake: FakeClaude, whole: bool) -> None:
+    """A stream that is read or closed is settled when that returns, however busy the loop is that settles it."""
+    with router.bind() as binding:
+        stream = router.sync_claude.messages.create(**ASK, stream=True)
+        (attempt,) = binding.open
+        attempt.loop.call_soon_threadsafe(time.sleep, 0.3)
+        _ = list(stream) if whole else stream.close()
+        assert settled(binding) == [("ok", False) if whole else ("closed", True)]
+    assert balance(router)[1] == 0
+
+
 def test_stream_cut(router: Router, fake: FakeClaude) -> None:
     """A connection that is reset in mid-stream reaches the app, and is settled by then."""
     fake.script(Fault.reset_after(3))
@@ -299,23 +311,25 @@ def test_stream_cut(router: Router, fake: FakeClaude) -> None:
 @pytest.mark.parametrize("started", [False, True])
 def test_stream_dropped(router: Router, fake: FakeClaude, started: bool) -> None:
     """A stream that is dropped unclosed is settled when it is collected, in whatever thread that happens."""
-    router.sync_claude.messages.create(**ASK)
-    before = fake.billed
-    streams = [router.sync_claude.messages.create(**ASK, stream=True)]
-    if started:
-        next(streams[0])
-    assert balance(router)[1] > 0
+    fake.script(Fault.hang(after=2))
+    with router.bind() as binding:
+        streams = [router.sync_claude.messages.create(**ASK, stream=True)]
+        done = ended(binding)
+        if started:
+            next(streams[0])
 
-    def drop() -> None:
-        streams.clear()
-        gc.collect()
+        def drop() -> None:
+            streams.clear()
+            gc.collect()
 
-    thread = threading.Thread(target=drop)
-    thread.start()
-    thread.join()
-    asyncio.run(router.aclose())
+        thread = threading.Thread(target=drop)
+        thread.start()
+        thread.join()
+        assert done.wait(20)
+    asyncio.run(idle(fake))
+    assert fake.requests[-1].ended == "disconnected"
     spent, held = balance(router)
-    assert (spent > before, held) == (True, 0)
+    assert (spent > 0, held) == (True, 0)
 
 
 def test_stream_kept_at_the_end(make_sync_router: MakeRouter, fake: FakeClaude) -> None:
@@ -357,11 +371,17 @@ def test_stream_that_a_job_left(make_sync_router: MakeRouter, fake: FakeClaude) 
     with router.bind() as binding:
         stream = router.sync_claude.messages.create(**ASK, stream=True)
         next(stream)
-        (attempt,) = binding.open
-        done = threading.Event()
-        attempt.when_ended(lambda _: done.set())  # type: ignore[attr-defined]
+        done = ended(binding)
     assert done.wait(20)
     del stream
+
+
+def ended(binding: Binding) -> threading.Event:
+    """Set when the only attempt in flight is settled."""
+    (attempt,) = binding.open
+    done, close = threading.Event(), attempt._on_end  # type: ignore[attr-defined]
+    attempt._on_end = lambda result: (close(result), done.set())  # type: ignore[attr-defined]
+    return done
 
 
 async def idle(fake: FakeClaude) -> None:
