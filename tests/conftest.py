@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import uvicorn
-from anthropic import AsyncAnthropic
+from anthropic import Anthropic, AsyncAnthropic
 
 from tierline import Router
 from tierline.attempts import Timing
@@ -76,6 +76,41 @@ async def make_router(sdk: AsyncAnthropic, waits: list[float]) -> AsyncIterator[
 async def router(make_router: Callable[..., Router]) -> Router:
     """A Router without budgets for which everything is `moderate`."""
     return make_router()
+
+
+@pytest.fixture
+def thread_url(fake: FakeClaude) -> Iterator[str]:
+    """Where `fake` listens on a loop of its own, for those who block theirs or have none."""
+    with fake.serve_in_thread() as url:
+        yield url
+
+
+@pytest.fixture
+def sync_sdk(fake: FakeClaude, thread_url: str) -> Iterator[Anthropic]:
+    """A synchronous client of an app: not routed, with the SDK's two retries."""
+    with Anthropic(api_key=fake.api_key, base_url=thread_url) as client:
+        yield client
+
+
+@pytest.fixture
+def make_sync_router(sync_sdk: Anthropic, waits: list[float]) -> Iterator[Callable[..., Router]]:
+    """Make Routers of `sync_sdk` for code without a loop; everything is `moderate` unless a classifier is given."""
+    made: list[Router] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    def make(sync_client: Any = sync_sdk, **options: Any) -> Router:
+        options.setdefault("classifier", FixedClassifier("moderate"))
+        options.setdefault("timing", Timing(sleep=sleep, jitter=lambda: 0.5))
+        router = Router(sync_client=sync_client, **options)
+        made.append(router)
+        return router
+
+    yield make
+    for router in made:
+        asyncio.run(router.aclose())
 
 
 @asynccontextmanager

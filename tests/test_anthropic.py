@@ -411,18 +411,21 @@ async def test_middleware_of_the_app_runs(sdk: AsyncAnthropic, make_router: Call
     assert fake.requests[0].model == SONNET
 
 
-def test_sync_client_is_refused(fake: FakeClaude) -> None:
-    """A synchronous client is named as the mistake that it is."""
-    with pytest.raises(ConfigurationError, match=r"asynchronous.*Anthropic"):
-        attach(Anthropic(api_key=fake.api_key), Router())  # type: ignore[type-var]
+@pytest.mark.parametrize("what", [object(), "sk-ant-key", Anthropic, httpx2.Client])
+def test_what_is_no_client_is_refused(what: Any) -> None:
+    """What is no client of the SDK is named as the mistake that it is."""
+    with pytest.raises(ConfigurationError, match=r"a client of the anthropic SDK is needed"):
+        attach(what, Router())
+    with pytest.raises(ConfigurationError, match=r"a client of the anthropic SDK is needed"):
+        Router(what)
 
 
-async def test_policy_with_the_wrong_client_is_found_at_startup(fake: FakeClaude) -> None:
-    """A Router of a synchronous client does not start."""
-    router = Router(Anthropic(api_key=fake.api_key))
-    with pytest.raises(ConfigurationError, match="asynchronous"):
-        async with router.lifespan():
-            pass
+def test_clients_of_the_other_kind_are_refused(fake: FakeClaude) -> None:
+    """A Router with a synchronous client for an asynchronous one, or the reverse, says where it belongs."""
+    with pytest.raises(ConfigurationError, match=r"got Anthropic: give it as Router\(sync_client=…\)"):
+        Router(Anthropic(api_key=fake.api_key))
+    with pytest.raises(ConfigurationError, match=r"got AsyncAnthropic: give it as Router\(client=…\)"):
+        Router(sync_client=fake.client())
 
 
 # Retries and fallback

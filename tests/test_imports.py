@@ -31,8 +31,8 @@ PUBLIC = {
     ],
     "tierline.asgi": ["TierlineMiddleware"],
     "tierline.anthropic": ["attach"],
-    "tierline.fastapi": ["Claude", "Routing", "claude_of", "routing_of"],
-    "tierline.starlette": ["claude_of"],
+    "tierline.fastapi": ["Claude", "SyncClaude", "Routing", "claude_of", "sync_claude_of", "routing_of"],
+    "tierline.starlette": ["claude_of", "sync_claude_of"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -57,6 +58,23 @@ def test_the_code_of_the_guide_runs() -> None:
     for example in examples:
         example.evaluate()
     Router(ladder=document.namespace["ladder"], budgets=document.namespace["budgets"])
+
+
+def test_the_synchronous_code_of_the_guide_works(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeClaude, thread_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The guide's `def` endpoint answers, and its job runs in a script, both without a client of the app's."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", thread_url)
+    guide = README.parent / "docs" / "guide.md"
+    document = Sybil([PythonCodeBlockParser()], path=str(guide.parent), pattern=guide.name).parse(guide)
+    (code,) = (example for example in document.examples() if "SyncClaude" in example.parsed)
+    code.evaluate()
+    with TestClient(document.namespace["app"]) as browser:
+        assert browser.post("/answer", params={"text": "Are you open on Saturday? Yes or no."}).json()
+        document.namespace["job"]("acme")
+    assert capsys.readouterr().out == f"{document.namespace['router'].ladder[0].name}\n"
+    assert {received.status for received in fake.requests} == {200}
 
 
 def test_the_readme_names_the_two_commands() -> None:

@@ -11,7 +11,6 @@ import pytest
 from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from tierline.recent import Recent
 from tierline.testing import Fault
 
 if TYPE_CHECKING:
@@ -216,16 +215,6 @@ async def test_stream_in_a_script_with_a_request_budget(make_router: MakeRouter,
         await stream.get_final_message()
     assert sum(b.held for b in await router.balances()) == 0
     assert router.report().cost == fake.billed
-
-
-def test_recent_is_bounded() -> None:
-    """What was used longest ago makes room."""
-    kept: Recent[str, int] = Recent(2)
-    for number, key in enumerate("ab"):
-        kept.keep(key, number)
-    assert kept.find("a") == 0
-    kept.keep("c", 2)
-    assert (kept.find("a"), kept.find("b"), kept.find("c")) == (0, None, 2)
 
 
 async def test_a_soft_budget_says_that_it_is_exceeded(

@@ -74,7 +74,7 @@ class Rules:
             *(binding.routes.policies_for(scope, route) if binding.routes is not None else ()),
             *binding.narrowed,
             *(marks_of(scope.get("endpoint")) if scope is not None else ()),
-            *(rule for rule, _ in binding.blocks.values()),
+            *(rule for rule, _ in tuple(binding.blocks.values())),
             *now.blocks,
         )
         known = self._combined.get(rules)

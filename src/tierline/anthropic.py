@@ -6,31 +6,39 @@ same class, and whatever takes such a client takes this one.
 
 from __future__ import annotations
 
-import weakref
+import asyncio
+import inspect
 from contextlib import suppress
+from contextvars import copy_context
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx2
 from anthropic import Anthropic, APIConnectionError, APITimeoutError, AsyncAnthropic, Middleware
-from anthropic._base_client import AsyncAPIClient
+from anthropic._base_client import AsyncAPIClient, SyncAPIClient
+from opentelemetry import trace
 
 from tierline.attempts import Reply
+from tierline.binding import context
+from tierline.blocking import Bridge, at_once
 from tierline.call import read_call
+from tierline.consult import ask
 from tierline.errors import ConfigurationError
-from tierline.usage import StreamReader, WholeReader, decoder_for, metered
+from tierline.tap import tap
+from tierline.telemetry import active
+from tierline.usage import WholeReader, metered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from anthropic import APIRequest, AsyncCallNext
-    from anthropic._response import AsyncAPIResponse
+    from anthropic import APIRequest, AsyncCallNext, CallNext
+    from anthropic._response import APIResponse, AsyncAPIResponse
 
-    from tierline.attempts import OpenAttempt
+    from tierline.blocking import Portal
     from tierline.call import Call
     from tierline.dispatch import Upstream
-    from tierline.usage import Reader
 
 _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
@@ -49,6 +57,11 @@ _RAW: Final = "X-Stainless-Raw-Response"
 
 class Routes(Protocol):
     """What the seam needs of a Router."""
+
+    @property
+    def portal(self) -> Portal:
+        """Where calls of synchronous clients run that have no loop."""
+        ...
 
     async def run(self, call: Call, upstream: Upstream) -> Reply:
         """Take a call from admission to settlement."""
@@ -77,9 +90,20 @@ class Client(Protocol):
 ClientT = TypeVar("ClientT", bound=Client)
 
 
-def default_client() -> AsyncAnthropic:
+def default_client(*, blocking: bool) -> AsyncAnthropic | Anthropic:
     """A client from the environment, as the SDK makes it."""
-    return AsyncAnthropic()
+    return Anthropic() if blocking else AsyncAnthropic()
+
+
+def is_blocking(client: object) -> bool:
+    """Whether a client is a synchronous one. ConfigurationError for what is no client of the SDK."""
+    if isinstance(client, SyncAPIClient):
+        return True
+    if isinstance(client, AsyncAPIClient):
+        return False
+    raise ConfigurationError(
+        f"a client of the anthropic SDK is needed, such as AsyncAnthropic() or Anthropic(); got {type(client).__name__}"
+    )
 
 
 def has_credentials(client: Any) -> bool:
@@ -91,17 +115,16 @@ def has_credentials(client: Any) -> bool:
 
 
 def attach(client: ClientT, router: Routes) -> ClientT:
-    """A routed copy of `client`, which must be an asynchronous one. One that is routed already is returned as it is.
+    """A routed copy of `client`, asynchronous or synchronous. One that is routed already is returned as it is.
 
     Its calls with `model="auto"` go where `router` sends them. The copy shares the HTTP client of the original. Retries
     are Tierline's: `max_retries` of the client, and of `with_options`, is the bound of ours. Copies made by
     `copy` and `with_options` stay routed.
+
+    A synchronous copy may be used in any thread. In an `async def` it works too, but blocks the event loop, as every
+    synchronous client does; that is logged once.
     """
-    if not isinstance(client, AsyncAPIClient):
-        raise ConfigurationError(
-            f"attach() takes an asynchronous client of the anthropic SDK, such as AsyncAnthropic(); "
-            f"got {type(client).__name__}"
-        )
+    is_blocking(client)
     if any(isinstance(entry, Seam) and entry.router is router for entry in client.middleware):
         return client
     # On a client that another Router has, the SDK's retries are off already.
@@ -138,37 +161,76 @@ class Seam(Middleware):
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         """One call: the SDK's own retries are off, so it comes here once."""
+        call = self._read(request)
+        if call is None:
+            return await call_next(request)
+        exchange = _Exchange(self, request, call, call_next)
+        if call.kind == "count":
+            request.options.json_data = await self.router.body_for_count(call, exchange)
+            return await call_next(request)
+        return cast("AsyncAPIResponse[Any]", _response(await self.router.run(call, exchange)))
+
+    def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
+        """The same for a synchronous client: this thread waits for the core, and sends what that asks it to send."""
+        call = self._read(request)
+        if call is None:
+            return call_next(request)
+        bridge = Bridge(self.router.portal)
+        exchange = _Exchange(self, request, call, call_next, bridge)
+        if call.kind == "count":
+            request.options.json_data = bridge.run(self.router.body_for_count(call, exchange))
+            return call_next(request)
+        return cast("APIResponse[Any]", _response(bridge.run(self._run(call, exchange))))
+
+    async def _run(self, call: Call, exchange: _Exchange) -> Reply:
+        """Take a call to its end: a question of Tierline's own within its timeout, whatever it waits for."""
+        timeout = exchange.timeout if context().own is not None else None
+        async with asyncio.timeout(timeout):
+            return await self.router.run(call, exchange)
+
+    def _read(self, request: APIRequest) -> Call | None:
+        """The call that a request is; None for one that is passed on as it is."""
         # `client.post` takes a path without its slash too, and a whole address.
         path = f"/{urlsplit(request.options.url).path.strip('/')}"
         if not (path.endswith(_METERED) or _SESSIONS in path) or request.options.method.lower() != "post":
-            return await call_next(request)
+            return None
         kind: Literal["create", "count"] = "create" if path.endswith(_CREATE) else "count"
         counted = path.endswith(_COUNT)
         call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
-        if call is None:
-            if not counted:
-                self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
-            return await call_next(request)
-        exchange = _Exchange(self, request, call, call_next)
-        if kind == "count":
-            request.options.json_data = await self.router.body_for_count(call, exchange)
-            return await call_next(request)
-        reply = await self.router.run(call, exchange)
-        if reply.exception is not None:
-            raise reply.exception
-        return cast("AsyncAPIResponse[Any]", reply.response)
+        if call is None and not counted:
+            self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
+        return call
+
+
+def _response(reply: Reply) -> Any:
+    """What goes back to the SDK."""
+    if reply.exception is not None:
+        raise reply.exception
+    return reply.response
 
 
 class _Exchange:
-    """The attempts of one call, as the Router sends them."""
+    """The attempts of one call, as the Router sends them.
 
-    __slots__ = ("_call", "_call_next", "_request", "_seam")
+    Written once for both kinds of clients: with a `bridge` the client is a synchronous one, and all that it does is
+    done in the thread that called.
+    """
 
-    def __init__(self, seam: Seam, request: APIRequest, call: Call, call_next: AsyncCallNext) -> None:
+    __slots__ = ("_bridge", "_call", "_call_next", "_request", "_seam")
+
+    def __init__(
+        self,
+        seam: Seam,
+        request: APIRequest,
+        call: Call,
+        call_next: AsyncCallNext | CallNext,
+        bridge: Bridge | None = None,
+    ) -> None:
         self._seam = seam
         self._request = request
         self._call = call
-        self._call_next = call_next
+        self._call_next: Callable[[APIRequest], Any] = call_next
+        self._bridge = bridge
 
     @property
     def client(self) -> Any:
@@ -178,43 +240,94 @@ class _Exchange:
     def retries(self) -> int:
         return self._seam.retries
 
+    @property
+    def timeout(self) -> float | None:
+        """Seconds, where the request says so in one number."""
+        timeout = self._request.options.timeout
+        return timeout if isinstance(timeout, (int, float)) else None
+
+    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
+        """A question of Tierline's own, with the client whose call this is: no other may belong to this loop."""
+        if self._bridge is None:
+            return await ask(self.client, body, timeout)
+        create = partial(self.client.messages.create, **body, timeout=timeout)
+        try:
+            return await self._bridge.here(partial(copy_context().run, create))
+        except APITimeoutError as error:
+            raise TimeoutError from error
+
     async def send(self, body: dict[str, Any], number: int) -> Reply:
-        """One attempt. The SDK copies the options for each, so only the body is exchanged."""
+        """One attempt."""
+        if self._bridge is None:
+            return await self._send(body, number)
+        span = trace.get_current_span()
+
+        def send() -> Reply:
+            with active(span):
+                return at_once(self._send(body, number))
+
+        return await self._bridge.here(send, late=_let_go)
+
+    async def _send(self, body: dict[str, Any], number: int) -> Reply:
+        """The SDK copies the options for each attempt, so only the body is exchanged."""
         request = self._request
         request.options.json_data = body
         request.retries_taken = number
         try:
-            response: Any = await self._call_next(request)
+            response: Any = await _value(self._call_next(request))
         except APITimeoutError as error:
             return _no_answer(error, "timeout")
         except APIConnectionError as error:
+            if isinstance(error.__cause__, RuntimeError) and self.client.is_closed():
+                return Reply(exception=error, error="client_closed", sent=False)
             return _no_answer(error, "connection_error")
         except Exception as error:  # noqa: BLE001  (a body or a key that the SDK cannot send: raised in the app)
             return Reply(exception=error, error=type(error).__name__, sent=False)
         # `cast_to=httpx2.Response` is answered with no wrapper of the SDK's.
-        raw: httpx2.Response = response if isinstance(response, httpx2.Response) else response.http_response
+        raw = _raw_of(response)
         if raw.is_success:
             return await self._success(response, raw)
-        return await _refused(response, raw)
+        with suppress(httpx2.HTTPError, httpx2.StreamError):
+            await _value((raw.aread if self._bridge is None else raw.read)())
+        return _refused(response, raw, raw.aclose if self._bridge is None else partial(self._bridge.here, raw.close))
 
-    async def _success(self, response: AsyncAPIResponse[Any], raw: httpx2.Response) -> Reply:
+    async def _success(self, response: Any, raw: httpx2.Response) -> Reply:
         if raw.is_closed:
-            return Reply(response, status=raw.status_code, metered=await self._read(response, raw))
+            return Reply(response, status=raw.status_code, metered=await self._meter(response, raw))
         if raw.is_stream_consumed:  # read by a middleware of the app
             return Reply(response, status=raw.status_code, metered=_usage_in(raw, self._call))
-        return Reply(response, status=raw.status_code, tap=lambda attempt: _tap(raw, self._call, attempt))
+        blocking = self._bridge is not None
+        return Reply(
+            response, status=raw.status_code, tap=lambda attempt: tap(raw, self._call, attempt, blocking=blocking)
+        )
 
-    async def _read(self, response: AsyncAPIResponse[Any], raw: httpx2.Response) -> Any:
+    async def _meter(self, response: Any, raw: httpx2.Response) -> Any:
         """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
         message = None
         if not _is_raw(self._request):
             # The app meets the same error when it parses: the bill comes first.
             with suppress(Exception):
-                message = await response.parse()
+                message = await _value(response.parse())
         usage = getattr(message, "usage", None)
         if usage is None:
             return _usage_in(raw, self._call)
         return metered(usage.model_dump(), self._call.terms, getattr(message, "id", ""))
+
+
+async def _value(given: Any) -> Any:
+    """What an asynchronous client gives when it is awaited, and a synchronous one at once."""
+    return await given if inspect.isawaitable(given) else given
+
+
+def _raw_of(response: Any) -> httpx2.Response:
+    raw: httpx2.Response = response if isinstance(response, httpx2.Response) else response.http_response
+    return raw
+
+
+def _let_go(reply: Reply) -> None:
+    """An answer that nobody waits for any more."""
+    if reply.response is not None:
+        _raw_of(reply.response).close()
 
 
 def _is_raw(request: APIRequest) -> bool:
@@ -234,10 +347,9 @@ def _no_answer(error: Exception, name: str) -> Reply:
     return Reply(exception=error, error=name, retry=True, elsewhere=False, sent=sent)
 
 
-async def _refused(response: AsyncAPIResponse[Any], raw: httpx2.Response) -> Reply:
-    """An error of the API. Its body is read, for the type in it; the SDK raises its own error from it later."""
+def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutine[Any, Any, None]]) -> Reply:
+    """An error of the API, by the type in its body; the SDK raises its own error from it later."""
     try:
-        await raw.aread()
         document = raw.json()
         error = document["error"]["type"]
         details = document["error"].get("details")
@@ -259,7 +371,7 @@ async def _refused(response: AsyncAPIResponse[Any], raw: httpx2.Response) -> Rep
         retry=retry and status not in (401, 403),
         elsewhere=not futile and (status == _RATE_LIMITED or status >= _SERVER_ERROR),
         retry_after=_retry_after(raw.headers),
-        discard=raw.aclose,
+        discard=discard,
     )
 
 
@@ -277,84 +389,3 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return max(0.0, (then - now).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt) -> None:
-    """Read usage out of an answer while the app reads it."""
-    events = raw.headers.get("content-type", "").startswith("text/event-stream")
-    attempt.reader = reader = StreamReader(call.terms) if events else WholeReader(call.terms)
-    attempt.close = _closer(raw)
-    decode = decoder_for(raw.headers.get("content-encoding", ""))
-    raw.stream = _Tap(cast("httpx2.AsyncByteStream", raw.stream), attempt, reader, decode)
-
-
-def _closer(raw: httpx2.Response) -> Callable[[], Awaitable[None]]:
-    """Closes an answer that is still there. It does not keep it there: what the app drops must be collected."""
-    answer = weakref.ref(raw)
-
-    async def close() -> None:
-        if (still := answer()) is not None:
-            await still.aclose()
-
-    return close
-
-
-class _Tap(httpx2.AsyncByteStream):
-    """Passes every byte on as it came, as early as it came; looks at it on the side, and never raises for that."""
-
-    def __init__(
-        self,
-        inner: httpx2.AsyncByteStream,
-        attempt: OpenAttempt,
-        reader: Reader,
-        decode: Callable[[bytes], bytes] | None,
-    ) -> None:
-        self._inner = inner
-        self._attempt = attempt
-        self._reader = reader
-        self._decode = decode
-        self._closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempt, outcome = self._attempt, "client_disconnected"
-        chunks = self._inner.__aiter__()
-        try:
-            while True:
-                attempt.reading = True
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    outcome = "ok"
-                    return
-                finally:
-                    attempt.reading = False
-                if not attempt.progress:
-                    attempt.began()
-                attempt.progress += 1
-                self._look(chunk)
-                yield chunk
-        except Exception as error:
-            outcome = "timeout" if isinstance(error, httpx2.TimeoutException) else "connection_error"
-            raise
-        finally:
-            await attempt.streamed(outcome)
-
-    def _look(self, chunk: bytes) -> None:
-        if self._decode is None:
-            return
-        try:
-            self._reader.feed(self._decode(chunk))
-        except Exception:  # noqa: BLE001  (the app's stream comes first: what cannot be read is estimated)
-            self._decode = None
-
-    async def aclose(self) -> None:
-        self._closed = True
-        try:
-            await self._inner.aclose()
-        finally:
-            await self._attempt.streamed("closed")
-
-    def __del__(self) -> None:
-        # Dropped without being closed: nobody else will end it.
-        if not self._closed:
-            self._attempt.dropped(self._inner.aclose)

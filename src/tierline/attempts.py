@@ -80,6 +80,13 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
+    def start_on(self, loop: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
+        """The same from any thread, on the loop that the work belongs to. False where that is closed."""
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: self.start(work()))
+            return True
+        return False
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -302,10 +309,11 @@ class OpenAttempt:
     def dropped(self, close: Callable[[], Awaitable[None]]) -> None:
         """The answer was collected as garbage, and not closed: do both on the loop that it belongs to."""
         self.close = close
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(lambda: self.books.background.start(self.abandon("abandoned")))
-            return
-        # That loop is closed: nobody can settle there, so the lease runs out.
+        if not self.books.background.start_on(self.loop, lambda: self.abandon("abandoned")):
+            self.lapse()
+
+    def lapse(self) -> None:
+        """Its loop is closed: nobody can settle there, so the lease runs out."""
         self.books.closed(self)
 
     async def sweep(self, grace: float) -> None:

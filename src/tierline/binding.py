@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, MutableMapping
 
     from tierline.budgets import Line
@@ -32,9 +33,16 @@ class Owner(Protocol):
         """The routed client."""
         ...
 
+    @property
+    def sync_claude(self) -> Any:
+        """The routed synchronous client."""
+        ...
+
 
 class Ending(Protocol):
-    """An attempt that has not been settled yet."""
+    """An attempt that has not been settled yet. That is done on its `loop`."""
+
+    loop: AbstractEventLoop
 
     async def sweep(self, grace: float) -> None:
         """The request is over: settle it, unless somebody reads on within `grace` seconds."""
@@ -99,6 +107,11 @@ class Binding:
         return self.owner.claude
 
     @property
+    def sync_claude(self) -> Any:
+        """The routed synchronous client of this request's Router."""
+        return self.owner.sync_claude
+
+    @property
     def tenant(self) -> str | None:
         """Whom the request is for, as the app's `tenant` function says now."""
         asked = self.tenant_of is not None and self.scope is not None
@@ -119,7 +132,7 @@ class Binding:
 
     def record(self, decision: Decision) -> None:
         """Keep a decision; one with the same id is replaced."""
-        for place, kept in enumerate(self.decisions):
+        for place, kept in enumerate(tuple(self.decisions)):  # threads of one request may record at once
             if kept.id == decision.id:
                 self.decisions[place] = decision
                 return

@@ -14,7 +14,7 @@ from tierline.telemetry import active, bounded, end_classify
 from tierline.values import LABELS, Classification
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tierline.budgets import Line
     from tierline.classify.base import Classifier, Question
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from tierline.values import View
 
 
+async def ask(client: Any, body: dict[str, Any], timeout: float) -> Any:
+    """Claude's answer to a question of Tierline's own, from an asynchronous client. TimeoutError after `timeout` s."""
+    async with asyncio.timeout(timeout):
+        return await client.messages.create(**body)
+
+
 @dataclass(slots=True)
 class Consultation:
     """The classification of one call: what its classifiers may use, and what came of it.
@@ -31,7 +37,8 @@ class Consultation:
     `lines` are the accounts of the call that asks: a verdict's cost belongs to them.
     """
 
-    client: Any
+    claude: Callable[[dict[str, Any], float], Awaitable[Any]]
+    """Asks Claude with a body, within so many seconds; see `Upstream.ask`."""
     cache: VerdictCache
     cheapest: Tier
     tenant: str | None
@@ -93,8 +100,7 @@ class Consultation:
         before = context()
         enter(Context(own=own))
         try:
-            async with asyncio.timeout(question.timeout):
-                message = await self.client.messages.create(**body)
+            message = await self.claude(body, question.timeout)
         except TimeoutError:
             self.reasons.append(f"no verdict within {question.timeout:g} s")
             return None

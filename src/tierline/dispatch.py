@@ -40,12 +40,16 @@ class Upstream(Protocol):
 
     @property
     def client(self) -> Any:
-        """The routed client whose call this is; Tierline asks its own questions with it."""
+        """The routed client whose call this is."""
         ...
 
     @property
     def retries(self) -> int:
         """Most retries of one call."""
+        ...
+
+    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
+        """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
         ...
 
     async def send(self, body: dict[str, Any], number: int) -> Reply:

@@ -7,19 +7,24 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from inspect import isawaitable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from tierline.admission import Rules
 from tierline.attempts import Books, Timing
-from tierline.binding import Binding, Context, context, enter
+from tierline.binding import Binding, Context, context
+from tierline.blocking import Portal
+from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
 from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
-from tierline.consult import Consultation
+from tierline.clients import Slot
+from tierline.consult import Consultation, ask
 from tierline.conversation import Conversations
 from tierline.dispatch import pass_on
 from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
@@ -40,7 +45,7 @@ from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from anthropic import AsyncAnthropic
+    from anthropic import Anthropic, AsyncAnthropic
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
@@ -66,6 +71,7 @@ class Router:
 
     - `client`: the app's own client, any asynchronous one of the SDK's; without one, one is made from the
       environment on first use, and closed at the end
+    - `sync_client`: the same for code that is no `async def`, any synchronous one
     - `ladder`: the tiers, cheapest first
     - `budgets`: what may be spent; every call is charged to all of them
     - `policy`: what holds for every call
@@ -107,6 +113,7 @@ class Router:
         cache_prompt: bool = False,
         legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
+        sync_client: Any = None,
         timing: Timing | None = None,
     ) -> None:
         if not isinstance(ladder, Ladder):
@@ -140,10 +147,10 @@ class Router:
             secret=secret,
             on_lookup=self.metrics.looked_up,
         )
-        self._client = client
-        self._claude: Any = None
-        self._owns_client = client is None
+        self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
+        self.portal = Portal(self.cache.drain, self.books.close)
+        """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""
         self.tally = Tally([tier.name for tier in ladder])
         self.tracer = tracer_of(tracer_provider)
         self.loops: Recent[bytes, tuple[Classification | None]] = Recent(_MOST_KEPT)
@@ -178,14 +185,12 @@ class Router:
     @property
     def claude(self) -> AsyncAnthropic:
         """The routed copy of the client. Of another class of the SDK's where the client is."""
-        if self._claude is None:
-            # The seam needs the SDK, which takes a second to import: only who calls Claude pays for it.
-            from tierline.anthropic import attach, default_client  # noqa: PLC0415
+        return cast("AsyncAnthropic", self._clients[0].routed(self))
 
-            if self._client is None:
-                self._client = default_client()
-            self._claude = attach(self._client, self)
-        return cast("AsyncAnthropic", self._claude)
+    @property
+    def sync_claude(self) -> Anthropic:
+        """The routed copy of the synchronous client, for `def` endpoints, scripts and threads of any kind."""
+        return cast("Anthropic", self._clients[1].routed(self))
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -220,9 +225,8 @@ class Router:
             ", ".join(f"{tier.name} ({tier.model})" for tier in self.ladder),
             ", ".join(budget.name for budget in self.budgets) or "none",
         )
-        from tierline.anthropic import has_credentials  # noqa: PLC0415
-
-        if not has_credentials(self.claude):
+        brought = [slot for slot in self._clients if slot.brought]
+        if any(slot.keyless(self) for slot in brought or self._clients[:1]):
             log.warning("the Router's client has no API key: set ANTHROPIC_API_KEY, or give the Router a client")
         for tier in self.ladder:
             if self.prices.rates(tier.model) is None:
@@ -232,24 +236,22 @@ class Router:
                 )  # fmt: skip
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """Settle what is still open, waiting at most `timeout` seconds, and close a client that the Router made."""
-        await self.cache.drain(timeout)
-        await self.books.close(timeout)
-        if self._owns_client and self._client is not None:
-            client, self._client, self._claude = self._client, None, None
-            await client.close()
+        """Settle what is still open, waiting at most `timeout` seconds, and close clients that the Router made.
 
-    @asynccontextmanager
-    async def bind(self, *, tenant: str | None = None, route: str | None = None) -> AsyncIterator[Binding]:
-        """Bind work outside of requests, such as a job or a script, to a tenant and a route."""
-        binding = Binding(self, tenant=tenant, route=route)
-        before = context()
-        enter(Context(binding))
-        try:
-            yield binding
-        finally:
-            enter(before)
-            await self.end(binding, whole=True)
+        What belongs to the loop that runs this, and what synchronous clients do outside of any loop: at the end of a
+        script, `asyncio.run(router.aclose())`.
+        """
+        await self.portal.aclose(timeout)
+        for slot in self._clients:
+            if (client := slot.take()) is not None and isawaitable(closing := client.close()):
+                await closing
+
+    def bind(self, *, tenant: str | None = None, route: str | None = None) -> Bound:
+        """Bind work outside of requests, such as a job or a script, to a tenant and a route.
+
+        `async with router.bind(…) as binding:`, or `with` where there is no loop.
+        """
+        return Bound(self, Binding(self, tenant=tenant, route=route))
 
     async def classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
         """Label a text of the app's own on the cheapest tier, cached: one of `labels`, or None for no opinion.
@@ -263,7 +265,7 @@ class Router:
         binding = now.binding or Binding(self)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
-            self.claude,
+            partial(ask, self.claude),
             self.cache,
             self.ladder[0],
             found.tenant,
@@ -291,9 +293,7 @@ class Router:
                 problems.append(f"the ledger did not answer within {timeout:g} s")
             except LedgerUnavailableError as error:
                 problems.append(f"the ledger cannot be asked: {error}")
-        from tierline.anthropic import has_credentials  # noqa: PLC0415
-
-        if not self._owns_client and not has_credentials(self.claude):
+        if any(slot.brought and slot.keyless(self) for slot in self._clients):
             problems.append("the Router's client has no API key")
         problems += dict.fromkeys(self.rejected.values())
         return Readiness(tuple(problems))
@@ -318,7 +318,7 @@ class Router:
         binding.over = True
         grace = self.ledger.lease if whole else _GONE
         for attempt in tuple(binding.open):
-            self.books.background.start(attempt.sweep(grace))
+            self.books.background.start_on(attempt.loop, partial(attempt.sweep, grace))
         await self.forget(binding)
 
     async def run(self, call: Call, upstream: Upstream) -> Reply:

@@ -210,7 +210,7 @@ class CallRun:
                 return kept[0] and replace(kept[0], source="sticky", cost=0)
         started = router.timing.perf()
         self.consulted = Consultation(
-            self.upstream.client,
+            self.upstream.ask,
             router.cache,
             router.ladder[0],
             self.tenant,

@@ -1,4 +1,4 @@
-"""Starlette: the routed client of a request."""
+"""Starlette: the routed clients of a request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tierline.asgi import SCOPE_KEY
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
+    from anthropic import Anthropic, AsyncAnthropic
     from starlette.requests import HTTPConnection
 
     from tierline.binding import Binding
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 def claude_of(connection: HTTPConnection) -> AsyncAnthropic:
     """The routed client, inside a Starlette endpoint: `claude_of(request)`."""
     return cast("AsyncAnthropic", routing_of(connection).claude)
+
+
+def sync_claude_of(connection: HTTPConnection) -> Anthropic:
+    """The routed synchronous client, inside a plain `def` endpoint: `sync_claude_of(request)`."""
+    return cast("Anthropic", routing_of(connection).sync_claude)
 
 
 def routing_of(connection: HTTPConnection) -> Binding:

@@ -1,0 +1,206 @@
+"""The taps: read usage out of an answer while the app reads it, and end its attempt when the app has."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import httpx2
+
+from tierline.blocking import running_loop
+from tierline.usage import StreamReader, WholeReader, decoder_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from tierline.attempts import OpenAttempt
+    from tierline.call import Call
+
+_LONGEST_WAIT: Final = 5.0
+"""Most seconds that closing an answer waits for its settlement. The settlement itself goes on."""
+
+
+def tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt, *, blocking: bool) -> None:
+    """Put a tap between an answer and the app that reads it."""
+    events = raw.headers.get("content-type", "").startswith("text/event-stream")
+    attempt.reader = StreamReader(call.terms) if events else WholeReader(call.terms)
+    attempt.close = _closer(raw)
+    decode = decoder_for(raw.headers.get("content-encoding", ""))
+    if blocking:
+        raw.stream = _BlockingTap(cast("httpx2.SyncByteStream", raw.stream), attempt, decode)
+    else:
+        raw.stream = _Tap(cast("httpx2.AsyncByteStream", raw.stream), attempt, decode)
+
+
+def _closer(raw: httpx2.Response) -> Callable[[], Awaitable[None]]:
+    """Closes an answer that is still there. It does not keep it there: what the app drops must be collected."""
+    answer = weakref.ref(raw)
+
+    async def close() -> None:
+        if (still := answer()) is None:
+            return
+        if isinstance(still.stream, _BlockingTap):
+            if still.stream.reading:
+                _hang_up(still)
+            still.close()  # a socket is closed: nothing to wait for
+        else:
+            await still.aclose()
+
+    return close
+
+
+def _hang_up(raw: httpx2.Response) -> None:
+    """Wake a thread that waits for the next bytes: closing its socket alone would not."""
+    network: Any = raw.extensions.get("network_stream")
+    connection = network.get_extra_info("socket") if network is not None else None
+    if isinstance(connection, socket.socket):
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Watch:
+    """Looks at every byte on the side, and never raises for that."""
+
+    def __init__(self, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None) -> None:
+        self._attempt = attempt
+        self._decode = decode
+        self._closed = False
+
+    def _saw(self, chunk: bytes) -> None:
+        attempt = self._attempt
+        if not attempt.progress:
+            attempt.began()
+        attempt.progress += 1
+        if self._decode is None or attempt.reader is None:
+            return
+        try:
+            attempt.reader.feed(self._decode(chunk))
+        except Exception:  # noqa: BLE001  (the app's stream comes first: what cannot be read is estimated)
+            self._decode = None
+
+
+def _outcome(error: Exception) -> str:
+    return "timeout" if isinstance(error, httpx2.TimeoutException) else "connection_error"
+
+
+class _Tap(_Watch, httpx2.AsyncByteStream):
+    """Passes every byte on as it came, as early as it came."""
+
+    def __init__(
+        self, inner: httpx2.AsyncByteStream, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None
+    ) -> None:
+        super().__init__(attempt, decode)
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        attempt, outcome = self._attempt, "client_disconnected"
+        chunks = self._inner.__aiter__()
+        try:
+            while True:
+                attempt.reading = True
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    outcome = "ok"
+                    return
+                finally:
+                    attempt.reading = False
+                self._saw(chunk)
+                yield chunk
+        except Exception as error:
+            outcome = _outcome(error)
+            raise
+        finally:
+            await attempt.streamed(outcome)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        try:
+            await self._inner.aclose()
+        finally:
+            await self._attempt.streamed("closed")
+
+    def __del__(self) -> None:
+        # Dropped without being closed: nobody else will end it.
+        if not self._closed:
+            self._attempt.dropped(self._inner.aclose)
+
+
+class _BlockingTap(_Watch, httpx2.SyncByteStream):
+    """The same for a synchronous client, read in any thread. Attempts are ended on the loop that they belong to."""
+
+    def __init__(
+        self, inner: httpx2.SyncByteStream, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None
+    ) -> None:
+        super().__init__(attempt, decode)
+        self._inner = inner
+        self._pid = os.getpid()
+
+    @property
+    def reading(self) -> bool:
+        """Whether a thread waits for the next bytes right now."""
+        return self._attempt.reading
+
+    def __iter__(self) -> Iterator[bytes]:
+        attempt = self._attempt
+        chunks = iter(self._inner)
+        try:
+            while True:
+                attempt.reading = True
+                try:
+                    chunk = next(chunks)
+                except StopIteration:
+                    break
+                finally:
+                    attempt.reading = False
+                self._saw(chunk)
+                yield chunk
+        except GeneratorExit:
+            # Perhaps the garbage collector's, in the midst of anything: who closes the answer waits.
+            self._end("client_disconnected", wait=False)
+            raise
+        except BaseException as error:
+            self._end(_outcome(error) if isinstance(error, Exception) else "cancelled")
+            raise
+        self._end("ok")
+
+    def close(self) -> None:
+        self._closed = True
+        try:
+            self._inner.close()
+        finally:
+            self._end("closed")
+
+    def _end(self, outcome: str, *, wait: bool = True) -> None:
+        """End the attempt on its loop, and wait until it is settled.
+
+        Not for ever, for the garbage collector closes answers too, in a thread that may hold a lock which the loop
+        wants. A forked child leaves it to its parent.
+        """
+        attempt = self._attempt
+        if attempt.ended or os.getpid() != self._pid or sys.is_finalizing():
+            return
+        settled = threading.Event()
+
+        async def settle() -> None:
+            try:
+                await attempt.streamed(outcome)
+            finally:
+                settled.set()
+
+        if not attempt.books.background.start_on(attempt.loop, settle):
+            attempt.lapse()
+        elif wait and running_loop() is not attempt.loop:
+            settled.wait(_LONGEST_WAIT)
+
+    def __del__(self) -> None:
+        if not self._closed and os.getpid() == self._pid:
+            self._attempt.dropped(self._aclose)
+
+    async def _aclose(self) -> None:
+        self._inner.close()
