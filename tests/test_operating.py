@@ -7,13 +7,15 @@ import contextlib
 import logging
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic, AsyncAnthropicFoundry
 
-from tierline import Budget, Router
+from tierline import Budget, Ladder, Router
+from tierline.attempts import Timing
 from tierline.errors import BudgetExceededError, LedgerUnavailableError
 from tierline.ledger import MemoryLedger
 from tierline.testing import Fault
@@ -165,6 +167,18 @@ async def test_what_starts(make_router: MakeRouter, caplog: pytest.LogCaptureFix
     (line,) = lines(caplog)
     assert line.startswith("mode observe; tiers: ")
     assert line.endswith("budgets: none")
+
+
+@pytest.mark.parametrize(("day", "told"), [(21, "is deprecated and retires"), (30, "was retired")])
+async def test_a_tier_whose_model_goes(
+    make_router: MakeRouter, caplog: pytest.LogCaptureFixture, day: int, told: str
+) -> None:
+    """A tier on a deprecated id is one warning at start-up with the day and what to write, and never an error."""
+    timing = Timing(now=datetime(2026, 11, day, tzinfo=UTC).timestamp)
+    router = make_router(ladder=Ladder.of(old="claude-sonnet-4-5-20250929", new="claude-sonnet-5-5"), timing=timing)
+    async with router.lifespan(), router.lifespan():
+        pass
+    assert lines(caplog) == [f"tier old: claude-sonnet-4-5-20250929 {told} on 2026-11-30: write claude-sonnet-5-5"]
 
 
 async def test_a_budget_that_refuses_is_told_of_once(make_router: MakeRouter, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,13 +1,28 @@
 """What each model accepts and how it behaves: one entry for each, and nothing but data.
 
-Read on 2026-11-21 from the models' pages and migration guides of the Claude API documentation at
-https://platform.claude.com/docs/en/about-claude/models, and checked against its answers. A model that is not here is
-taken to accept everything: the API has the last word. `docs/new-model.md` says how to add one.
+Read on 2026-11-21 from the Claude API documentation, under https://platform.claude.com/docs/en, and checked against the
+API's answers for Haiku 4.5 and 5.5, Sonnet 4.6 and 5.5, Opus 4.8 and 5.5, and Fable 5.2. Where each field stands there:
+
+- `window`                                  build-with-claude/context-windows
+- `max_output`, `sampling`, `prefill`, `forced_tools`
+                                            build-with-claude/thinking ("Limits and feature compatibility")
+- `thinking`, `thinks`, `quiet_efforts`     build-with-claude/thinking-troubleshooting
+- `efforts`                                 build-with-claude/effort
+- `min_cacheable`                           build-with-claude/prompt-caching ("Cache limitations")
+- `wordy`                                   build-with-claude/token-counting
+- `geo`                                     manage-claude/data-residency
+- `fast`                                    build-with-claude/fast-mode
+- `computer`                                agents-and-tools/tool-use/computer-use-tool ("Earlier tool versions")
+- `deprecated`, `retires`, `instead`        about-claude/model-deprecations
+
+Each entry names its own page. A model that is not here is taken to accept everything: the API has the last word.
+`docs/new-model.md` says how to add one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import TYPE_CHECKING, Final, Literal
 
 from tierline.ladder import undated
@@ -35,8 +50,10 @@ class Model:
     - `forced_tools`: whether `tool_choice` may be `any` or `tool`
     - `prefill`: whether the last turn may be the assistant's
     - `geo`: whether it takes `inference_geo`; `fast`: whether it takes `speed="fast"`
-    - `computer`: the one version of the computer tool that it takes
+    - `computer`: the versions of the computer tool that it takes
     - `quiet`: the type of `thinking` with which it gives a short answer to a short question; empty: none does
+    - `deprecated`, `retires`: when that was announced, and the first day without it; None: not announced
+    - `instead`: the id to write instead of a deprecated one
     """
 
     window: int
@@ -52,8 +69,11 @@ class Model:
     prefill: bool
     geo: bool
     fast: bool
-    computer: str
+    computer: tuple[str, ...]
     quiet: str = ""
+    deprecated: date | None = None
+    retires: date | None = None
+    instead: str = ""
     rejects: frozenset[str] = field(init=False)
     """What `tierline.call` may find in a request and this model answers with a 400."""
 
@@ -61,7 +81,7 @@ class Model:
         refused = {"temperature with top_p"}
         refused |= {f"thinking {kind}" for kind in THINKING if kind not in self.thinking}
         refused |= {f"effort {level}" for level in EFFORTS if level not in self.efforts}
-        refused |= {tool for tool in COMPUTER_TOOLS if tool != self.computer}
+        refused |= {tool for tool in COMPUTER_TOOLS if tool not in self.computer}
         if "disabled" in self.thinking:
             refused |= {f"thinking disabled, effort {level}" for level in EFFORTS if level not in self.quiet_efforts}
         if self.thinks == "asked":
@@ -78,116 +98,96 @@ class Model:
         object.__setattr__(self, "rejects", frozenset(refused))
 
 
+# What the models of one generation have in common.
+
+_4_5: Final = Model(
+    window=200_000,
+    max_output=64_000,
+    min_cacheable=4_096,
+    wordy=False,
+    sampling=True,
+    thinking=("enabled", "disabled"),
+    thinks="asked",
+    efforts=(),
+    forced_tools=True,
+    prefill=True,
+    geo=False,
+    fast=False,
+    computer=("computer_20250124",),
+)
+_4_6: Final = replace(
+    _4_5,
+    window=1_000_000,
+    max_output=128_000,
+    min_cacheable=1_024,
+    thinking=("enabled", "adaptive", "disabled"),
+    efforts=("low", "medium", "high", "max"),
+    prefill=False,
+    geo=True,
+    computer=("computer_20251124",),
+)
+_4_7: Final = replace(_4_6, wordy=True, sampling=False, thinking=("adaptive", "disabled"), efforts=EFFORTS)
+_5_0: Final = replace(
+    _4_7,
+    min_cacheable=512,
+    thinks="default",
+    computer=("computer_20251124", "computer_toolset_20260801"),
+    quiet="disabled",
+)
+_5_0_FABLE: Final = replace(_5_0, thinking=("adaptive",), thinks="always", quiet="")
+_5_1_FABLE: Final = replace(_5_0_FABLE, forced_tools=False)
+_5_5: Final = replace(_5_0, computer=("computer_toolset_20260801",))
+_5_2_FABLE: Final = replace(_5_1_FABLE, fast=True, computer=_5_5.computer)
+
 MODELS: Final[Mapping[str, Model]] = {
-    "claude-haiku-4-5": Model(
-        window=200_000,
-        max_output=64_000,
-        min_cacheable=4_096,
-        wordy=False,
-        sampling=True,
-        thinking=("enabled", "disabled"),
-        thinks="asked",
-        efforts=(),
-        forced_tools=True,
-        prefill=True,
-        geo=False,
-        fast=False,
-        computer="computer_20250124",
-    ),
-    "claude-haiku-5-5": Model(
-        window=1_000_000,
-        max_output=128_000,
-        min_cacheable=512,
-        wordy=True,
-        sampling=False,
-        thinking=("adaptive", "disabled"),
-        thinks="default",
-        efforts=EFFORTS,
-        quiet_efforts=("low", "medium", "high"),
-        forced_tools=True,
-        prefill=False,
-        geo=True,
-        fast=False,
-        computer="computer_toolset_20260801",
-        quiet="disabled",
-    ),
-    "claude-sonnet-4-6": Model(
-        window=1_000_000,
-        max_output=128_000,
+    # Measured.
+    "claude-haiku-4-5": _4_5,
+    # models/sonnet-4-5/overview
+    "claude-sonnet-4-5": replace(
+        _4_5,
         min_cacheable=1_024,
-        wordy=False,
-        sampling=True,
-        thinking=("enabled", "adaptive", "disabled"),
-        thinks="asked",
-        efforts=("low", "medium", "high", "max"),
-        forced_tools=True,
-        prefill=False,
-        geo=True,
-        fast=False,
-        computer="computer_20251124",
+        deprecated=date(2026, 9, 30),
+        retires=date(2026, 11, 30),
+        instead="claude-sonnet-5-5",
     ),
-    "claude-sonnet-5-5": Model(
-        window=1_000_000,
-        max_output=128_000,
-        min_cacheable=512,
-        wordy=True,
-        sampling=False,
-        thinking=("adaptive", "between_tools"),
-        thinks="default",
-        efforts=EFFORTS,
-        forced_tools=False,
-        prefill=False,
-        geo=True,
-        fast=False,
-        computer="computer_toolset_20260801",
-        quiet="between_tools",
+    # models/opus-4-5/overview: the one of its generation that takes an effort
+    "claude-opus-4-5": replace(_4_5, efforts=("low", "medium", "high"), computer=("computer_20251124",)),
+    # Measured.
+    "claude-sonnet-4-6": _4_6,
+    # models/opus-4-6/overview. The API ignores speed="fast" here; it is left out, because there is no price for it.
+    "claude-opus-4-6": replace(_4_6, min_cacheable=4_096),
+    # models/opus-4-7/overview
+    "claude-opus-4-7": replace(_4_7, min_cacheable=2_048),
+    # Measured; fast mode until 2026-11-30.
+    "claude-opus-4-8": replace(_4_7, fast=True),
+    # models/sonnet-5/migration-guide
+    "claude-sonnet-5": replace(_5_0, min_cacheable=1_024),
+    # models/opus-5/whats-new-opus-5
+    "claude-opus-5": replace(_5_0, quiet_efforts=("low", "medium", "high"), fast=True),
+    # models/fable-5/migration-guide, which is one for both; they differ in who may use them
+    "claude-fable-5": _5_0_FABLE,
+    "claude-mythos-5": _5_0_FABLE,
+    # models/fable-5-1/migration-guide, which is one for both
+    "claude-fable-5-1": _5_1_FABLE,
+    "claude-mythos-5-1": _5_1_FABLE,
+    # Measured.
+    "claude-haiku-5-5": replace(_5_5, quiet_efforts=("low", "medium", "high")),
+    # Measured.
+    "claude-sonnet-5-5": replace(
+        _5_5, thinking=("adaptive", "between_tools"), forced_tools=False, quiet="between_tools"
     ),
-    "claude-opus-4-8": Model(
-        window=1_000_000,
-        max_output=128_000,
-        min_cacheable=1_024,
-        wordy=True,
-        sampling=False,
-        thinking=("adaptive", "disabled"),
-        thinks="asked",
-        efforts=EFFORTS,
-        forced_tools=True,
-        prefill=False,
-        geo=True,
-        fast=True,
-        computer="computer_20251124",
-    ),
-    "claude-opus-5-5": Model(
-        window=1_000_000,
-        max_output=128_000,
-        min_cacheable=512,
-        wordy=True,
-        sampling=False,
-        thinking=("adaptive",),
-        thinks="always",
-        efforts=EFFORTS,
-        forced_tools=False,
-        prefill=False,
-        geo=True,
-        fast=True,
-        computer="computer_toolset_20260801",
-    ),
-    "claude-fable-5-2": Model(
-        window=1_000_000,
-        max_output=128_000,
-        min_cacheable=512,
-        wordy=True,
-        sampling=False,
-        thinking=("adaptive",),
-        thinks="always",
-        efforts=EFFORTS,
-        forced_tools=False,
-        prefill=False,
-        geo=True,
-        fast=True,
-        computer="computer_toolset_20260801",
-    ),
+    # Measured.
+    "claude-opus-5-5": replace(_5_5, thinking=("adaptive",), thinks="always", forced_tools=False, fast=True, quiet=""),
+    # Measured; Mythos 5.2 is the same model: models/fable-5-2/whats-new-fable-5-2
+    "claude-fable-5-2": _5_2_FABLE,
+    "claude-mythos-5-2": _5_2_FABLE,
 }
+
+UNKNOWN: Final[Mapping[str, str]] = {
+    # The SDK's list of deprecated models says June 30th, 2026; about-claude/model-deprecations gave no date.
+    "claude-mythos-preview": "was retired on 2026-06-30, and which computer tool it took is written nowhere",
+}
+"""Ids of the SDK's list that have no entry, and why."""
 
 LARGEST_WINDOW: Final = 1_000_000
 """The window of a model that is not in the table, in tokens: the largest there is."""
@@ -196,3 +196,15 @@ LARGEST_WINDOW: Final = 1_000_000
 def model_of(model: str) -> Model | None:
     """What is known of a model id, dated or not."""
     return MODELS.get(undated(model))
+
+
+def notice_of(model: str, today: date) -> str:
+    """What an operator must know of a model id, dated or not: that it goes, went, or is unknown; empty for nothing."""
+    facts = model_of(model)
+    if facts is None:
+        why = UNKNOWN.get(undated(model))
+        return f"{model} {why}" if why else ""
+    if facts.retires is None:
+        return f"{model} is deprecated: write {facts.instead}" if facts.deprecated else ""
+    went = today >= facts.retires
+    return f"{model} {'was retired' if went else 'is deprecated and retires'} on {facts.retires}: write {facts.instead}"

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from itertools import count
@@ -32,7 +33,7 @@ from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
-from tierline.models import LARGEST_WINDOW, model_of
+from tierline.models import LARGEST_WINDOW, model_of, notice_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
@@ -228,7 +229,10 @@ class Router:
         brought = [slot for slot in self._clients if slot.brought]
         if any(slot.keyless(self) for slot in brought or self._clients[:1]):
             log.warning("the Router's client has no API key: set ANTHROPIC_API_KEY, or give the Router a client")
+        today = datetime.fromtimestamp(self.timing.now(), UTC).date()
         for tier in self.ladder:
+            if notice := notice_of(tier.model, today):
+                log.warning("tier %s: %s", tier.name, notice)
             if self.prices.rates(tier.model) is None:
                 log.warning(
                     "tier %s: model %s has no price; hard budgets will refuse it. Give one: "

@@ -179,7 +179,7 @@ async def test_parse_gets_json_for_the_schema(client: AsyncAnthropic) -> None:
 async def test_models(client: AsyncAnthropic) -> None:
     """The catalogue lists what the fake knows, page by page, and one by one."""
     ids = [model.id async for model in client.models.list(limit=3)]
-    assert len(ids) == 7
+    assert len(ids) == 15
     info = await client.models.retrieve(HAIKU)
     assert (info.max_input_tokens, info.max_tokens) == (200_000, 64_000)
     assert not info.capabilities.effort.supported

@@ -11,14 +11,14 @@ from tierline.testing import FakeClaude
 from tierline.testing._rules import MODELS, line_of
 
 ORDER = (
-    "claude-haiku-4-5",
-    "claude-haiku-5-5",
-    "claude-sonnet-4-6",
-    "claude-sonnet-5-5",
-    "claude-opus-4-8",
-    "claude-opus-5-5",
-    "claude-fable-5-2",
-)
+    "claude-haiku-4-5", "claude-opus-4-5",
+    "claude-sonnet-4-6", "claude-opus-4-6",
+    "claude-opus-4-7", "claude-opus-4-8",
+    "claude-sonnet-5", "claude-opus-5", "claude-fable-5", "claude-fable-5-1",
+    "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-2", "claude-mythos-5-2",
+)  # fmt: skip
+SMALL = ORDER[:2]
+OLD_TOKENS = ORDER[:4]
 USER = {"role": "user", "content": "Hello"}
 TOOL = {"name": "look", "input_schema": {"type": "object"}}
 
@@ -34,44 +34,44 @@ def effort(level: str) -> dict[str, Any]:
 
 
 # What is sent, and for each model of ORDER whether it is accepted (+) or a 400 (-).
-GRID: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing": ({}, "+++++++"),
-    "temperature": ({"temperature": 0.5}, "+-+----"),
-    "temperature 1": ({"temperature": 1}, "+-+----"),
-    "top_p": ({"top_p": 0.5}, "+-+----"),
-    "top_k": ({"top_k": 5}, "+-+----"),
-    "temperature with top_p": ({"temperature": 0.5, "top_p": 0.5}, "-------"),
-    "thinking enabled": ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "+-+----"),
-    "thinking adaptive": ({"thinking": {"type": "adaptive"}}, "-++++++"),
-    "thinking disabled": ({"thinking": {"type": "disabled"}}, "+++-+--"),
-    "thinking disabled, high": ({"thinking": {"type": "disabled"}, **effort("high")}, "-++-+--"),
-    "thinking disabled, xhigh": ({"thinking": {"type": "disabled"}, **effort("xhigh")}, "----+--"),
-    "thinking disabled, max": ({"thinking": {"type": "disabled"}, **effort("max")}, "--+-+--"),
-    "thinking between tools": ({"thinking": {"type": "between_tools"}}, "---+---"),
-    "effort low": (effort("low"), "-++++++"),
-    "effort medium": (effort("medium"), "-++++++"),
-    "effort high": (effort("high"), "-++++++"),
-    "effort xhigh": (effort("xhigh"), "-+-++++"),
-    "effort max": (effort("max"), "-++++++"),
-    "forced any": ({"tools": [TOOL], "tool_choice": {"type": "any"}}, "+++-+--"),
-    "forced tool": ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, "+++-+--"),
-    "choice auto": ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, "+++++++"),
-    "choice none": ({"tools": [TOOL], "tool_choice": {"type": "none"}}, "+++++++"),
-    "prefill": ({"messages": [USER, {"role": "assistant", "content": "Well"}]}, "+------"),
-    "geo us": ({"inference_geo": "us"}, "-++++++"),
-    "geo global": ({"inference_geo": "global"}, "-++++++"),
-    "speed fast": ({"speed": "fast"}, "----+++"),
-    "speed standard": ({"speed": "standard"}, "+++++++"),
-    "computer 2025-01": (computer("computer_20250124"), "+------"),
-    "computer 2025-11": (computer("computer_20251124"), "--+-+--"),
-    "computer toolset": (computer("computer_toolset_20260801"), "-+-+-++"),
-    "max_tokens 64000": ({"max_tokens": 64_000}, "+++++++"),
-    "max_tokens 64001": ({"max_tokens": 64_001}, "-++++++"),
-    "max_tokens 128000": ({"max_tokens": 128_000}, "-++++++"),
-    "max_tokens 128001": ({"max_tokens": 128_001}, "-------"),
+ROWS: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing": ({}, "++ ++ ++ ++++ +++++"),
+    "temperature": ({"temperature": 0.5}, "++ ++ -- ---- -----"),
+    "temperature 1": ({"temperature": 1}, "++ ++ -- ---- -----"),
+    "top_p": ({"top_p": 0.5}, "++ ++ -- ---- -----"),
+    "top_k": ({"top_k": 5}, "++ ++ -- ---- -----"),
+    "temperature with top_p": ({"temperature": 0.5, "top_p": 0.5}, "-- -- -- ---- -----"),
+    "thinking enabled": ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "++ ++ -- ---- -----"),
+    "thinking adaptive": ({"thinking": {"type": "adaptive"}}, "-- ++ ++ ++++ +++++"),
+    "thinking disabled": ({"thinking": {"type": "disabled"}}, "++ ++ ++ ++-- +----"),
+    "thinking disabled, high": ({"thinking": {"type": "disabled"}, **effort("high")}, "-+ ++ ++ ++-- +----"),
+    "thinking disabled, xhigh": ({"thinking": {"type": "disabled"}, **effort("xhigh")}, "-- -- ++ +--- -----"),
+    "thinking disabled, max": ({"thinking": {"type": "disabled"}, **effort("max")}, "-- ++ ++ +--- -----"),
+    "thinking between tools": ({"thinking": {"type": "between_tools"}}, "-- -- -- ---- -+---"),
+    "effort low": (effort("low"), "-+ ++ ++ ++++ +++++"),
+    "effort medium": (effort("medium"), "-+ ++ ++ ++++ +++++"),
+    "effort high": (effort("high"), "-+ ++ ++ ++++ +++++"),
+    "effort xhigh": (effort("xhigh"), "-- -- ++ ++++ +++++"),
+    "effort max": (effort("max"), "-- ++ ++ ++++ +++++"),
+    "forced any": ({"tools": [TOOL], "tool_choice": {"type": "any"}}, "++ ++ ++ +++- +----"),
+    "forced tool": ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, "++ ++ ++ +++- +----"),
+    "choice auto": ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, "++ ++ ++ ++++ +++++"),
+    "choice none": ({"tools": [TOOL], "tool_choice": {"type": "none"}}, "++ ++ ++ ++++ +++++"),
+    "prefill": ({"messages": [USER, {"role": "assistant", "content": "Well"}]}, "++ -- -- ---- -----"),
+    "geo us": ({"inference_geo": "us"}, "-- ++ ++ ++++ +++++"),
+    "geo global": ({"inference_geo": "global"}, "-- ++ ++ ++++ +++++"),
+    "speed fast": ({"speed": "fast"}, "-- -- -+ -+-- --+++"),
+    "speed standard": ({"speed": "standard"}, "++ ++ ++ ++++ +++++"),
+    "computer 2025-01": (computer("computer_20250124"), "+- -- -- ---- -----"),
+    "computer 2025-11": (computer("computer_20251124"), "-+ ++ ++ ++++ -----"),
+    "computer toolset": (computer("computer_toolset_20260801"), "-- -- -- ++++ +++++"),
+    "max_tokens 64000": ({"max_tokens": 64_000}, "++ ++ ++ ++++ +++++"),
+    "max_tokens 64001": ({"max_tokens": 64_001}, "-- ++ ++ ++++ +++++"),
+    "max_tokens 128000": ({"max_tokens": 128_000}, "-- ++ ++ ++++ +++++"),
+    "max_tokens 128001": ({"max_tokens": 128_001}, "-- -- -- ---- -----"),
     "structured output": (
         {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
-        "+++++++",
+        "++ ++ ++ ++++ +++++",
     ),
     "image": (
         {
@@ -82,9 +82,10 @@ GRID: dict[str, tuple[dict[str, Any], str]] = {
                 }
             ]
         },
-        "+++++++",
+        "++ ++ ++ ++++ +++++",
     ),
 }
+GRID = {name: (extra, row.replace(" ", "")) for name, (extra, row) in ROWS.items()}
 
 
 @pytest.mark.parametrize("name", GRID)
@@ -110,21 +111,21 @@ async def test_grid(name: str) -> None:
     assert {entry.error for entry in fake.requests} <= {None, "invalid_request_error"}
 
 
-@pytest.mark.parametrize(("model", "thinks"), list(zip(ORDER, "-+-+-++", strict=True)))
+@pytest.mark.parametrize(("model", "thinks"), list(zip(ORDER, "------+++++++++", strict=True)))
 async def test_who_thinks_by_default(model: str, thinks: str) -> None:
-    """Haiku and Sonnet 5.5, Opus 5.5 and Fable think unless told not to."""
+    """Models from 5.0 on think unless told not to."""
     async with FakeClaude().client() as client:
         message = await client.messages.create(model=model, max_tokens=32, messages=[USER])
     assert (message.content[0].type == "thinking") == (thinks == "+")
 
 
-WINDOWS = [(model, 200_000 if model == "claude-haiku-4-5" else 1_000_000) for model in ORDER]
+WINDOWS = [(model, 200_000 if model in SMALL else 1_000_000) for model in ORDER]
 
 
 @pytest.mark.parametrize(("model", "window"), WINDOWS)
 async def test_a_prompt_over_the_window(model: str, window: int) -> None:
     """One token too many is a 400, and the window itself is not."""
-    per_mille = 250 if model in ("claude-haiku-4-5", "claude-sonnet-4-6") else 325
+    per_mille = 250 if model in OLD_TOKENS else 325
     full = (window - 8) * 1000 // per_mille
     async with FakeClaude().client(timeout=60) as client:
         message = await client.messages.create(
@@ -137,13 +138,14 @@ async def test_a_prompt_over_the_window(model: str, window: int) -> None:
             )
 
 
-MINIMUMS = list(zip(ORDER, (4096, 512, 1024, 512, 1024, 512, 512), strict=True))
+LEAST = (4096, 4096, 1024, 4096, 2048, 1024, 1024, *[512] * 8)
+MINIMUMS = list(zip(ORDER, LEAST, strict=True))
 
 
 @pytest.mark.parametrize(("model", "least"), MINIMUMS)
 async def test_the_least_that_is_cached(model: str, least: int) -> None:
     """A prefix of the minimum is written to the cache, one token less is not, and neither is an error."""
-    per_mille = 250 if model in ("claude-haiku-4-5", "claude-sonnet-4-6") else 325
+    per_mille = 250 if model in OLD_TOKENS else 325
     size = (least - 4) * 1000 // per_mille
     async with FakeClaude().client() as client:
         written = []

@@ -183,7 +183,7 @@ def _check_tools(tools: list[Any], rules: ModelRules) -> set[str]:
         if not isinstance(tool, dict):
             raise invalid(f"tools.{index}: Input should be an object")
         kind = tool.get("type") or "custom"
-        if str(kind).startswith("computer_") and kind != rules.computer_tool:
+        if str(kind).startswith("computer_") and kind not in rules.computer_tools:
             raise invalid(f"tools.{index}: '{rules.id}' does not support tool types: {kind}")
         if kind == "custom":
             if not isinstance(tool.get("name"), str) or not _TOOL_NAME.fullmatch(tool["name"]):
