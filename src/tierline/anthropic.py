@@ -19,7 +19,8 @@ from anthropic._base_client import AsyncAPIClient
 from tierline.attempts import Reply
 from tierline.call import read_call
 from tierline.errors import ConfigurationError
-from tierline.usage import StreamReader, WholeReader, decoder_for, metered
+from tierline.usage import WholeReader, decoder_for, metered, reader_for
+from tierline.values import REGIONAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,8 +35,13 @@ if TYPE_CHECKING:
 
 _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
-_METERED: Final = (_CREATE, _COUNT, "/v1/messages/batches", "/v1/complete")
-"""Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them."""
+_METERED: Final = (
+    _CREATE, _COUNT, "/v1/messages/batches", "/v1/complete",
+    "/invoke", "/invoke-with-response-stream", "/converse", "/converse-stream", ":rawPredict", ":streamRawPredict",
+)  # fmt: skip
+"""Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them.
+
+The last are those of Bedrock and Vertex, to which their clients rewrite the first two when the seam has seen them."""
 _SESSIONS: Final = "/v1/sessions"
 """Work of agents on the server, which nothing here can bound."""
 _FUTILE: Final = "spend_limit_reached"
@@ -141,6 +147,10 @@ class Seam(Middleware):
             if not counted:
                 self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
             return await call_next(request)
+        if (region := getattr(self.client, "region", None)) is not None:
+            # Vertex: no answer says what the client's endpoint costs.
+            geo = "global" if region == "global" else REGIONAL
+            call = call._replace(terms=call.terms._replace(geo=geo))
         exchange = _Exchange(self, request, call, call_next)
         if kind == "count":
             request.options.json_data = await self.router.body_for_count(call, exchange)
@@ -180,7 +190,7 @@ class _Exchange:
         except APITimeoutError as error:
             return _no_answer(error, "timeout")
         except APIConnectionError as error:
-            return _no_answer(error, "connection_error")
+            return _no_answer(error, "connection_error", closed=self.client.is_closed())
         except Exception as error:  # noqa: BLE001  (a body or a key that the SDK cannot send: raised in the app)
             return Reply(exception=error, error=type(error).__name__, sent=False)
         # `cast_to=httpx2.Response` is answered with no wrapper of the SDK's.
@@ -220,10 +230,12 @@ def _usage_in(raw: httpx2.Response, call: Call) -> Any:
     return reader.seen
 
 
-def _no_answer(error: Exception, name: str) -> Reply:
+def _no_answer(error: Exception, name: str, *, closed: bool = False) -> Reply:
     """An attempt without a response: nothing is billed where no connection was made."""
-    sent = not isinstance(error.__cause__, _NEVER_SENT)
-    return Reply(exception=error, error=name, retry=True, elsewhere=False, sent=sent)
+    # What a closed client is asked for is such an error, and will never be sent.
+    futile = closed and isinstance(error.__cause__, RuntimeError)
+    sent = not (futile or isinstance(error.__cause__, _NEVER_SENT))
+    return Reply(exception=error, error=name, retry=not futile, elsewhere=False, sent=sent)
 
 
 async def _refused(response: AsyncAPIResponse[Any], raw: httpx2.Response) -> Reply:
@@ -273,8 +285,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
 
 def _tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt) -> None:
     """Read usage out of an answer while the app reads it."""
-    events = raw.headers.get("content-type", "").startswith("text/event-stream")
-    attempt.reader = reader = StreamReader(call.terms) if events else WholeReader(call.terms)
+    attempt.reader = reader = reader_for(raw.headers.get("content-type", ""), call.terms)
     attempt.close = _closer(raw)
     decode = decoder_for(raw.headers.get("content-encoding", ""))
     raw.stream = _Tap(cast("httpx2.AsyncByteStream", raw.stream), attempt, reader, decode)

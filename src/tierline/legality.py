@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from tierline.ladder import undated
+from tierline.ladder import base_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,13 +74,13 @@ LARGEST_WINDOW: Final = _M
 
 
 def accepts(model: str) -> Accepts | None:
-    """What is known of a model id, dated or not."""
-    return MODELS.get(undated(model))
+    """What is known of a model id, in the spelling of any platform."""
+    return MODELS.get(base_id(model))
 
 
 def objection(call: Call, model: str, max_tokens: int | None) -> str:
     """Why the API would answer this call on `model` with a 400; empty where nothing is known to be wrong."""
-    known = MODELS.get(undated(model))
+    known = MODELS.get(base_id(model))
     if known is None:
         return ""
     if rejected := known.rejects & call.features:

@@ -24,6 +24,9 @@ Source = Literal[
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""
 
+REGIONAL: Final = "regional"
+"""The `geo` of a request to an endpoint that costs more because it stays in its region."""
+
 Role = Literal["first", "retry", "fallback", "escalation", "speculative"]
 
 
