@@ -33,9 +33,11 @@ from tierline.values import NO_PRICE, Offer, Refusal, View
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    import typing_extensions
     from anthropic import AsyncAnthropic
     from opentelemetry.trace import TracerProvider
 
+    from tierline.anthropic import Client
     from tierline.attempts import Reply
     from tierline.call import Call
     from tierline.classify import Classifier
@@ -54,6 +56,11 @@ _GONE: Final = 0.25
 
 K = TypeVar("K")
 V = TypeVar("V")
+if TYPE_CHECKING:
+    # `Router` by itself is one of AsyncAnthropic; a default needs a newer TypeVar than typing's.
+    ClientT_co = typing_extensions.TypeVar("ClientT_co", bound=Client, covariant=True, default=AsyncAnthropic)
+else:
+    ClientT_co = TypeVar("ClientT_co", covariant=True)
 
 
 class Recent(Generic[K, V]):
@@ -74,11 +81,11 @@ class Recent(Generic[K, V]):
             self._kept[key] = value
 
 
-class Router:
+class Router(Generic[ClientT_co]):
     """Sends each Claude call of an app to the cheapest tier that is good enough, within its policy and its budgets.
 
     - `client`: the app's own client, any asynchronous one of the SDK's; without one, one is made from the
-      environment on first use, and closed at the end
+      environment on first use, and closed at the end. To a type checker `Router(client)` is a Router of its class
     - `ladder`: the tiers, cheapest first
     - `budgets`: what may be spent; every call is charged to all of them
     - `policy`: what holds for every call
@@ -96,7 +103,7 @@ class Router:
 
     def __init__(
         self,
-        client: Any = None,
+        client: ClientT_co | None = None,
         *,
         ladder: Ladder = DEFAULT_LADDER,
         budgets: Sequence[Budget] = (),
@@ -134,7 +141,7 @@ class Router:
         self.cache = VerdictCache(
             maxsize=cache_size, ttl=cache_ttl, clock=self.timing.perf, secret=secret or secrets.token_bytes(32)
         )
-        self._client = client
+        self._client: Any = client
         self._claude: Any = None
         self._owns_client = client is None
         self.books = Books(self.ledger, self.prices, self.timing)
@@ -154,8 +161,8 @@ class Router:
     # What an app uses
 
     @property
-    def claude(self) -> AsyncAnthropic:
-        """The routed copy of the client. Of another class of the SDK's where the client is."""
+    def claude(self) -> ClientT_co:
+        """The routed copy of the client, of the same class."""
         if self._claude is None:
             # The seam needs the SDK, which takes a second to import: only who calls Claude pays for it.
             from tierline.anthropic import attach, default_client  # noqa: PLC0415
@@ -163,7 +170,7 @@ class Router:
             if self._client is None:
                 self._client = default_client()
             self._claude = attach(self._client, self)
-        return cast("AsyncAnthropic", self._claude)
+        return cast("ClientT_co", self._claude)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.attempts import LEFT
 from tierline.call import view_of
@@ -51,7 +51,7 @@ class Admission(NamedTuple):
 class CallRun:
     """The state of one call on its way through a Router."""
 
-    def __init__(self, router: Router, call: Call, upstream: Upstream, now: Context, binding: Binding) -> None:
+    def __init__(self, router: Router[Any], call: Call, upstream: Upstream, now: Context, binding: Binding) -> None:
         self.router = router
         self.call = call
         self.upstream = upstream
