@@ -15,6 +15,7 @@ from anthropic import AsyncAnthropic, DefaultAioHttpClient, DefaultAsyncHttpxCli
 from tierline import Budget, Router
 from tierline.anthropic import attach
 from tierline.classify import ClaudeClassifier, FixedClassifier
+from tierline.errors import ConfigurationError
 from tierline.testing import OK, Fault
 
 if TYPE_CHECKING:
@@ -115,6 +116,34 @@ async def test_the_routed_client_as_a_context(
         await routed.messages.create(**ASK)
     assert routed.is_closed()
     assert client.is_closed()
+
+
+async def test_a_class_of_the_apps_own(make_router: Callable[..., Router], fake: FakeClaude, fake_url: str) -> None:
+    """A subclass that the SDK can copy is routed; of one that it cannot, the error says what is missing."""
+
+    class Shop(AsyncAnthropic):
+        pass
+
+    class Closed(AsyncAnthropic):
+        def __init__(self, key: str) -> None:
+            super().__init__(api_key=key, base_url=fake_url)
+
+    router = make_router()
+    async with Shop(api_key=fake.api_key, base_url=fake_url) as client:
+        routed = attach(client, router)
+        assert type(routed) is Shop
+        await routed.messages.create(**ASK)
+    async with Closed(fake.api_key) as client:
+        with pytest.raises(ConfigurationError, match=r"Closed cannot be routed.*constructor"):
+            attach(client, router)
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("wrong", [None, "claude", AsyncAnthropic, httpx2.AsyncClient])
+def test_what_is_no_client(wrong: Any) -> None:
+    """What is no client of the SDK is named as the mistake that it is."""
+    with pytest.raises(ConfigurationError, match="asynchronous client of the anthropic SDK"):
+        attach(wrong, Router())
 
 
 @pytest.mark.parametrize("stream", [False, True])

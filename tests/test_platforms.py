@@ -22,6 +22,7 @@ from anthropic import (
 )
 from pydantic import BaseModel
 
+from tests.needs import need
 from tierline import Budget, Ladder, Router, policy
 from tierline.anthropic import attach
 from tierline.classify import ClaudeClassifier, FixedClassifier
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from tierline.testing import FakeClaude
+
+need("boto3")
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

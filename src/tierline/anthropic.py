@@ -104,7 +104,13 @@ def attach(client: ClientT, router: Routes) -> ClientT:
         return client
     # On a client that another Router has, the SDK's retries are off already.
     retries = next((entry.retries for entry in client.middleware if isinstance(entry, Seam)), client.max_retries)
-    return cast("ClientT", _attached(client, router, retries))
+    try:
+        return cast("ClientT", _attached(client, router, retries))
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{type(client).__name__} cannot be routed, for its copy() fails ({error}): the constructor of a class of "
+            "your own must take the arguments of the SDK's, and hand them on"
+        ) from error
 
 
 def _attached(client: Any, router: Routes, retries: int) -> Any:

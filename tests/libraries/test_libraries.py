@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 import pytest
+from anthropic import AsyncAnthropicBedrock, AsyncAnthropicVertex
 
-from tests.libraries.needs import need
-from tierline import Budget, Router, policy
+from tests.needs import need
+from tierline import Budget, Ladder, Router, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
 from tierline.errors import BudgetExceededError
 from tierline.testing import FakeClaude, Fault, Received, Reply
 
-need("pydantic_ai", "langchain_anthropic", "instructor")
+need("pydantic_ai", "langchain_anthropic", "instructor", "boto3")
 
 from tests.libraries.adapters import City, Instructor, LangChain, PydanticAI  # noqa: E402
 
@@ -188,3 +189,38 @@ async def test_a_forced_tool_above_its_tiers(make_router: Callable[..., Router],
     assert await balance(router) == (0, 0)
     assert await ask(router.claude)
     assert models(fake) == [SONNET, HAIKU]
+
+
+PLATFORMS: dict[str, tuple[Any, tuple[str, str, str]]] = {
+    "bedrock": (
+        lambda key, url: AsyncAnthropicBedrock(
+            aws_access_key=key, aws_secret_key="secret", aws_region="us-east-1", base_url=url
+        ),
+        ("global.anthropic.claude-haiku-5-5", "us.anthropic.claude-sonnet-5-5", "us.anthropic.claude-opus-5-5"),
+    ),
+    "vertex": (
+        lambda key, url: AsyncAnthropicVertex(region="us-east5", project_id="p", access_token=key, base_url=url),
+        ("claude-haiku-4-5@20251001", "claude-sonnet-5-5", "claude-opus-5-5"),
+    ),
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(("library", "what"), UNFORCED)
+async def test_platforms(
+    make_router: Callable[..., Router], fake: FakeClaude, fake_url: str, library: Any, what: str, platform: str
+) -> None:
+    """A library over a client of another platform is routed, floored and metered as over the API's."""
+    make, (haiku, sonnet, opus) = PLATFORMS[platform]
+    async with make(fake.api_key, fake_url) as client:
+        router = make_router(
+            client,
+            ladder=Ladder.of(haiku=haiku, sonnet=sonnet, opus=opus),
+            budgets=[HARD],
+            policy=policy(explicit_model="route", floor="sonnet"),
+            classifier=FixedClassifier("simple"),
+        )
+        assert await getattr(library(router.claude, sonnet), what)()
+    assert set(models(fake)) == {sonnet}
+    assert {received.status for received in fake.requests} == {200}
+    assert await balance(router) == (fake.billed, 0)

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from anthropic.lib.bedrock._stream_decoder import AWSEventStreamDecoder
 
+from tests.needs import need
 from tierline.testing._eventstream import encode
+
+need("botocore")
 
 
 def decoded(data: bytes) -> list[tuple[str | None, Any]]:
