@@ -231,6 +231,7 @@ def test_ids_of_bedrock(model: str, version: str) -> None:
         assert book.cost(found, usage) == ceil(Fraction(listed * 11, 10))
         assert book.worst(found, input_tokens=10, output_tokens=10) == book.cost(found, Usage(10, 10))
     assert book.rates("us.anthropic.claude-unheard-of-9") is None
+    assert book.rates("us.anthropic.claude-haiku-5-5-mini") is None  # nor a price of Google's for what it looks like
     assert book.rates("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc") is None
 
 
