@@ -26,7 +26,8 @@ from tests.needs import need
 from tierline import Budget, Ladder, Router, policy
 from tierline.anthropic import attach
 from tierline.classify import ClaudeClassifier, FixedClassifier
-from tierline.errors import BudgetExceededError
+from tierline.errors import BudgetExceededError, UnknownModelError
+from tierline.prices import PriceBook
 from tierline.testing import OK, Fault, Reply
 
 if TYPE_CHECKING:
@@ -414,6 +415,25 @@ async def test_an_inference_profile_by_its_arn(
     assert await balance(router) == (fake.billed, 0)
 
 
+async def test_an_id_that_only_the_app_knows(
+    fake: FakeClaude, fake_url: str, make_router: Callable[..., Router]
+) -> None:
+    """An application's own inference profile is refused by a hard budget until the app gives it a price."""
+    profile = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/shop"
+    fake._aliases[profile] = "claude-sonnet-5-5"
+    rates = PriceBook().rates("claude-sonnet-5-5")
+    assert rates is not None
+    ladder = Ladder.of(haiku=BEDROCK.named("haiku").model, shop=profile)
+    async with bedrock(fake, fake_url) as client:
+        with policy(tier="shop"):
+            with pytest.raises(UnknownModelError, match="no known price"):
+                await make_router(client, ladder=ladder, budgets=[HARD]).claude.messages.create(**ASK)
+            router = make_router(client, ladder=ladder, budgets=[HARD], prices=PriceBook({profile: rates}))
+            await router.claude.messages.create(**ASK)
+    assert models(fake) == [profile]
+    assert await balance(router) == (fake.billed, 0)
+
+
 async def test_a_ladder_of_the_wrong_platform(
     fake: FakeClaude, fake_url: str, make_router: Callable[..., Router]
 ) -> None:
@@ -437,7 +457,11 @@ async def test_a_region_costs_more(fake: FakeClaude, fake_url: str, make_router:
                     worst.append((await balance(router))[1])
                     await stream.get_final_message()
             costs.append((await balance(router))[0])
-    assert sum(costs) == fake.billed
+            with policy(tier="haiku"):
+                moved = router.claude.with_options(region="global" if name == "vertex" else "us-east5")
+                await moved.messages.create(**ASK)
+            assert (await balance(router))[0] == sum(r.billed for r in fake.requests[-2:])
+    assert sum(costs) + sum(r.billed for r in fake.requests[1::2]) == fake.billed
     assert [cost * 11 for cost in (worst[0], costs[0])] == [cost * 10 for cost in (worst[1], costs[1])]
 
 
