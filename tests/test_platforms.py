@@ -113,6 +113,9 @@ class Platform:
     ladder: Ladder
     make_router: Callable[..., Router]
 
+    def model(self, name: str) -> str:
+        return next(tier.model for tier in self.ladder if tier.name == name)
+
     def router(self, **options: Any) -> Router:
         return self.make_router(self.client, **{"ladder": self.ladder, "budgets": [HARD], **options})
 
@@ -146,7 +149,7 @@ async def test_create(platform: Platform, fake: FakeClaude) -> None:
     async with router.bind() as binding:
         message = await router.claude.messages.create(**ASK)
     (decision,) = binding.decisions
-    assert models(fake) == [platform.ladder.named("sonnet").model]
+    assert models(fake) == [platform.model("sonnet")]
     assert message.content[-1].type == "text"
     assert (decision.tier, decision.estimated) == ("sonnet", False)
     assert await balance(router) == (decision.cost, 0) == (fake.billed, 0)
@@ -216,7 +219,7 @@ async def test_tool_runner(platform: Platform, fake: FakeClaude) -> None:
     router = platform.router()
     runner = router.claude.beta.messages.tool_runner(**{**ASK, "max_tokens": 2000}, tools=[weather])
     assert (await runner.until_done()).content[-1].text == "Warm."
-    assert models(fake) == [platform.ladder.named("sonnet").model] * 2
+    assert models(fake) == [platform.model("sonnet")] * 2
     assert await balance(router) == (fake.billed, 0)
 
 
@@ -231,7 +234,7 @@ async def test_count_tokens(platform: Platform, fake: FakeClaude) -> None:
     else:
         counted = await router.claude.messages.count_tokens(**ask)
         assert counted.input_tokens > 0
-        assert models(fake) == [platform.ladder.named("sonnet").model]
+        assert models(fake) == [platform.model("sonnet")]
     assert router.report().calls == 0
 
 
@@ -241,7 +244,7 @@ async def test_retries_and_fallback(platform: Platform, fake: FakeClaude) -> Non
     fake.script(Fault.error(500), Fault.overloaded(), OK)
     async with router.bind() as binding:
         await router.claude.messages.create(**ASK)
-        fake.always(platform.ladder.named("sonnet").model, Fault.rate_limit(0))
+        fake.always(platform.model("sonnet"), Fault.rate_limit(0))
         await router.claude.with_options(max_retries=1).messages.create(**ASK)
         async with router.claude.messages.stream(**ASK) as stream:
             await stream.get_final_message()
@@ -274,7 +277,7 @@ async def test_verdicts(platform: Platform, fake: FakeClaude) -> None:
     async with router.bind() as binding:
         await router.claude.messages.create(**ASK)
     (decision,) = binding.decisions
-    assert models(fake) == [platform.ladder.named(name).model for name in ("haiku", "opus")]
+    assert models(fake) == [platform.model(name) for name in ("haiku", "opus")]
     assert (decision.source, decision.tier) == ("claude", "opus")
     assert fake.requests[0].usage.output_tokens < 40
     assert await balance(router) == (fake.billed, 0)
@@ -284,7 +287,7 @@ async def test_what_a_model_rejects(platform: Platform, fake: FakeClaude) -> Non
     """A forced tool does not go to a model that rejects it, by whatever id it is sold."""
     router = platform.router(classifier=FixedClassifier("complex"))
     await router.claude.messages.create(**ASK, tools=[TOOL], tool_choice={"type": "any"})
-    assert models(fake) == [platform.ladder.named("haiku").model]
+    assert models(fake) == [platform.model("haiku")]
 
 
 async def test_explicit_ids(platform: Platform, fake: FakeClaude) -> None:
@@ -312,7 +315,7 @@ async def test_copies_stay_routed(platform: Platform, fake: FakeClaude) -> None:
         assert type(copy) is type(platform.client)
         assert sum(type(entry).__name__ == "Seam" for entry in copy.middleware) == 1
         await copy.messages.create(**ASK)
-    assert models(fake) == [platform.ladder.named("sonnet").model] * len(copies)
+    assert models(fake) == [platform.model("sonnet")] * len(copies)
     assert await balance(router) == (fake.billed, 0)
     assert platform.client.middleware == ()
 
@@ -411,7 +414,7 @@ async def test_an_inference_profile_by_its_arn(
             await router.claude.messages.create(**{**ASK, "model": ARN})
         with policy(ceiling="haiku"):
             await router.claude.messages.create(**{**ASK, "model": ARN})
-    assert models(fake) == [ARN, BEDROCK.named("haiku").model]
+    assert models(fake) == [ARN, BEDROCK[0].model]
     assert await balance(router) == (fake.billed, 0)
 
 
@@ -423,7 +426,7 @@ async def test_an_id_that_only_the_app_knows(
     fake._aliases[profile] = "claude-sonnet-5-5"
     rates = PriceBook().rates("claude-sonnet-5-5")
     assert rates is not None
-    ladder = Ladder.of(haiku=BEDROCK.named("haiku").model, shop=profile)
+    ladder = Ladder.of(haiku=BEDROCK[0].model, shop=profile)
     async with bedrock(fake, fake_url) as client:
         with policy(tier="shop"):
             with pytest.raises(UnknownModelError, match="no known price"):

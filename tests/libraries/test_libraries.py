@@ -93,7 +93,7 @@ async def test_floors(make_router: Callable[..., Router], fake: FakeClaude, libr
     async with router.bind() as binding:
         with rule:
             assert await getattr(library(router.claude, SONNET), what)()
-    assert set(models(fake)) == {router.ladder.named(rule.floor).model}
+    assert set(models(fake)) == {{"sonnet": SONNET, "opus": OPUS}[rule.floor]}
     assert {received.status for received in fake.requests} == {200}
     assert len(binding.decisions) == len(fake.requests)
     assert await balance(router) == (fake.billed, 0)
