@@ -202,7 +202,8 @@ async def test_a_downgrade_is_a_later_offer() -> None:
     run.lines = (Budget("$0.00003", name="tight", downgrade_at=None, cheapest_at=None).line("global"),)
     await run.run()
     assert tiers(world) == ["b"]
-    assert run.skipped is not None
+    assert run.admitted is not None
+    assert run.admitted.skipped
     (reason,) = run.reasons
     assert "budget tight" in reason
     assert reason.endswith("c to b")

@@ -52,7 +52,10 @@ def test_the_code_of_the_guide_runs() -> None:
     """Every block of the guide can be pasted as it stands."""
     guide = README.parent / "docs" / "guide.md"
     document = Sybil([PythonCodeBlockParser()], path=str(guide.parent), pattern=guide.name).parse(guide)
-    assert [example.evaluate() for example in document.examples()] == [None] * 4
+    examples = list(document.examples())
+    assert len(examples) == guide.read_text(encoding="utf-8").count("```python")
+    for example in examples:
+        example.evaluate()
     Router(ladder=document.namespace["ladder"], budgets=document.namespace["budgets"])
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierline.report import KEPT_DOWNGRADES, KEPT_LATENCIES, MOST_NAMES, OTHER, Downgrade, Tally
-from tierline.values import NANO, Attempt, Decision, Usage
+from tierline.report import KEPT_DOWNGRADES, KEPT_LATENCIES, MOST_NAMES, OTHER, Downgrade, Spend, Tally
+from tierline.values import NANO, Attempt, Decision, Observed, Usage
 
 
 def decision(tier: str = "a", cost: int = 0, **fields: Any) -> Decision:
@@ -50,6 +50,28 @@ def test_the_sums(ended: list[Any]) -> None:
     assert list(report.by_tier) == [t for t in "ab" if any(c[0] == t for c in ended)]
     assert (report.cache_hits, report.cache_misses) == (3, 1)
     assert str(report)
+
+
+def test_tags_and_what_was_only_observed() -> None:
+    """A call counts in the row of each of its tags; what enforcing would have made of it stands beside what was."""
+    tally = Tally(("a", "b"))
+    tags = (("feature", "chat"), ("team", "legal"))
+    tally.ended(decision("b", 90, tags=tags, observed=Observed("a", cost=40, saved=50)), {}, failed=False)
+    tally.ended(
+        decision("b", 95, tags=tags[:1], classifier_cost=5, observed=Observed("a", downgraded=True, cost=45, saved=45)),
+        {},
+        failed=False,
+    )
+    tally.ended(decision("b", 7, observed=Observed(None, "budget x has no room")), {}, failed=True)
+    report = tally.report(0, 0)
+    assert report.by_tag == {"feature=chat": Spend(2, 180), "team=legal": Spend(1, 90)}
+    seen = report.observed
+    assert (seen.calls, seen.cost, seen.saved, seen.downgraded, seen.refused) == (3, 85, 95, 1, 1)
+    assert seen.by_tier == {"a": Spend(2, 80)}
+    table = str(report)
+    assert "only observed" in table
+    assert "$0.000000095, 53%" in table
+    assert "only observed" not in str(Tally(("a",)).report(0, 0))
 
 
 def test_names_are_bounded() -> None:

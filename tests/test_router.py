@@ -236,9 +236,9 @@ async def test_a_soft_budget_says_that_it_is_exceeded(
     async with router.bind() as binding:
         await router.claude.messages.create(**ASK)
         await router.claude.messages.create(**ASK)
-    assert "soft budget $0.0001/day is exceeded" in binding.decisions[-1].reasons
-    assert [r.getMessage() for r in caplog.records if "soft" in r.getMessage()] == [
-        "soft budget $0.0001/day is exceeded: $0.0001"
+    assert "budget $0.0001/day is exceeded, and not enforced" in binding.decisions[-1].reasons
+    assert [r.getMessage() for r in caplog.records if "exceeded" in r.getMessage()] == [
+        "budget $0.0001/day is exceeded, and not enforced: $0.0001"
     ]
 
 

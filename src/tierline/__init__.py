@@ -1,5 +1,7 @@
 """Tierline: tier routing, a verdict cache, budgets and traces for any ASGI app that calls Claude."""
 
+import logging
+
 from tierline.binding import Binding, current
 from tierline.budgets import Budget
 from tierline.ladder import Ladder, Tier
@@ -21,3 +23,6 @@ __all__ = [
     "policy",
 ]
 __version__ = "0.1.0"
+
+# An app that has set up no logging sees nothing of ours, not even on stderr.
+logging.getLogger("tierline").addHandler(logging.NullHandler())

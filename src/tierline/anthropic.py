@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx2
-from anthropic import APIConnectionError, APITimeoutError, AsyncAnthropic, Middleware
+from anthropic import Anthropic, APIConnectionError, APITimeoutError, AsyncAnthropic, Middleware
 from anthropic._base_client import AsyncAPIClient
 
 from tierline.attempts import Reply
@@ -86,6 +86,14 @@ ClientT = TypeVar("ClientT", bound=Client)
 def default_client() -> AsyncAnthropic:
     """A client from the environment, as the SDK makes it."""
     return AsyncAnthropic()
+
+
+def has_credentials(client: Any) -> bool:
+    """Whether a client has a key, or a way to one. Those of the platforms sign their requests, each in its own way."""
+    if type(client) not in (AsyncAnthropic, Anthropic):
+        return True
+    named = {name.lower() for name in client.default_headers}
+    return bool({"x-api-key", "authorization"} & named) or client.credentials is not None
 
 
 def attach(client: ClientT, router: Routes) -> ClientT:

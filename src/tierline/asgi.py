@@ -68,7 +68,7 @@ class TierlineMiddleware:
         self.tenant = tenant
         self.routes = RouteTable(routes or {}, router.ladder)
         for rule in (routes or {}).values():
-            router.check(rule)
+            router.rules.check(rule)
         if tenant is None and any(budget.per == "tenant" for budget in router.budgets):
             log.warning("a budget is for each tenant, and TierlineMiddleware has no tenant=: all share one account")
 

@@ -170,8 +170,8 @@ class OpenAttempt:
     """
 
     __slots__ = (
-        "_on_end", "_span", "_started", "binding", "books", "close", "ended", "loop", "number", "offer", "progress",
-        "reader", "reading", "reservation", "result", "role", "terms", "thinks",
+        "_on_end", "_span", "_started", "began_at", "binding", "books", "close", "ended", "loop", "number", "offer",
+        "progress", "reader", "reading", "reservation", "result", "role", "terms", "thinks",
     )  # fmt: skip
 
     def __init__(
@@ -200,6 +200,8 @@ class OpenAttempt:
         """Whether somebody waits for the next bytes of the answer right now."""
         self.progress = 0
         """Chunks of the answer that have passed."""
+        self.began_at: float | None = None
+        """When the first of them came, on the clock that `Timing.perf` is."""
         self.close: Callable[[], Awaitable[None]] | None = None
         self.ended = False
         self.result: Attempt | None = None
@@ -212,6 +214,7 @@ class OpenAttempt:
 
     def began(self) -> None:
         """The first bytes of the answer have come."""
+        self.began_at = self.books.timing.perf()
         if self._span is not None:
             self._span.add_event("first_chunk")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from calendar import timegm
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
@@ -24,7 +24,9 @@ from tierline.errors import ConfigurationError
 from tierline.values import NANO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from tierline.values import Offer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 """An ASGI scope."""
@@ -124,6 +126,11 @@ class Line:
         object.__setattr__(self, "downgrade_from", downgrade)
         object.__setattr__(self, "cheapest_from", cheapest)
         object.__setattr__(self, "alarm_from", min(downgrade, cheapest))
+
+    @property
+    def softened(self) -> Line:
+        """The same account, of a budget that only records."""
+        return _softened(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +282,39 @@ def check_budgets(budgets: Iterable[Budget]) -> None:
             raise ConfigurationError(f'two budgets are called {budget.name!r}; give one of them another name, name="…"')
 
 
+class Fit(NamedTuple):
+    """Which of several offers a call may have: the one after `skipped` others, for the sake of budget `tight`.
+
+    Thresholds left out the first `left_out`. Where none has room, `skipped` is their number.
+    """
+
+    skipped: int
+    left_out: int
+    tight: str
+
+
+def first_fit(offers: Sequence[Offer], lines: Sequence[Line], used: Sequence[int], *, thresholds: bool) -> Fit:
+    """The first offer that every hard line has room for. Pure: a ledger calls it inside of its atomic step.
+
+    `used` has for each line its spent + held before this call, in nano-USD. `thresholds` says whether lines may
+    leave out the dearer offers before they are full.
+    """
+    room: int | None = None
+    narrowest, alarm = "", False
+    for line, amount in zip(lines, used, strict=True):
+        if amount >= line.alarm_from:
+            alarm = True
+        if line.hard and (room is None or line.limit - amount < room):
+            room, narrowest = line.limit - amount, line.budget
+    first, tight = within_thresholds(len(offers), zip(lines, used, strict=True)) if alarm and thresholds else (0, "")
+    for skipped in range(first, len(offers)):
+        cost = offers[skipped].cost
+        if room is None or (cost is not None and cost <= room):
+            return Fit(skipped, first, tight)
+        tight = narrowest
+    return Fit(len(offers), first, tight)
+
+
 def within_thresholds(n_offers: int, used: Iterable[tuple[Line, int]]) -> tuple[int, str]:
     """The first of `n_offers` offers that the thresholds leave in, and the budget that left out those before it.
 
@@ -311,6 +351,11 @@ def _span(unit: Unit, now: float) -> Span:
     # POSIX time has no leap seconds: these lengths are exact.
     start = second - second % _SECONDS[unit]
     return Span(key, start, start + _SECONDS[unit])
+
+
+@lru_cache(maxsize=4096)
+def _softened(line: Line) -> Line:
+    return replace(line, hard=False)
 
 
 @lru_cache(maxsize=1024)

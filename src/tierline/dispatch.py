@@ -17,7 +17,7 @@ from tierline.values import NO_PRICE, Refusal, Remaining, usd
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierline.attempts import Books, Reply
+    from tierline.attempts import Books, Reply, Timing
     from tierline.binding import Binding
     from tierline.budgets import Line
     from tierline.call import Call
@@ -76,8 +76,8 @@ class Dispatch:
     reservation: Reservation | None = None
     pending: OpenAttempt | None = None
     """The attempt whose answer the app is about to read."""
-    skipped: Reservation | None = None
-    """The first reservation, where a budget made it pass over a dearer offer."""
+    admitted: Reservation | None = None
+    """The first reservation."""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left. BudgetExceededError where nothing may be sent."""
@@ -102,7 +102,7 @@ class Dispatch:
             if not reply.error:
                 return reply
             number += 1
-            wait = self._wait_before(reply, number) if reply.retry and number <= retries else None
+            wait = wait_before(reply, number, retries, self.books.timing)
             if wait is not None:
                 role, again = "retry", await self._after(wait, reply, held.offer)
             else:
@@ -118,8 +118,8 @@ class Dispatch:
     def _note_admission(self, held: Reservation) -> None:
         """Say what the budgets made of the plan."""
         first = self.plan.offers[0]
+        self.admitted = held
         if held.skipped:
-            self.skipped = held
             alarm = any(used >= line.alarm_from for line, used in zip(self.lines, held.used, strict=False))
             state = f"at {held.share:.0%}" if alarm else f"has no room for the worst case of {first.tier}"
             self.reasons.append(f"budget {held.tight} {state}: {first.tier} to {held.offer.tier}")
@@ -127,9 +127,9 @@ class Dispatch:
             self.reasons.append(f"recorded, not bounded: {held.offer.unbounded}")
         for line, used in zip(self.lines, held.used, strict=False):
             if not line.hard and used + held.cost > line.limit:
-                self.reasons.append(f"soft budget {line.budget} is exceeded")
+                self.reasons.append(f"budget {line.budget} is exceeded, and not enforced")
                 if used <= line.limit:
-                    log.warning("soft budget %s is exceeded: %s", line.budget, usd(line.limit))
+                    log.warning("budget %s is exceeded, and not enforced: %s", line.budget, usd(line.limit))
         if self.lines and self.trace.recording:
             tightest = min(held.remaining, key=lambda r: r.remaining / r.limit, default=None)
             self.trace.budget("downgrade" if held.skipped else "admit", held.offer.cost, tightest)
@@ -169,13 +169,6 @@ class Dispatch:
                 self.attempts.append(attempt.result)
         return reply
 
-    def _wait_before(self, reply: Reply, number: int) -> float | None:
-        """Seconds until the next try: what the API asks for, else full jitter. None: too long to wait."""
-        if reply.retry_after is not None:
-            return reply.retry_after if reply.retry_after <= LONGEST_WAIT else None
-        # The exponent is bounded, for retries need not be: 2.0 ** 1024 is no number.
-        return self.books.timing.jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(number - 1, 10))
-
     async def _after(self, wait: float, reply: Reply, offer: Offer) -> Reservation | None:
         """Wait, and hold the money for the same tier again. None where a budget has none left."""
         await self.books.timing.sleep(wait)
@@ -211,3 +204,27 @@ class Dispatch:
         except BaseException:
             await self.books.finish(self.books.ledger.release(held))
             raise
+
+
+def wait_before(reply: Reply, number: int, retries: int, timing: Timing) -> float | None:
+    """Seconds until retry `number`: what the API asks for, else full jitter. None where there is no retry."""
+    if not reply.retry or number > retries:
+        return None
+    if reply.retry_after is not None:
+        return reply.retry_after if reply.retry_after <= LONGEST_WAIT else None
+    # The exponent is bounded, for retries need not be: 2.0 ** 1024 is no number.
+    return timing.jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(number - 1, 10))
+
+
+async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing) -> Reply:
+    """Send a request with nothing but its retries, which the SDK no longer makes: no ledger, no spans, no settling."""
+    number = 0
+    while True:
+        reply = await upstream.send(body, number)
+        number += 1
+        wait = wait_before(reply, number, upstream.retries, timing) if reply.error else None
+        if wait is None:
+            return reply
+        if reply.discard is not None:
+            await reply.discard()
+        await timing.sleep(wait)

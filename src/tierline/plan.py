@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.call import AUTO
 from tierline.errors import UnknownModelError
+from tierline.policies import Effective
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
-    from tierline.policies import Effective
     from tierline.values import Classification, Offer, Source
 
     Objection = Callable[[Call, str, int | None], str]
@@ -97,6 +97,16 @@ def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[s
         return Request(policy, "explicit", policy.ceiling, reasons=(*policy.reasons, moved))
     place = min(max(rung, policy.floor), policy.ceiling)
     return Request(policy, "explicit", place, call.model, policy.reasons)
+
+
+def unenforced(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[str], int | None]) -> Request:
+    """What a call gets where policies only watch: its own model, and for `auto` the highest tier that it may use.
+
+    So `auto` costs what it did before there was routing, and no answer gets worse.
+    """
+    if call.model != AUTO:
+        return admit(call, Effective(0, ladder.top), ladder, list_price)
+    return Request(Effective(policy.floor, policy.ceiling), "default", policy.ceiling)
 
 
 def plan(

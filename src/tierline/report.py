@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping  # noqa: TC003  (FastAPI reads the annotations of what an endpoint returns)
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tierline.values import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tierline.values import Decision
+    from tierline.values import Decision, Observed
+
+V = TypeVar("V")
 
 MOST_NAMES: Final = 1_000
 """Most routes, and most accounts, that are counted by name; the rest is counted together."""
@@ -22,6 +24,16 @@ NO_ROUTE: Final = "(no route)"
 NO_TENANT: Final = "(no tenant)"
 KEPT_LATENCIES: Final = 10_000
 KEPT_DOWNGRADES: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether calls can be served now: true where there are no `problems`. These are for operators, not for clients."""
+
+    problems: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +59,26 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """What `mode="enforce"` would have made of the calls that were only observed. Money in nano-USD.
+
+    `cost` is what those that had an answer would have cost, classifying included, and `saved` how much less that is
+    than what the app paid for them. `by_tier` leaves out those that would have been `refused`.
+    """
+
+    calls: int = 0
+    cost: int = 0
+    saved: int = 0
+    downgraded: int = 0
+    refused: int = 0
+    by_tier: Mapping[str, Spend] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
-    `cost` includes `classifier_cost`, the rows of `by_tier` do not: they are what the tiers themselves cost.
+    `cost` includes `classifier_cost`, the rows of `by_tier` and `by_tag` do not: they are what the answers cost.
     `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one. Latencies
     are of the last 10,000 calls.
     """
@@ -62,7 +90,10 @@ class Report:
     by_tier: Mapping[str, Spend]
     by_route: Mapping[str, Spend]
     by_account: Mapping[str, Spend]
+    by_tag: Mapping[str, Spend]
+    """By `name=value`, of a policy's `tags`; a call with several counts in several rows."""
     all_on: Mapping[str, int]
+    observed: Observation
     cache_hits: int
     cache_misses: int
     downgraded: int
@@ -98,9 +129,23 @@ class Report:
                 "  classifying",
                 f"p50 {self.classifier_latency_p50 * 1e3:.1f} ms, p95 {self.classifier_latency_p95 * 1e3:.1f} ms",
             ),
+            *self._observed_rows(),
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    def _observed_rows(self) -> Iterator[tuple[str, str]]:
+        """What would have been, where that is not what was."""
+        seen = self.observed
+        if not seen.calls:
+            return
+        paid = seen.cost + seen.saved
+        yield "only observed", f"{seen.calls:,}; enforced, they would have been"
+        for name, spend in seen.by_tier.items():
+            yield f"  on {name}", f"{spend.calls:,} for {usd(spend.cost)}"
+        yield "  saving", f"{usd(seen.saved)}, {seen.saved / paid:.0%}" if paid else usd(seen.saved)
+        yield "  downgraded", f"{seen.downgraded:,}"
+        yield "  refused", f"{seen.refused:,}"
 
 
 @dataclass(slots=True)
@@ -119,6 +164,8 @@ class Tally:
     _by_tier: dict[str, Spend] = field(default_factory=dict)
     _by_route: dict[str, Spend] = field(default_factory=dict)
     _by_account: dict[str, Spend] = field(default_factory=dict)
+    _by_tag: dict[str, Spend] = field(default_factory=dict)
+    _observed: Observation = Observation()
     _all_on: Counter[str] = field(default_factory=Counter)
     _downgrades: deque[Downgrade] = field(default_factory=lambda: deque(maxlen=KEPT_DOWNGRADES))
     _latency: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
@@ -138,6 +185,10 @@ class Tally:
             self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
             _count(self._by_route, decision.route or NO_ROUTE, cost)
             _count(self._by_account, decision.tenant or NO_TENANT, cost)
+            for key, value in decision.tags:
+                _count(self._by_tag, f"{key}={value}", cost)
+            if decision.observed is not None:
+                self._observed = _with(self._observed, decision.observed, decision.classifier_cost)
             for name, cost in all_on.items():
                 self._all_on[name] += cost
             self._latency.append(decision.latency_s)
@@ -172,10 +223,12 @@ class Tally:
                 cost=self.cost,
                 classifier_cost=self.classifier_cost,
                 saved=self.saved,
-                by_tier={name: self._by_tier[name] for name in self.tiers if name in self._by_tier},
+                by_tier=_ordered(self._by_tier, self.tiers),
                 by_route=dict(self._by_route),
                 by_account=dict(self._by_account),
-                all_on={name: self._all_on[name] for name in self.tiers if name in self._all_on},
+                by_tag=dict(self._by_tag),
+                observed=replace(self._observed, by_tier=_ordered(self._observed.by_tier, self.tiers)),
+                all_on=_ordered(self._all_on, self.tiers),
                 cache_hits=cache_hits,
                 cache_misses=cache_misses,
                 downgraded=self.downgrades,
@@ -188,6 +241,27 @@ class Tally:
                 classifier_latency_p50=_quantile(classifying, 0.5),
                 classifier_latency_p95=_quantile(classifying, 0.95),
             )
+
+
+def _ordered(table: Mapping[str, V], tiers: Sequence[str]) -> dict[str, V]:
+    """The rows of a table by tier, cheapest first."""
+    return {name: table[name] for name in tiers if name in table}
+
+
+def _with(seen: Observation, call: Observed, classifying: int) -> Observation:
+    """One more call that was only observed."""
+    by_tier = dict(seen.by_tier)
+    if call.tier is not None:
+        # As in the rows of what was: without what classifying cost.
+        by_tier[call.tier] = by_tier.get(call.tier, Spend()).plus(max(0, call.cost - classifying))
+    return Observation(
+        seen.calls + 1,
+        seen.cost + call.cost,
+        seen.saved + call.saved,
+        seen.downgraded + call.downgraded,
+        seen.refused + (call.tier is None),
+        by_tier,
+    )
 
 
 def _count(table: dict[str, Spend], name: str, cost: int, calls: int = 1) -> None:

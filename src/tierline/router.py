@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import secrets
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
+from tierline.admission import Rules
 from tierline.attempts import Books, Timing
 from tierline.binding import Binding, Context, context, enter
-from tierline.budgets import Budget, check_budgets
+from tierline.budgets import Budget
+from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
-from tierline.classify.base import check_classifier, check_confidence, fingerprint_of
+from tierline.classify.base import check_classifier, check_confidence
 from tierline.consult import Consultation
-from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
+from tierline.dispatch import pass_on
+from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import LARGEST_WINDOW, accepts
-from tierline.policies import Policy, combine, marks_of
+from tierline.metrics import Metrics
+from tierline.policies import Policy
 from tierline.prices import PriceBook
-from tierline.report import Tally
-from tierline.routes import policies_in, route_of
-from tierline.run import Admission, CallRun, Labeller
+from tierline.report import Readiness, Tally
+from tierline.routes import policies_in
+from tierline.run import CallRun, Labeller
 from tierline.telemetry import tracer_of
-from tierline.values import NO_PRICE, Offer, Refusal, View
+from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     import typing_extensions
     from anthropic import AsyncAnthropic
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
     from tierline.anthropic import Client
@@ -43,13 +50,12 @@ if TYPE_CHECKING:
     from tierline.classify import Classifier
     from tierline.dispatch import Upstream
     from tierline.ledger import Balance, Ledger
-    from tierline.policies import Effective
     from tierline.report import Report
-    from tierline.values import Classification
+    from tierline.values import Classification, Mode
 
 log: Final = logging.getLogger("tierline")
 
-_MOST_COMBINATIONS: Final = 1_000
+MODE_VARIABLE: Final = "TIERLINE_MODE"
 _MOST_KEPT: Final = 10_000
 _GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
@@ -95,7 +101,10 @@ class Router(Generic[ClientT_co]):
     - `ledger`: where balances are kept; by default in the memory of this process
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
-    - `tracer_provider`: by default OpenTelemetry's global one
+    - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
+    - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
+      does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
+      `router.mode` may be set at run time
     - `timing`: the clocks
 
     Raises ConfigurationError for what cannot work.
@@ -116,6 +125,8 @@ class Router(Generic[ClientT_co]):
         prices: PriceBook | None = None,
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        mode: Mode = "enforce",
         timing: Timing | None = None,
     ) -> None:
         if not isinstance(ladder, Ladder):
@@ -132,14 +143,19 @@ class Router(Generic[ClientT_co]):
             if not isinstance(policy, Policy):
                 raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
             policy.check(ladder, "Router(policy=…)")
-        check_budgets((*self.budgets, *(policy.budgets if policy is not None else ())))
+        self.rules = Rules(ladder, self.budgets, policy)
         self.classifier = check_classifier("Router(classifier=…)", classifier) if classifier else default_classifier()
         self.min_confidence = min_confidence
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
         self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
+        self.metrics = Metrics(meter_provider)
         self.cache = VerdictCache(
-            maxsize=cache_size, ttl=cache_ttl, clock=self.timing.perf, secret=secret or secrets.token_bytes(32)
+            maxsize=cache_size,
+            ttl=cache_ttl,
+            clock=self.timing.perf,
+            secret=secret or secrets.token_bytes(32),
+            on_lookup=self.metrics.looked_up,
         )
         self._client: Any = client
         self._claude: Any = None
@@ -147,18 +163,33 @@ class Router(Generic[ClientT_co]):
         self.books = Books(self.ledger, self.prices, self.timing)
         self.tally = Tally([tier.name for tier in ladder])
         self.tracer = tracer_of(tracer_provider)
-        self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
         self.loops: Recent[bytes, tuple[Classification | None]] = Recent(_MOST_KEPT)
         """What the first step of a tool loop was taken for: its later steps are not classified again."""
         self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
+        self.refusing: Recent[tuple[str, str, int], bool] = Recent(_MOST_KEPT)
+        """Which budgets refuse in which window: the log tells of each once."""
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
+        self._mode = _mode("Router(mode=…)", mode)
+        if override := os.environ.get(MODE_VARIABLE):
+            self._mode = _mode(MODE_VARIABLE, override)
         self._ids = count(1)
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
+        self._closing = False
 
     # What an app uses
+
+    @property
+    def mode(self) -> Mode:
+        """What Tierline does with a call that begins now."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        self._mode = _mode("router.mode", mode)
+        log.warning("mode is %s now", mode)
 
     @property
     def claude(self) -> ClientT_co:
@@ -182,7 +213,7 @@ class Router(Generic[ClientT_co]):
         """
         for where, rule in policies_in(app):
             rule.check(self.ladder, where)
-            self.check(rule)
+            self.rules.check(rule)
         self._lifespans += 1
         try:
             if self._lifespans == 1:
@@ -191,12 +222,24 @@ class Router(Generic[ClientT_co]):
         finally:
             self._lifespans -= 1
             if not self._lifespans:
+                self._closing = True
                 await self.aclose()
                 if self.tally.calls:
                     log.info("what this process did:\n%s", self.report())
 
     def _warm_up(self) -> None:
-        _ = self.claude
+        self._closing = False
+        log.log(
+            logging.INFO if self._mode == "enforce" else logging.WARNING,
+            "mode %s; tiers: %s; budgets: %s",
+            self._mode,
+            ", ".join(f"{tier.name} ({tier.model})" for tier in self.ladder),
+            ", ".join(budget.name for budget in self.budgets) or "none",
+        )
+        from tierline.anthropic import has_credentials  # noqa: PLC0415
+
+        if not has_credentials(self.claude):
+            log.warning("the Router's client has no API key: set ANTHROPIC_API_KEY, or give the Router a client")
         for tier in self.ladder:
             if self.prices.rates(tier.model) is None:
                 log.warning(
@@ -234,7 +277,7 @@ class Router(Generic[ClientT_co]):
             raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
         now = context()
         binding = now.binding or Binding(self)
-        found = self.admission(now, binding)
+        found = self.rules.admission(now, binding)
         consultation = Consultation(
             self.claude,
             self.cache,
@@ -250,6 +293,26 @@ class Router(Generic[ClientT_co]):
         finally:
             if now.binding is None:
                 await self.end(binding, whole=True)
+
+    async def ready(self, timeout: float = 1.0) -> Readiness:
+        """Whether calls can be served now, for a readiness probe. Asks the ledger, for at most `timeout` seconds.
+
+        Claude is not asked: an API that is down must not take every instance of an app out of service.
+        """
+        problems = ["shutting down"] if self._closing else []
+        if self._mode == "enforce":
+            try:
+                await asyncio.wait_for(self.ledger.ping(), timeout)
+            except TimeoutError:
+                problems.append(f"the ledger did not answer within {timeout:g} s")
+            except LedgerUnavailableError as error:
+                problems.append(f"the ledger cannot be asked: {error}")
+        from tierline.anthropic import has_credentials  # noqa: PLC0415
+
+        if not self._owns_client and not has_credentials(self.claude):
+            problems.append("the Router's client has no API key")
+        problems += dict.fromkeys(self.rejected.values())
+        return Readiness(tuple(problems))
 
     def report(self) -> Report:
         """What this process did so far."""
@@ -278,9 +341,16 @@ class Router(Generic[ClientT_co]):
         """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
         now = context()
         binding = now.binding or Binding(self)
+        if self._mode == "off":
+            return await self._pass_on(call, upstream, now, binding, "mode off")
+        run = None
         try:
-            return await CallRun(self, call, upstream, now, binding).run()
-        except TierlineError:
+            run = CallRun(self, call, upstream, now, binding)
+            return await run.run()
+        except TierlineError as error:
+            if self._mode == "observe" and now.own is None and not (run and run.sent):
+                log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
+                return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
             binding.failing()
             raise
         finally:
@@ -296,65 +366,55 @@ class Router(Generic[ClientT_co]):
         """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
         now = context()
         binding = now.binding or Binding(self)
+        if self._mode == "off":
+            return self._unrouted(call, now, binding)
         try:
             return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
         except TierlineError:
+            if self._mode == "observe":
+                return self._unrouted(call, now, binding)
             binding.failing()
             raise
 
     def refuse_unreadable(self, what: str) -> None:
         """BudgetExceededError where a hard budget holds for a request that cannot be read, and so not bounded."""
+        if self._mode != "enforce":
+            return
         now = context()
         binding = now.binding or Binding(self)
-        lines = now.own.lines if now.own is not None else self.admission(now, binding).lines
+        lines = now.own.lines if now.own is not None else self.rules.admission(now, binding).lines
         for line in lines:
             if line.hard:
+                refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
                 self.tally.refused()
+                self.metrics.refused(refusal)
                 binding.failing()
-                raise BudgetExceededError(Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what))
+                raise BudgetExceededError(refusal)
 
     # What a call uses
 
-    def check(self, rule: Policy) -> None:
-        """ConfigurationError where the budgets of a policy and those of the Router have one name."""
-        check_budgets((*self.budgets, *(self.policy.budgets if self.policy is not None else ()), *rule.budgets))
+    async def _pass_on(self, call: Call, upstream: Upstream, now: Context, binding: Binding, why: str) -> Reply:
+        """Send a call as the app wrote it. It leaves a decision, for apps look at it, but one that knows no money."""
+        body = self._unrouted(call, now, binding)
+        if now.own is None:
+            model = str(body["model"])
+            rung = self.ladder.rung_of(model)
+            tier = self.ladder[self.ladder.top if rung is None else rung].name
+            binding.record(Decision(self.next_id(), tier, model, tier, None, 0.0, "default", (why,), settled=True))
+        return await pass_on(body, upstream, self.timing)
+
+    def _unrouted(self, call: Call, now: Context, binding: Binding) -> dict[str, Any]:
+        """The body as the app wrote it. Something must stand for `auto`: the highest tier that may be used here."""
+        if call.model != AUTO:
+            return dict(call.body)
+        highest = self.ladder.top
+        with suppress(TierlineError):
+            highest = self.rules.policy_of(now, binding).ceiling
+        return {**call.body, "model": self.ladder[highest].model}
 
     def next_id(self) -> str:
         """An id for a decision, unique over processes."""
         return f"{self._prefix}-{next(self._ids)}"
-
-    def admission(self, now: Context, binding: Binding) -> Admission:
-        """What is known of a call before it is read: what holds for it, who pays for it, where and for whom it is."""
-        scope = binding.scope
-        route = route_of(scope) if scope is not None else None
-        rules = (
-            *((self.policy,) if self.policy is not None else ()),
-            *(binding.routes.policies_for(scope, route) if binding.routes is not None else ()),
-            *binding.narrowed,
-            *(marks_of(scope.get("endpoint")) if scope is not None else ()),
-            *(rule for rule, _ in binding.blocks.values()),
-            *now.blocks,
-        )
-        known = self._combined.get(rules)
-        if known is None:
-            effective = combine(rules, self.ladder)
-            check_budgets((*self.budgets, *effective.budgets))
-            version = fingerprint_of(effective.floor, effective.ceiling, effective.task, effective.expected_output)
-            if len(self._combined) >= _MOST_COMBINATIONS:
-                self._combined.clear()
-            budgets = tuple(dict.fromkeys((*self.budgets, *effective.budgets)))
-            known = self._combined[rules] = (effective, version, budgets)
-        effective, version, budgets = known
-        name = route.name if route is not None else binding.fixed_route
-        tenant = binding.tenant
-        lines = []
-        for budget in budgets:
-            request = binding.id if budget.per == "request" else ""
-            line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request))
-            lines.append(line)
-            if request:
-                binding.request_lines.add(line)
-        return Admission(effective, version, tuple(lines), name, tenant)
 
     def worst(self, call: Call, model: str, max_tokens: int | None) -> Offer:
         """The offer of a model with its worst case; None where it has no bound, with the reason."""
@@ -376,3 +436,10 @@ class Router(Generic[ClientT_co]):
         if call.unbounded or max_tokens is None:
             return Offer("", model, None, entry, call.unbounded, max_tokens)
         return Offer("", model, most, entry, "", max_tokens)
+
+
+def _mode(where: str, mode: str) -> Mode:
+    for known in MODES:
+        if mode == known:
+            return known
+    raise ConfigurationError(f"{where} is {mode!r:.40}: write one of {', '.join(MODES)}")

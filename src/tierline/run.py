@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from tierline.admission import Admission
 from tierline.attempts import LEFT
+from tierline.budgets import first_fit
 from tierline.call import view_of
 from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
 from tierline.legality import objection
-from tierline.plan import admit, plan
+from tierline.plan import admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
 from tierline.telemetry import CallTrace, describe
-from tierline.values import Classification, Decision, Terms, Usage
+from tierline.usage import StreamReader
+from tierline.values import Classification, Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
-    from tierline.budgets import Line
     from tierline.call import Call
     from tierline.classify.base import Consult
     from tierline.dispatch import Upstream
@@ -30,22 +32,12 @@ if TYPE_CHECKING:
     from tierline.policies import Effective
     from tierline.router import Router
     from tierline.usage import Metered
-    from tierline.values import Attempt, View
+    from tierline.values import Attempt, Refusal, View
 
 log: Final = logging.getLogger("tierline")
 
 _USUAL: Final = Terms(geo="global")
 _FREE: Final = "a token count is free"
-
-
-class Admission(NamedTuple):
-    """What is known of a call before it is read. `version` changes with what a verdict may depend on."""
-
-    policy: Effective
-    version: str
-    lines: tuple[Line, ...]
-    route: str | None
-    tenant: str | None
 
 
 class CallRun:
@@ -56,40 +48,54 @@ class CallRun:
         self.call = call
         self.upstream = upstream
         self.binding = binding
+        # Tierline's own questions spend money for Tierline's sake: budgets hold for them in every mode.
+        self.observing = router.mode == "observe" and now.own is None
         self.anonymous = now.binding is None
         self.own = now.own
         self.started = router.timing.perf()
         self.classifying = 0.0
         self.consulted: Consultation | None = None
         self.dispatch: Dispatch | None = None
+        self.observed: Observed | None = None
+        """What would have happened to a call that is only observed, once that is known."""
         self.all_on: dict[str, int] = {}
         """What the usage would have cost on each tier, once it is known."""
         if self.own is not None:
             policy = combine((Policy(tier=self.own.tier),), router.ladder)
             admission = Admission(policy, "", self.own.lines, self.own.route, None)
         else:
-            admission = router.admission(now, binding)
+            admission = router.rules.admission(now, binding)
         self.policy, self.version, self.lines, self.route, self.tenant = admission
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
-        router = self.router
+        router, call = self.router, self.call
         # A question of Tierline's own is told by the `classify` span around it, and its cost is in the call's.
         self.trace = trace = CallTrace(router.tracer if self.own is None else None)
         self.plan: Plan | None = None
+        lines = self.lines
         try:
-            request = admit(self.call, self.policy, router.ladder, router.prices.list_output_price)
-            if self.call.continues and request.target is None:
-                request = self._kept(request)
-            if trace.recording:
-                tiers = router.ladder
-                trace.policy(self.policy, tiers[request.policy.floor].name, tiers[request.policy.ceiling].name)
-            self.plan = await self._plan(request, trace)
+            try:
+                request = admit(call, self.policy, router.ladder, router.prices.list_output_price)
+                if call.continues and request.target is None:
+                    request = self._kept(request)
+                if trace.recording:
+                    tiers = router.ladder
+                    trace.policy(self.policy, tiers[request.policy.floor].name, tiers[request.policy.ceiling].name)
+                found = self.plan = await self._plan(request, trace)
+            except TierlineError as error:
+                if not self.observing:
+                    raise
+                self.observed = Observed(None, f"{type(error).__name__}: {error}")
+            if self.observing:
+                request = unenforced(call, self.policy, router.ladder, router.prices.list_output_price)
+                found = await self._plan(request, trace)
+                lines = tuple(line.softened for line in lines)
             self.dispatch = Dispatch(
-                call=self.call,
-                plan=self.plan,
+                call=call,
+                plan=found,
                 binding=self.binding,
-                lines=self.lines,
+                lines=lines,
                 upstream=self.upstream,
                 books=router.books,
                 trace=trace,
@@ -99,7 +105,7 @@ class CallRun:
             reply = await self.dispatch.run()
         except BudgetExceededError as error:
             if self.own is None:
-                router.tally.refused()
+                self._note_refusal(error.refusal)
             self._close("refused", "budget_exceeded", describe(error.refusal))
             raise
         except TierlineError as error:
@@ -122,10 +128,16 @@ class CallRun:
             pending.when_ended(self._streamed)
         return reply
 
+    @property
+    def sent(self) -> bool:
+        """Whether anything of this call has been sent."""
+        return self.dispatch is not None and self.dispatch.offer is not None
+
     async def model_for_count(self) -> str:
         """The model that a call like this would go to, as far as that can be told for free."""
         router = self.router
-        request = admit(self.call, self.policy, router.ladder, router.prices.list_output_price)
+        read = unenforced if self.observing else admit
+        request = read(self.call, self.policy, router.ladder, router.prices.list_output_price)
         return (await self._plan(request, None, _FREE)).offers[0].model
 
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
@@ -174,6 +186,7 @@ class CallRun:
         )
         opinion = await self.consulted.opinion(classifier, view)
         self.classifying = router.timing.perf() - started
+        router.metrics.classified(classifier.name, opinion, self.classifying)
         if view.tools and not silent:
             router.loops.keep(loop, (opinion,))
         return opinion
@@ -216,12 +229,24 @@ class CallRun:
             if outcome != "refused":
                 self._count(decision, failed=bool(error))
         self.trace.end(decision, outcome, error)
+        dispatch = self.dispatch
+        answer = dispatch.pending if dispatch is not None else None
+        began = answer.began_at if answer is not None and isinstance(answer.reader, StreamReader) else None
+        self.router.metrics.ended(
+            decision,
+            outcome,
+            error,
+            asked=self.call.model,
+            mode="observe" if self.observing else "enforce",
+            own=own is not None,
+            first_chunk=None if began is None else began - self.started,
+            held=dispatch.admitted if dispatch is not None else None,
+        )
 
     def _count(self, decision: Decision, *, failed: bool) -> None:
-        router, dispatch = self.router, self.dispatch
+        router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
         router.tally.ended(decision, {} if failed else self.all_on, failed=failed)
-        if dispatch is not None and dispatch.skipped is not None:
-            held = dispatch.skipped
+        if held is not None and held.skipped:
             router.tally.downgraded(
                 Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
             )
@@ -255,6 +280,7 @@ class CallRun:
             *(found.reasons if found is not None else self.policy.reasons),
             *(dispatch.reasons if dispatch is not None else ()),
             *((why,) if why else ()),
+            *((f"only observed: sent to {offer.model[:60]}",) if self.observing and offer is not None else ()),
         )
         held = dispatch.reservation if dispatch is not None else None
         return Decision(
@@ -279,7 +305,37 @@ class CallRun:
             route=self.route,
             tenant=self.tenant,
             tags=self.policy.tags,
+            observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,
         )
+
+    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
+        """What enforcing would have made of this call: from the balances as they were when it was admitted."""
+        held = self.dispatch.admitted if self.dispatch is not None else None
+        if self.observed is not None or self.plan is None or held is None:
+            return self.observed
+        offers = self.plan.offers
+        fit = first_fit(offers, self.lines, held.used, thresholds=self.plan.thresholds)
+        if fit.skipped == len(offers):
+            return Observed(None, offers[-1].unbounded or f"budget {fit.tight} has no room")
+        tier = offers[fit.skipped].tier
+        if not known or tier not in self.all_on:
+            return Observed(tier, downgraded=fit.skipped > 0)
+        # An id on no rung is sent as it is, whatever rung it is ranked with.
+        cost = (
+            self.all_on[tier] if self.router.ladder.rung_of(offers[fit.skipped].model) is not None else paid
+        ) + spent
+        return Observed(tier, "", fit.skipped > 0, cost, paid - cost)
+
+    def _note_refusal(self, refusal: Refusal) -> None:
+        """Count a refusal, and tell the operator of the first one in each window of an account."""
+        router = self.router
+        router.tally.refused()
+        router.metrics.refused(refusal)
+        window = round(router.timing.now() + refusal.renews_in) if refusal.renews_in is not None else 0
+        key = (refusal.budget, refusal.account, window)
+        if router.refusing.find(key) is None:
+            router.refusing.keep(key, value=True)
+            log.warning("calls are refused: %s", refusal)
 
     def _note_key(self, reply: Reply) -> None:
         """Remember that the API rejects the key, so that it is not asked for verdicts with it."""

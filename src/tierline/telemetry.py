@@ -1,8 +1,7 @@
 """The spans of one call: `route`, `classify` and `attempt`, under the SDK's own span.
 
 Only `opentelemetry-api` is used; without an SDK in the app nothing is recorded. Nothing is set up at import. No
-attribute carries text of a prompt, a key or a tenant, and none of the `gen_ai.*` names is used: the SDK's span has
-them.
+attribute carries text of a prompt or a key, and none of the `gen_ai.*` names is used: the SDK's span has them.
 """
 
 from __future__ import annotations
@@ -115,6 +114,16 @@ class CallTrace:
                 values["tierline.decision.label"] = decision.label
             if decision.route is not None:
                 values["tierline.route"] = bounded(decision.route)
+            if decision.tenant is not None:
+                values["tierline.tenant"] = bounded(decision.tenant)
+            if (seen := decision.observed) is not None:
+                values |= {
+                    "tierline.mode": "observe",
+                    "tierline.observed.tier": seen.tier or "refused",
+                    "tierline.observed.saved.usd": seen.saved / NANO,
+                }
+                if seen.why:
+                    values["tierline.observed.why"] = bounded(seen.why)
             span.set_attributes(values)
             if error:
                 span.set_attribute("error.type", error)

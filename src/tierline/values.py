@@ -27,6 +27,10 @@ NO_PRICE: Final = "the model has no known price"
 REGIONAL: Final = "regional"
 """The `geo` of a request to an endpoint that costs more because it stays in its region."""
 
+Mode = Literal["enforce", "observe", "off"]
+"""`observe` decides, traces and reports, and changes and refuses nothing; `off` does nothing at all."""
+MODES: Final[tuple[Mode, ...]] = ("enforce", "observe", "off")
+
 Role = Literal["first", "retry", "fallback", "escalation", "speculative"]
 
 
@@ -187,6 +191,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Observed:
+    """What `mode="enforce"` would have made of a call that was only observed. Money in nano-USD.
+
+    `tier` is None where the call would have been refused; `why` then says by what. `cost` is what the same usage
+    would have cost there, classifying included, and `saved` how much less that is than what the app paid for
+    its answer. Both are 0 until an answer has come back whole.
+    """
+
+    tier: str | None
+    why: str = ""
+    downgraded: bool = False
+    cost: int = 0
+    saved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What happened to one call, and why. Money in nano-USD, times in seconds.
 
@@ -194,6 +214,9 @@ class Decision:
     money enough. `saved` is against the ladder's top tier at the same usage. While a stream is being read
     `settled` is False and the money is only that of the verdict; the entry in `Binding.decisions` is replaced
     when it ends.
+
+    In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
+    label, source, `requested_tier` and reasons are those of the decision.
     """
 
     id: str
@@ -217,3 +240,4 @@ class Decision:
     route: str | None = None
     tenant: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    observed: Observed | None = None

@@ -74,7 +74,8 @@ class VerdictCache:
     - of those who ask for a key at the same time on one event loop, one asks and the others wait for its answer
     - it may be used from any thread and any loop; its lock is never held over an await
 
-    `maxsize` is in verdicts (about 400 bytes each), `ttl` in seconds of `clock`. Raises `ConfigurationError` for a
+    `maxsize` is in verdicts (about 400 bytes each), `ttl` in seconds of `clock`. `on_lookup` is told of every look-up,
+    whether it was a hit. Raises `ConfigurationError` for a
     size, an age or a secret that cannot work.
     """
 
@@ -85,9 +86,11 @@ class VerdictCache:
         clock: Callable[[], float] = time.monotonic,
         *,
         secret: bytes,
+        on_lookup: Callable[[bool], None] = lambda _: None,
     ) -> None:
         _check(maxsize, ttl, secret)
         self._maxsize, self._ttl, self._clock = maxsize, ttl, clock
+        self._on_lookup = on_lookup
         # Hashed first, because blake2b takes a key of at most 64 bytes. Copying a keyed state is cheaper than keying.
         key = blake2b(secret, digest_size=32, person=_PURPOSE).digest()
         self._keyed = blake2b(key=key, digest_size=16, person=_PURPOSE)
@@ -133,7 +136,8 @@ class VerdictCache:
                 return None
             self._hits += 1
             self._saved += entry.cost
-            return entry.hit
+        self._on_lookup(True)
+        return entry.hit
 
     def age(self, key: bytes) -> float | None:
         """Seconds since the verdict was stored, or None where there is none. A use of it, but counted as nothing."""
@@ -163,15 +167,13 @@ class VerdictCache:
         # cannot tell whose cancellation it was, and from 3.14 on it logs a failure that nobody waited for.
         await asyncio.wait((flight,))
         verdict = None if flight.cancelled() else flight.result()
+        found = joined and verdict is not None
         with self._lock:
-            if not joined:
-                self._misses += 1
-                return verdict, False
-            self._joined += 1
-            if verdict is None:
-                return None, False
-            self._saved += verdict.cost
-        return _free(verdict), True
+            self._joined += joined
+            self._misses += not joined
+            self._saved += verdict.cost if joined and verdict is not None else 0
+        self._on_lookup(found)
+        return (_free(verdict), True) if joined and verdict is not None else (verdict, False)
 
     async def drain(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for the flights of this loop, then cancel the rest and see them end.

@@ -66,7 +66,7 @@ class Ledger(Protocol):
     """Balances of accounts, and the holds on them.
 
     - `reserve` is atomic over all accounts: it takes the first offer that every hard line has room for, or none
-    - thresholds are applied inside the same step: see `tierline.budgets.within_thresholds`
+    - thresholds are applied inside the same step: see `tierline.budgets.first_fit`
     - repeating the id of a live reservation returns that reservation, and holds nothing more; the id of one
       that has ended is not used again
     - an account that stands in `lines` twice is charged once
@@ -111,6 +111,10 @@ class Ledger(Protocol):
 
     async def forget(self, lines: Sequence[Line]) -> None:
         """Drop the balances of accounts that cannot come back (a budget for each request)."""
+        ...
+
+    async def ping(self) -> None:
+        """Return where the ledger can be asked."""
         ...
 
     async def balances(self) -> list[Balance]:

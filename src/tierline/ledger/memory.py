@@ -12,7 +12,7 @@ from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from tierline.budgets import within_thresholds
+from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import Balance, Reservation
 from tierline.values import Refusal
@@ -85,8 +85,6 @@ class MemoryLedger:
             used: list[int] = []
             charged: list[tuple[Line, int]] = []
             fresh: list[_Slot] = []
-            room: int | None = None
-            narrowest, alarm = "", False
             for line in lines:
                 span = line.window.span(now)
                 slot = (line.budget, line.account, span.key)
@@ -99,24 +97,14 @@ class MemoryLedger:
                 accounts.append(account)
                 used.append(amount)
                 charged.append((line, span.key))
-                if amount >= line.alarm_from:
-                    alarm = True
-                if line.hard and (room is None or line.limit - amount < room):
-                    room, narrowest = line.limit - amount, line.budget
 
-            first, tight = 0, ""
-            if alarm and thresholds:
-                first, tight = within_thresholds(len(offers), zip(lines, used, strict=True))
-            for skipped in range(first, len(offers)):
-                offer = offers[skipped]
-                if room is None or (offer.cost is not None and offer.cost <= room):
-                    break
-                tight = narrowest
-            else:
+            skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
+            if skipped == len(offers):
                 for slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
                     del self._accounts[slot]
-                return _refusal(offers[first:], lines, accounts, now)
+                return _refusal(offers[left_out:], lines, accounts, now)
 
+            offer = offers[skipped]
             for slot in fresh:
                 if self._accounts[slot].end != inf:
                     heappush(self._endings, (self._accounts[slot].end, slot))
@@ -179,6 +167,9 @@ class MemoryLedger:
                 # What was forgotten left its ending behind: an account for each request would fill a month of them.
                 self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
                 heapify(self._endings)
+
+    async def ping(self) -> None:
+        """The memory of this process is there."""
 
     async def balances(self) -> list[Balance]:
         """Every account that was ever charged in a window that has not ended."""

@@ -1,0 +1,93 @@
+"""What is known of a call before it is read: what holds for it, who pays for it, where and for whom it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tierline.budgets import check_budgets
+from tierline.classify.base import fingerprint_of
+from tierline.policies import combine, marks_of
+from tierline.routes import route_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tierline.binding import Binding, Context
+    from tierline.budgets import Budget, Line
+    from tierline.ladder import Ladder
+    from tierline.policies import Effective, Policy
+    from tierline.routes import Route
+
+_MOST_COMBINATIONS: Final = 1_000
+
+
+class Admission(NamedTuple):
+    """What is known of a call before it is read. `version` changes with what a verdict may depend on."""
+
+    policy: Effective
+    version: str
+    lines: tuple[Line, ...]
+    route: str | None
+    tenant: str | None
+
+
+class Rules:
+    """What an app allows everywhere: its ladder, its budgets, its outermost policy. Combines them with the rest."""
+
+    def __init__(self, ladder: Ladder, budgets: Sequence[Budget], policy: Policy | None) -> None:
+        self.ladder = ladder
+        self.budgets = tuple(budgets)
+        self.policy = policy
+        self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
+        check_budgets((*self.budgets, *(policy.budgets if policy is not None else ())))
+
+    def check(self, rule: Policy) -> None:
+        """ConfigurationError where the budgets of a policy and the app's own have one name."""
+        check_budgets((*self.budgets, *(self.policy.budgets if self.policy is not None else ()), *rule.budgets))
+
+    def policy_of(self, now: Context, binding: Binding) -> Effective:
+        """What a call may do here."""
+        return self._in_force(now, binding, _route_of(binding))[0]
+
+    def admission(self, now: Context, binding: Binding) -> Admission:
+        """All that a call from here is known to be. Errors as for `combine` and `Budget.line`."""
+        scope, route = binding.scope, _route_of(binding)
+        policy, version, budgets = self._in_force(now, binding, route)
+        name = route.name if route is not None else binding.fixed_route
+        tenant = binding.tenant
+        lines = []
+        for budget in budgets:
+            request = binding.id if budget.per == "request" else ""
+            line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request))
+            lines.append(line)
+            if request:
+                binding.request_lines.add(line)
+        return Admission(policy, version, tuple(lines), name, tenant)
+
+    def _in_force(
+        self, now: Context, binding: Binding, route: Route | None
+    ) -> tuple[Effective, str, tuple[Budget, ...]]:
+        """All policies that hold here as one, the version of it, and all budgets."""
+        scope = binding.scope
+        rules = (
+            *((self.policy,) if self.policy is not None else ()),
+            *(binding.routes.policies_for(scope, route) if binding.routes is not None else ()),
+            *binding.narrowed,
+            *(marks_of(scope.get("endpoint")) if scope is not None else ()),
+            *(rule for rule, _ in binding.blocks.values()),
+            *now.blocks,
+        )
+        known = self._combined.get(rules)
+        if known is None:
+            policy = combine(rules, self.ladder)
+            check_budgets((*self.budgets, *policy.budgets))
+            version = fingerprint_of(policy.floor, policy.ceiling, policy.task, policy.expected_output)
+            if len(self._combined) >= _MOST_COMBINATIONS:
+                self._combined.clear()
+            budgets = tuple(dict.fromkeys((*self.budgets, *policy.budgets)))
+            known = self._combined[rules] = (policy, version, budgets)
+        return known
+
+
+def _route_of(binding: Binding) -> Route | None:
+    return route_of(binding.scope) if binding.scope is not None else None
