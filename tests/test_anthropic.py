@@ -19,7 +19,7 @@ from tierline import Budget, Ladder, Router, policy
 from tierline.anthropic import attach
 from tierline.attempts import Timing
 from tierline.classify import ClaudeClassifier, FixedClassifier
-from tierline.errors import BudgetExceededError, ConfigurationError, UnknownModelError
+from tierline.errors import BudgetExceededError, ConfigurationError, IllegalRequestError, UnknownModelError
 from tierline.testing import OK, FakeClaude, Fault, Reply
 
 if TYPE_CHECKING:
@@ -714,7 +714,7 @@ async def test_lone_surrogate(make_router: Callable[..., Router], sdk: AsyncAnth
 
 async def test_nan(make_router: Callable[..., Router], sdk: AsyncAnthropic, fake: FakeClaude) -> None:
     """A body that is no JSON fails as it does without Tierline, and costs nothing."""
-    extra = {"temperature": float("nan")}
+    extra = {"metadata": {"user_id": float("nan")}}
     with pytest.raises(ValueError, match="JSON"):
         await sdk.messages.create(**{**ASK, "model": HAIKU}, extra_body=extra)
     router = make_router(budgets=[HARD])
@@ -724,9 +724,9 @@ async def test_nan(make_router: Callable[..., Router], sdk: AsyncAnthropic, fake
 
 
 async def test_ten_megabytes(make_router: Callable[..., Router], fake: FakeClaude) -> None:
-    """A prompt over every window is the API's to reject, is classified by a bounded view, and costs its verdict."""
+    """A prompt over every window is refused, is classified by a bounded view, and costs its verdict."""
     router = make_router(budgets=[Budget("$500/day")], classifier=ClaudeClassifier())
-    with pytest.raises(anthropic.BadRequestError, match="too long"):
+    with pytest.raises(IllegalRequestError, match="opus rejects a prompt over 1000000 tokens"):
         await decision_of(router, messages=[{"role": "user", "content": "lorem ipsum " * 900_000}])
     (question,) = asked(fake)
     assert len(str(question.body)) < 10_000

@@ -31,7 +31,7 @@ def test_names_and_models_lead_to_their_rung(tiers: list[str]) -> None:
     ladder = Ladder(*[Tier(name, f"model-{name}") for name in tiers])
     for place, name in enumerate(tiers):
         assert ladder.index(name, "here") == place
-        assert ladder.named(name) is ladder[place]
+        assert ladder.place_of(name) == place
         assert ladder.rung_of(f"model-{name}") == place
         assert ladder.rung_of(f"model-{name}-20261121") == place
     assert ladder.rung_of("model-other") is None

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from tierline import Ladder, Tier
 from tierline.call import Call, read_call
-from tierline.errors import UnknownModelError
+from tierline.errors import IllegalRequestError, UnknownModelError
+from tierline.legality import AS_IT_IS, Fit
 from tierline.plan import Plan, adapt, admit, plan
 from tierline.policies import Effective, Policy, combine
-from tierline.values import Classification, Offer
+from tierline.values import Classification, Offer, Terms
 
 NAMES = ("a", "b", "c", "d", "e")
 RUNGS = {f"model-{name}": 10 * (place + 1) for place, name in enumerate(NAMES)}
@@ -43,7 +44,7 @@ def planned(
         opinion,
         ladder,
         sure=0.6,
-        objection=lambda _call, model, _limit: "what it says" if model in rejects else "",
+        fit=lambda _call, model, _limit: Fit(blocked="what it says") if model in rejects else AS_IT_IS,
         worst=worst,
     )
 
@@ -101,6 +102,11 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
         assert call.model not in prices
         assert any(p.floor or p.ceiling for p in policies)
         return
+    except IllegalRequestError:
+        # An id that is taken as a ceiling allows fewer tiers than the policy.
+        asked = admit(call, policy, ladder, prices.get).policy
+        assert policy.critical or all(ladder[p].model in rejects for p in range(asked.floor, asked.ceiling + 1))
+        return
     places = [ladder.index(o.tier, "") for o in found.offers]
     others = [ladder.index(o.tier, "") for o in found.fallbacks]
     assert found.offers
@@ -116,27 +122,23 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
         assert all(p > places[0] for p in others)
     for offer in (*found.offers, *found.fallbacks):
         if offer.model != call.model:
-            assert offer.model == ladder.named(offer.tier).model
+            assert offer.model == ladder[ladder.index(offer.tier, "")].model
         if offer.max_tokens is not None:
             assert offer.max_tokens <= min(call.max_tokens or 0, policy.max_tokens or 10**9)
-    if rejects and found.offers[0].model in rejects and routed:
-        # An id that is taken as a ceiling allows fewer tiers than the policy.
-        asked = admit(call, policy, ladder, prices.get).policy
-        allowed = range(asked.floor, asked.ceiling + 1)
-        assert all(p in allowed for p in [*places, *others])
-        assert policy.critical or all(ladder[p].model in rejects for p in allowed)
-    assert not any(o.model in rejects for o in (*found.offers[1:], *found.fallbacks))
+    assert admit(call, policy, ladder, prices.get).model is not None or not any(
+        o.model in rejects for o in (*found.offers, *found.fallbacks)
+    )
 
 
 @settings(max_examples=200)
 @given(situations())
 def test_a_respected_id_goes_out_as_written(situation: Any) -> None:
     """An id within the policy is the only offer, under the very name that the app wrote."""
-    ladder, policies, call, opinion, rejects = situation
+    ladder, policies, call, opinion, _ = situation
     policy = combine(policies, ladder)
     if call.model == "auto" or policy.pinned or policy.explicit_model != "respect" or call.model == "unknown":
         return
-    found = planned(call, policy, ladder, opinion, rejects)
+    found = planned(call, policy, ladder, opinion)
     rung = ladder.rung_of(call.model)
     price = PRICES[call.model]
     low = policy.floored and (rung < policy.floor if rung is not None else price < 10 * (policy.floor + 1))
@@ -256,20 +258,68 @@ def test_no_opinion_is_moderate() -> None:
     [
         ("b", Policy(), "c"),
         ("bc", Policy(), "a"),
-        ("bc", Policy(critical=True), "b"),
+        ("bc", Policy(critical=True), ""),
         ("b", Policy(ceiling="b"), "a"),
-        ("b", Policy(floor="b", ceiling="b"), "b"),
-        ("abc", Policy(), "b"),
+        ("b", Policy(floor="b", ceiling="b"), ""),
+        ("b", Policy(tier="b"), ""),
+        ("abc", Policy(), ""),
     ],
 )
 def test_a_tier_that_rejects_the_request(rejects: str, policy: Policy, tier: str) -> None:
-    """A rejected call goes up, else down, never out of the policy; where all reject it, it goes as written."""
+    """A rejected call goes up, else down, never out of the policy; where all reject it, the error says by what."""
     ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
     models = frozenset(f"model-{name}" for name in rejects)
-    found = planned(read(), combine([policy], ladder), ladder, Classification("moderate", 1.0, "keyword"), models)
+
+    def attempt() -> Plan:
+        return planned(read(), combine([policy], ladder), ladder, Classification("moderate", 1.0, "keyword"), models)
+
+    if not tier:
+        with pytest.raises(IllegalRequestError, match=r"takes this request: .*b rejects what it says"):
+            attempt()
+        return
+    found = attempt()
     assert found.offers[0].tier == tier
-    if policy.floor != policy.ceiling or not policy.floor:
-        assert any("rejects what it says" in r for r in found.reasons)
+    assert any("rejects what it says" in r for r in found.reasons)
+
+
+def test_a_refusal_that_the_app_asked_for() -> None:
+    """What is to be refused is refused, although another tier would take it."""
+    ladder = Ladder.of(a="model-a", b="model-b")
+    with pytest.raises(IllegalRequestError, match="a rejects prefill, and the app has that refused"):
+        plan(
+            read(),
+            admit(read(), combine([], ladder), ladder, PRICES.get),
+            Classification("simple", 1.0, "keyword"),
+            ladder,
+            sure=0.6,
+            fit=lambda _call, model, _limit: Fit(blocked="prefill", refuse=True) if model == "model-a" else AS_IT_IS,
+            worst=worst,
+        )
+
+
+def test_offers_carry_what_it_takes_to_send_them() -> None:
+    """Each offer has the changes, the reasons and the terms of its own tier, and is bounded by what is then sent."""
+    ladder = Ladder(Tier("a", "model-a", patch={"metadata": {"x": 1}, "top_k": 9}), Tier("b", "model-b"))
+    call = read(speed="fast", top_k=5)
+    seen: list[Terms] = []
+
+    def bound(billed: Call, model: str, limit: int | None) -> Offer:
+        seen.append(billed.terms)
+        return worst(billed, model, limit)
+
+    def mend(_call: Call, model: str, _limit: int | None) -> Fit:
+        return Fit({"speed": None, "max_tokens": 70}, ("slow",), Terms()) if model == "model-a" else AS_IT_IS
+
+    request = admit(call, combine([], ladder), ladder, PRICES.get)
+    hard = Classification("complex", 1.0, "keyword")
+    top, low = plan(call, request, hard, ladder, sure=0.6, fit=mend, worst=bound).offers
+    assert (top.changes, top.reasons, top.terms, top.max_tokens) == ({}, (), None, 1_000)
+    assert low.changes == {"metadata": {"x": 1}, "speed": None, "max_tokens": 70}
+    assert (low.reasons, low.terms, low.max_tokens, low.cost) == (("slow",), Terms(), 70, 700)
+    assert seen == [Terms(fast=True), Terms()]
+    assert adapt(call, low) == {
+        "model": "model-a", "max_tokens": 70, "messages": call.body["messages"], "top_k": 5, "metadata": {"x": 1},
+    }  # fmt: skip
 
 
 def test_caps_by_label_and_tier() -> None:
@@ -304,14 +354,18 @@ def test_a_thinking_budget_is_not_cut_into() -> None:
 bodies = st.dictionaries(st.sampled_from(["system", "tools", "thinking", "metadata", "top_k"]), st.integers())
 
 
-@given(bodies, st.dictionaries(st.sampled_from(["thinking", "metadata", "output_config"]), st.integers()))
-def test_adapt_changes_only_what_must_change(extra: dict[str, Any], patch: dict[str, Any]) -> None:
-    """The body that is sent is the app's, with the model, a lower `max_tokens`, and what the tier adds beside it."""
+changes = st.dictionaries(st.sampled_from(["thinking", "metadata", "output_config"]), st.none() | st.integers())
+
+
+@given(bodies, changes)
+def test_adapt_changes_only_what_must_change(extra: dict[str, Any], changed: dict[str, Any]) -> None:
+    """The body that is sent is the app's, with the model, a lower `max_tokens`, and the changes of the offer."""
     call = read(**extra)
     before = dict(call.body)
-    sent = adapt(call, Offer("a", "model-a", 1, max_tokens=10), Tier("a", "model-a", patch=patch))
+    sent = adapt(call, Offer("a", "model-a", 1, max_tokens=10, changes=changed))
     assert call.body == before
-    assert sent == {**patch, **before, "model": "model-a", "max_tokens": 10}
-    assert all(sent[k] is before[k] for k in before if k not in ("model", "max_tokens"))
-    assert adapt(call, Offer("a", "model-a", 1, max_tokens=1_000), None) == {**before, "model": "model-a"}
-    assert adapt(call, Offer("a", "model-a", 1), None)["max_tokens"] == 1_000
+    merged = {**before, "model": "model-a", "max_tokens": 10, **changed}
+    assert sent == {k: v for k, v in merged.items() if v is not None}
+    assert all(sent[k] is before[k] for k in before if k not in ("model", "max_tokens", *changed))
+    assert adapt(call, Offer("a", "model-a", 1, max_tokens=1_000)) == {**before, "model": "model-a"}
+    assert adapt(call, Offer("a", "model-a", 1))["max_tokens"] == 1_000

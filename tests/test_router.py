@@ -11,7 +11,7 @@ import pytest
 from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError, UnknownModelError
-from tierline.router import Recent
+from tierline.recent import Recent
 from tierline.testing import Fault
 
 if TYPE_CHECKING:

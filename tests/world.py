@@ -11,6 +11,7 @@ from tierline.binding import Binding
 from tierline.call import read_call
 from tierline.dispatch import Dispatch
 from tierline.ledger import MemoryLedger
+from tierline.legality import AS_IT_IS
 from tierline.plan import admit, plan
 from tierline.policies import combine
 from tierline.prices import PriceBook, Rates
@@ -132,10 +133,10 @@ class World:
         assert call is not None
         request = admit(call, combine([Policy(**policy)], LADDER), LADDER, EACH.get)
         opinion = Classification(label, 1.0, "keyword")
-        found = plan(call, request, opinion, LADDER, sure=0.5, objection=lambda *_: "", worst=worst)
+        found = plan(call, request, opinion, LADDER, sure=0.5, fit=lambda *_: AS_IT_IS, worst=worst)
         return Dispatch(
             call=call, plan=found, binding=self.binding, lines=self.lines, upstream=self, books=self.books,
-            trace=CallTrace(tracer_of(None)), ladder=LADDER, key="k",
+            trace=CallTrace(tracer_of(None)), key="k",
         )  # fmt: skip
 
     async def balance(self) -> Balance:

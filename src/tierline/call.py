@@ -106,7 +106,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         web_searches=searches,
         cache_ttl="1h" if size.ttl_1h else "5m" if size.cached or body.get("cache_control") else None,
         terms=Terms(fast=body.get("speed") == "fast", geo=geo_asked if isinstance(geo_asked, str) else None),
-        features=frozenset(_features(body, messages, tools)),
+        features=features_of(body),
         unbounded=unbounded,
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
@@ -150,8 +150,14 @@ def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
     return uses, searches, ""
 
 
+def features_of(body: Mapping[str, Any]) -> frozenset[str]:
+    """What some model rejects of a Messages request, in the words of `tierline.models`."""
+    tools = body.get("tools")
+    return frozenset(_features(body, body["messages"], tools if isinstance(tools, list) else []))
+
+
 def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> Iterator[str]:
-    """What some model rejects, in the words of `tierline.legality`."""
+    """What some model rejects, in the words of `tierline.models`."""
     sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) is not None]
     if sampling:
         yield "sampling"
@@ -160,17 +166,18 @@ def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) ->
     output = body.get("output_config")
     effort = output.get("effort") if isinstance(output, dict) else None
     if isinstance(effort, str):
-        yield "effort"
         yield f"effort {effort}"
     thinking = body.get("thinking")
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     if isinstance(kind, str):
         yield f"thinking {kind}"
-        if kind == "disabled" and effort in ("xhigh", "max"):
-            yield "thinking disabled above effort high"
+        if kind == "disabled" and isinstance(effort, str):
+            yield f"thinking disabled, effort {effort}"
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
         yield "forced tool"
+        if kind in ("enabled", "adaptive"):
+            yield "thinking with a forced tool"
     last = messages[-1]
     if isinstance(last, dict) and last.get("role") == "assistant":
         yield "prefill"

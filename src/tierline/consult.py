@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tierline.binding import Context, OwnCall, context, enter
 from tierline.classify.question import body_of, parse_answer
 from tierline.errors import TierlineError
-from tierline.legality import accepts
+from tierline.models import model_of
 from tierline.telemetry import active, bounded, end_classify
 from tierline.values import LABELS, Classification
 
@@ -81,12 +81,13 @@ class Consultation:
         if self.silent:
             self.reasons.append(f"no verdict: {self.silent}")
             return None
-        known = accepts(self.cheapest.model)
-        if known is not None and known.thinks and not known.quiet:
+        facts = model_of(self.cheapest.model)
+        thinks = facts is not None and facts.thinks != "asked"
+        if facts is not None and thinks and not facts.quiet:
             # It would spend the few tokens of an answer on thinking.
             self.reasons.append(f"no verdict: {self.cheapest.name} always thinks")
             return None
-        thinking = {"type": known.quiet} if known is not None and known.thinks else None
+        thinking = {"type": facts.quiet} if facts is not None and thinks else None
         body = body_of(question, model=self.cheapest.model, thinking=thinking)
         own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant)
         before = context()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierline.attempts import OpenAttempt
 from tierline.errors import BudgetExceededError, UnknownModelError
-from tierline.legality import accepts
+from tierline.models import model_of
 from tierline.plan import adapt
 from tierline.telemetry import active, describe
 from tierline.values import NO_PRICE, Refusal, Remaining, usd
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tierline.binding import Binding
     from tierline.budgets import Line
     from tierline.call import Call
-    from tierline.ladder import Ladder
     from tierline.ledger.base import Reservation
     from tierline.plan import Plan
     from tierline.telemetry import CallTrace
@@ -68,7 +67,6 @@ class Dispatch:
     upstream: Upstream
     books: Books
     trace: CallTrace
-    ladder: Ladder
     key: str
     attempts: list[Attempt] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -136,23 +134,22 @@ class Dispatch:
 
     async def _attempt(self, held: Reservation, role: Role, number: int) -> Reply:
         self.offer, self.reservation = held.offer, held
-        rung = self.ladder.named(held.offer.tier)
-        patched = rung if rung.model == held.offer.model and self.plan.source != "explicit" else None
+        self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons if role != "retry"]
         span = self.trace.child(f"attempt {held.offer.tier}")
-        known = accepts(held.offer.model)
+        facts = model_of(held.offer.model)
         attempt = OpenAttempt(
             self.books,
             self.binding,
             held,
             role=role,
             number=number + 1,
-            terms=self.call.terms,
-            thinks=known is None or known.thinks or not _THINKING.isdisjoint(self.call.features),
+            terms=held.offer.terms or self.call.terms,
+            thinks=facts is None or facts.thinks != "asked" or not _THINKING.isdisjoint(self.call.features),
             span=span,
         )
         try:
             with active(span):
-                reply = await self.upstream.send(adapt(self.call, held.offer, patched), number)
+                reply = await self.upstream.send(adapt(self.call, held.offer), number)
             if reply.error:
                 await attempt.failed(reply)
             elif reply.tap is not None:

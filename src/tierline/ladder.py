@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from tierline.errors import ConfigurationError
 from tierline.values import LABELS
@@ -130,7 +130,11 @@ class Ladder:
     def __iter__(self) -> Iterator[Tier]:
         return iter(self.tiers)
 
-    def __getitem__(self, index: int) -> Tier:
+    @overload
+    def __getitem__(self, index: int) -> Tier: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tier, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tier | tuple[Tier, ...]:
         return self.tiers[index]
 
     def __repr__(self) -> str:
@@ -150,9 +154,9 @@ class Ladder:
                 f"{where}: there is no tier {name!r}; the ladder has {', '.join(self._by_name)}"
             ) from None
 
-    def named(self, name: str) -> Tier:
-        """The tier called `name`, which is known to be there."""
-        return self.tiers[self._by_name[name]]
+    def place_of(self, name: str) -> int | None:
+        """The place of the tier called `name`, or None where there is none."""
+        return self._by_name.get(name)
 
     def rung_of(self, model: str) -> int | None:
         """The place of a model id, in the spelling of any platform, or None where it is on no rung."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import AUTO
-from tierline.errors import UnknownModelError
+from tierline.call import AUTO, features_of
+from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
+    from tierline.legality import Fit
     from tierline.values import Classification, Offer, Source
 
-    Objection = Callable[[Call, str, int | None], str]
+    Fitting = Callable[[Call, str, int | None], Fit]
     Worst = Callable[[Call, str, int | None], Offer]
 
 NO_OPINION: Final = "moderate"
@@ -116,37 +117,19 @@ def plan(
     ladder: Ladder,
     *,
     sure: float,
-    objection: Objection,
+    fit: Fitting,
     worst: Worst,
+    hold: Callable[[int], tuple[int, str]] = lambda place: (place, ""),
 ) -> Plan:
     """The offers of a call. Pure: all that it needs is in its arguments.
 
-    `sure` is the confidence under which an opinion moves one tier up. `objection(call, model, max_tokens)` says
-    why the API would reject the call there. `worst(call, model, max_tokens)` is the offer with its worst case.
+    `sure` is the confidence under which an opinion moves one tier up. `fit(call, model, max_tokens)` says what it takes
+    to send the call there. `worst(call, model, max_tokens)` is the offer with its worst case. IllegalRequestError where
+    nothing makes the call legal on any tier that it may use. `hold(place)` says where a conversation stays that would
+    move to that place on the ladder, and why.
     """
     policy, reasons = request.policy, list(request.reasons)
-    label, confidence, source = None, 1.0, request.source
-    if request.target is not None:
-        target = request.target
-    else:
-        if opinion is None:
-            label, confidence, source = NO_OPINION, 0.0, "default"
-            target = ladder.labels[NO_OPINION]
-        else:
-            label, confidence, source = opinion.label, opinion.confidence, opinion.source
-            target = ladder.labels.get(label, ladder.labels[NO_OPINION])
-            if opinion.reason:
-                reasons.append(opinion.reason)
-            if confidence < sure and target < ladder.top:
-                reasons.append(f"confidence {confidence:.2f} is under {sure:.2f}: one tier up")
-                target += 1
-        if target < policy.floor:
-            reasons.append(f"raised to the floor {ladder[policy.floor].name}")
-            target = policy.floor
-        elif target > policy.ceiling:
-            reasons.append(f"lowered to the ceiling {ladder[policy.ceiling].name}")
-            target = policy.ceiling
-
+    target, source, label, confidence = _wanted(request, opinion, ladder, sure, reasons)
     if request.model is not None:
         name = ladder[target].name
         offer = worst(call, request.model, _limit(call, policy))._replace(tier=name)
@@ -156,25 +139,31 @@ def plan(
     cap = ladder.caps.get(label) if label and not policy.critical else None
     capped = request.source != "explicit" and not policy.critical
     limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
-    wrong = {p: objection(call, ladder[p].model, limits[p]) for p in range(policy.floor, policy.ceiling + 1)}
-    if wrong[target]:
-        up = [p for p in range(target + 1, policy.ceiling + 1) if not wrong[p]]
-        down = [p for p in range(target - 1, policy.floor - 1, -1) if not wrong[p]]
-        other = next(iter(up or ([] if policy.critical else down)), None)
-        if other is None:
-            reasons.append(
-                f"{ladder[target].name} rejects {wrong[target]}, as does every allowed tier: sent as written"
-            )
-        else:
-            reasons.append(f"{ladder[target].name} rejects {wrong[target]}: {ladder[other].name} takes it")
-            target = other
+    allowed = range(policy.floor, policy.ceiling + 1)
+    patched = {p: _patched(call, ladder[p]) if request.source != "explicit" else call for p in allowed}
+    fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
+    target = _legal(target, fits, policy, ladder, reasons)
+    if routed:
+        stays, why = hold(target)
+        if stays in allowed and not fits[stays].blocked:
+            reasons += (why,) if why else ()
+            source = source if stays == target else "sticky"
+            target = stays
     cheaper = (
-        [p for p in range(target - 1, policy.floor - 1, -1) if not wrong[p]] if routed and not policy.critical else []
+        [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
+        if routed and not policy.critical
+        else []
     )
-    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not wrong[p]] if routed else []
+    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
-        return worst(call, ladder[place].model, limits[place])._replace(tier=ladder[place].name)
+        tier, found, sent = ladder[place], fits[place], patched[place]
+        limit = found.changes.get("max_tokens", limits[place])
+        billed = sent if found.terms is None else sent._replace(terms=found.terms)
+        own = {name: value for name, value in tier.patch.items() if name not in call.body} if sent is not call else {}
+        return worst(billed, tier.model, limit)._replace(
+            tier=tier.name, changes={**own, **found.changes}, reasons=found.reasons, terms=found.terms
+        )
 
     offers = tuple(offer_at(p) for p in (target, *cheaper))
     return Plan(
@@ -187,6 +176,61 @@ def plan(
         confidence=confidence,
         reasons=tuple(reasons),
     )
+
+
+def _wanted(
+    request: Request, opinion: Classification | None, ladder: Ladder, sure: float, reasons: list[str]
+) -> tuple[int, Source, str | None, float]:
+    """The place that the call is for, between floor and ceiling, and who says so, with which label and confidence."""
+    policy = request.policy
+    if request.target is not None:
+        return request.target, request.source, None, 1.0
+    if opinion is None:
+        target, source, label, confidence = ladder.labels[NO_OPINION], request.source, NO_OPINION, 0.0
+    else:
+        label, confidence, source = opinion.label, opinion.confidence, opinion.source
+        target = ladder.labels.get(label, ladder.labels[NO_OPINION])
+        if opinion.reason:
+            reasons.append(opinion.reason)
+        if confidence < sure and target < ladder.top:
+            reasons.append(f"confidence {confidence:.2f} is under {sure:.2f}: one tier up")
+            target += 1
+    if target < policy.floor:
+        reasons.append(f"raised to the floor {ladder[policy.floor].name}")
+        target = policy.floor
+    elif target > policy.ceiling:
+        reasons.append(f"lowered to the ceiling {ladder[policy.ceiling].name}")
+        target = policy.ceiling
+    return target, source, label, confidence
+
+
+def _legal(target: int, fits: Mapping[int, Fit], policy: Effective, ladder: Ladder, reasons: list[str]) -> int:
+    """The target itself, or the tier that takes what it rejects: up, else (except for critical calls) down."""
+    wrong = fits[target].blocked
+    if not wrong:
+        return target
+    up = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked]
+    down = [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
+    other = next(iter(up or ([] if policy.critical else down)), None)
+    if fits[target].refuse:
+        raise IllegalRequestError(f"{ladder[target].name} rejects {wrong}, and the app has that refused")
+    if other is None:
+        told = "; ".join(
+            f"{ladder[place].name} rejects {found.blocked}" for place, found in fits.items() if found.blocked
+        )
+        raise IllegalRequestError(
+            f"no tier from {ladder[policy.floor].name} to {ladder[policy.ceiling].name} takes this request: {told}"
+        )
+    reasons.append(f"{ladder[target].name} rejects {wrong}: {ladder[other].name} takes it")
+    return other
+
+
+def _patched(call: Call, tier: Tier) -> Call:
+    """A call with the fields that a tier gives where the app did not set them."""
+    if not tier.patch:
+        return call
+    body = {**tier.patch, **call.body}
+    return call._replace(body=body, features=features_of(body))
 
 
 def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
@@ -206,14 +250,14 @@ def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
     return min(call.max_tokens, lowest + budget) if isinstance(budget, int) and lowest <= budget else lowest
 
 
-def adapt(call: Call, offer: Offer, tier: Tier | None) -> dict[str, Any]:
-    """The body as it goes to the offered tier: a shallow copy in which only what must change is changed.
-
-    `tier` gives the patch of a routed call; None leaves all but the model and `max_tokens` as they are.
-    """
+def adapt(call: Call, offer: Offer) -> dict[str, Any]:
+    """The body as it goes to the offered tier: a shallow copy in which only what must change is changed."""
     body: dict[str, Any] = {**call.body, "model": offer.model}
-    if tier is not None and tier.patch:
-        body = {**tier.patch, **body}
     if offer.max_tokens is not None and offer.max_tokens != call.max_tokens:
         body["max_tokens"] = offer.max_tokens
+    for name, value in offer.changes.items():
+        if value is None:
+            body.pop(name, None)
+        else:
+            body[name] = value
     return body

@@ -63,6 +63,8 @@ class Policy:
     - `expected_output`: tokens of a usual answer here
     - `explicit_model`: what a model id in the request means: `"respect"` (the default), `"ceiling"`, `"route"`
     - `classifier`: who labels requests here instead of the Router's classifier
+    - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
+      move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
     - `max_tokens`: most tokens of output, by min with what the request asks
     - `budgets`: further budgets that these calls are charged to
     - `tags`: names for decisions and spans, as a mapping; kept as sorted pairs
@@ -80,6 +82,7 @@ class Policy:
     expected_output: int | None = None
     explicit_model: Explicit | None = None
     classifier: Classifier | None = None
+    sticky: bool | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -95,6 +98,8 @@ class Policy:
                 raise ConfigurationError(f"policy: {name} must be a name, got {value!r}")
         if not isinstance(self.critical, bool):
             raise ConfigurationError(f"policy: critical must be True or False, got {self.critical!r}")
+        if self.sticky not in (None, True, False):
+            raise ConfigurationError(f"policy: sticky must be True, False or None, got {self.sticky!r:.80}")
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -283,6 +288,7 @@ class Effective:
     expected_output: int | None = None
     explicit_model: Explicit = "respect"
     classifier: Classifier | None = None
+    sticky: bool | None = None
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -312,7 +318,7 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             pin = place if pin is None else pin
         if p.max_tokens is not None:
             limits.append(p.max_tokens)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier"):
+        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))

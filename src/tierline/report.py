@@ -96,6 +96,8 @@ class Report:
     observed: Observation
     cache_hits: int
     cache_misses: int
+    prompt_caching_saved: int
+    """By prefixes that `cache_prompt` marked, against the same calls without: below 0 where nothing read them again."""
     downgraded: int
     downgrades: tuple[Downgrade, ...]
     """The latest hundred of them."""
@@ -120,6 +122,7 @@ class Report:
             *((f"  all on {name}", usd(cost)) for name, cost in self.all_on.items()),
             ("saved", f"{usd(self.saved)}, {self.saved / dearest:.0%}" if dearest else usd(self.saved)),
             ("verdict cache", f"{self.cache_hits:,} hits, {self.cache_misses:,} misses ({rate})"),
+            *((("prompt caching", f"{usd(self.prompt_caching_saved)} saved"),) if self.prompt_caching_saved else ()),
             ("downgrades", f"{self.downgraded:,}"),
             ("fallbacks", f"{self.fallbacks:,}"),
             ("refusals", f"{self.refusals:,}"),
@@ -161,6 +164,7 @@ class Tally:
     fallbacks: int = 0
     refusals: int = 0
     failures: int = 0
+    prompt_caching_saved: int = 0
     _by_tier: dict[str, Spend] = field(default_factory=dict)
     _by_route: dict[str, Spend] = field(default_factory=dict)
     _by_account: dict[str, Spend] = field(default_factory=dict)
@@ -209,6 +213,11 @@ class Tally:
             self.downgrades += 1
             self._downgrades.append(downgrade)
 
+    def cached(self, saved: int) -> None:
+        """Count what marking a prefix saved (nano-USD), or cost."""
+        with self._lock:
+            self.prompt_caching_saved += saved
+
     def refused(self) -> None:
         """Count a call that no budget had room for."""
         with self._lock:
@@ -231,6 +240,7 @@ class Tally:
                 all_on=_ordered(self._all_on, self.tiers),
                 cache_hits=cache_hits,
                 cache_misses=cache_misses,
+                prompt_caching_saved=self.prompt_caching_saved,
                 downgraded=self.downgrades,
                 downgrades=tuple(self._downgrades),
                 fallbacks=self.fallbacks,

@@ -6,30 +6,31 @@ import asyncio
 import logging
 import os
 import secrets
-import threading
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from cachetools import LRUCache
-
 from tierline.admission import Rules
 from tierline.attempts import Books, Timing
 from tierline.binding import Binding, Context, context, enter
 from tierline.budgets import Budget
+from tierline.caching import PromptCaching
 from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.consult import Consultation
+from tierline.conversation import Conversations
 from tierline.dispatch import pass_on
 from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
-from tierline.legality import LARGEST_WINDOW, accepts
+from tierline.legality import actions_of
 from tierline.metrics import Metrics
+from tierline.models import LARGEST_WINDOW, model_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
+from tierline.recent import Recent
 from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
 from tierline.run import CallRun, Labeller
@@ -37,7 +38,7 @@ from tierline.telemetry import tracer_of
 from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     import typing_extensions
     from anthropic import AsyncAnthropic
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from tierline.classify import Classifier
     from tierline.dispatch import Upstream
     from tierline.ledger import Balance, Ledger
+    from tierline.legality import Action
     from tierline.report import Report
     from tierline.values import Classification, Mode
 
@@ -60,31 +62,11 @@ _MOST_KEPT: Final = 10_000
 _GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
 
-K = TypeVar("K")
-V = TypeVar("V")
 if TYPE_CHECKING:
     # `Router` by itself is one of AsyncAnthropic; a default needs a newer TypeVar than typing's.
     ClientT_co = typing_extensions.TypeVar("ClientT_co", bound=Client, covariant=True, default=AsyncAnthropic)
 else:
     ClientT_co = TypeVar("ClientT_co", covariant=True)
-
-
-class Recent(Generic[K, V]):
-    """What was seen lately: bounded, and safe from any thread."""
-
-    def __init__(self, most: int) -> None:
-        self._kept: LRUCache[K, V] = LRUCache(most)
-        self._lock = threading.Lock()
-
-    def find(self, key: K) -> V | None:
-        """What was kept for `key`, if it still is."""
-        with self._lock:
-            return self._kept.get(key)
-
-    def keep(self, key: K, value: V) -> None:
-        """Keep `value`, and drop what was used longest ago if there is no room."""
-        with self._lock:
-            self._kept[key] = value
 
 
 class Router(Generic[ClientT_co]):
@@ -102,6 +84,10 @@ class Router(Generic[ClientT_co]):
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
+    - `cache_prompt`: mark tools and system for the API's prompt cache where the app does not and they come back: see
+      `tierline.caching`
+    - `legality`: what is done about a request that a model rejects: changes to `tierline.legality.ACTIONS`, such as
+      `{"sampling": "raise"}`
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
       does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
       `router.mode` may be set at run time
@@ -126,6 +112,8 @@ class Router(Generic[ClientT_co]):
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        cache_prompt: bool = False,
+        legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
         timing: Timing | None = None,
     ) -> None:
@@ -150,11 +138,14 @@ class Router(Generic[ClientT_co]):
         self.prices = prices or PriceBook()
         self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
         self.metrics = Metrics(meter_provider)
+        secret = secret or secrets.token_bytes(32)
+        self.conversations = Conversations(secret, self.timing.perf)
+        self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
         self.cache = VerdictCache(
             maxsize=cache_size,
             ttl=cache_ttl,
             clock=self.timing.perf,
-            secret=secret or secrets.token_bytes(32),
+            secret=secret,
             on_lookup=self.metrics.looked_up,
         )
         self._client: Any = client
@@ -171,6 +162,7 @@ class Router(Generic[ClientT_co]):
         """Which budgets refuse in which window: the log tells of each once."""
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
+        self.legality = actions_of(legality)
         self._mode = _mode("Router(mode=…)", mode)
         if override := os.environ.get(MODE_VARIABLE):
             self._mode = _mode(MODE_VARIABLE, override)
@@ -418,8 +410,8 @@ class Router(Generic[ClientT_co]):
 
     def worst(self, call: Call, model: str, max_tokens: int | None) -> Offer:
         """The offer of a model with its worst case; None where it has no bound, with the reason."""
-        known = accepts(model)
-        window = known.window if known is not None else LARGEST_WINDOW
+        facts = model_of(model)
+        window = facts.window if facts is not None else LARGEST_WINDOW
         prompt = window if call.input_bound is None else min(call.input_bound, window)
         prompt *= call.rounds
         bounds = self.prices.bounds(

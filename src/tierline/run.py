@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.admission import Admission
 from tierline.attempts import LEFT
 from tierline.budgets import first_fit
+from tierline.caching import gain
 from tierline.call import view_of
 from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
+from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
-from tierline.legality import objection
+from tierline.legality import fit
 from tierline.plan import admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from tierline.binding import Binding, Context
     from tierline.call import Call
     from tierline.classify.base import Consult
+    from tierline.conversation import Conversation
     from tierline.dispatch import Upstream
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
@@ -56,6 +60,8 @@ class CallRun:
         self.classifying = 0.0
         self.consulted: Consultation | None = None
         self.dispatch: Dispatch | None = None
+        self.talk_keys: tuple[bytes, ...] = ()
+        self.talk: Conversation | None = None
         self.observed: Observed | None = None
         """What would have happened to a call that is only observed, once that is known."""
         self.all_on: dict[str, int] = {}
@@ -66,6 +72,18 @@ class CallRun:
         else:
             admission = router.rules.admission(now, binding)
         self.policy, self.version, self.lines, self.route, self.tenant = admission
+        self.marked = False
+        """Whether the prefix is cached for an app that did not ask for it."""
+        if router.caching is not None and self.own is None and not self.observing:
+            tiers = router.ladder[self.policy.floor : self.policy.ceiling + 1]
+            marked = router.caching.marked(call, [call.model, *(tier.model for tier in tiers)])
+            if marked is not None:
+                self.call, self.marked = marked, True
+        cached = self.call.cache_ttl is not None
+        if self.own is None and self.policy.sticky is not False and (self.policy.sticky or cached):
+            # Where nothing is kept warm, there is nothing to lose.
+            self.talk_keys = router.conversations.keys(call, self.tenant, None)
+            self.talk = router.conversations.find(self.talk_keys)
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
@@ -99,7 +117,6 @@ class CallRun:
                 upstream=self.upstream,
                 books=router.books,
                 trace=trace,
-                ladder=router.ladder,
                 key=router.next_id(),
             )
             reply = await self.dispatch.run()
@@ -153,9 +170,28 @@ class CallRun:
             opinion,
             router.ladder,
             sure=router.min_confidence,
-            objection=objection,
+            fit=partial(fit, actions=router.legality),
             worst=router.worst,
+            hold=self._hold,
         )
+
+    def _hold(self, place: int) -> tuple[int, str]:
+        """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
+        talk, router = self.talk, self.router
+        here = router.ladder.place_of(talk.tier) if talk is not None else None
+        if talk is None or here is None or here <= place:
+            return place, ""
+        if self.policy.sticky:
+            return here, f"sticky: the conversation stays on {talk.tier}"
+        if self.call.in_tool_loop:
+            return here, f"a tool loop stays on {talk.tier}"
+        there = router.ladder[place]
+        saving, cold, turns = moving(
+            talk, talk.model, there.model, router.prices, self.call.terms, router.timing.perf()
+        )
+        if cold <= 0 or saving > cold:
+            return place, ""
+        return here, told(talk.tier, there.name, saving, cold, turns)
 
     async def _opinion(self, policy: Effective, trace: CallTrace | None, silent: str) -> Classification | None:
         """What the request is: said by the policy, known from the loop that it is in, or asked for."""
@@ -200,10 +236,14 @@ class CallRun:
         return request._replace(source="sticky", target=place)
 
     def _keep(self, found: Metered | None) -> None:
-        """Remember the tier of a conversation that the server holds now."""
-        dispatch = self.dispatch
-        if self.call.threaded and found is not None and dispatch is not None and dispatch.offer is not None:
-            self.router.threads.keep(found.message_id, self.router.ladder.index(dispatch.offer.tier, "thread"))
+        """Remember where a conversation is now, and what of it is warm there."""
+        offer = self.dispatch.offer if self.dispatch is not None else None
+        if found is None or offer is None:
+            return
+        if self.call.threaded:
+            self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
+        if self.talk_keys:
+            self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
 
     # Step 8: observe
 
@@ -246,6 +286,8 @@ class CallRun:
     def _count(self, decision: Decision, *, failed: bool) -> None:
         router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
         router.tally.ended(decision, {} if failed else self.all_on, failed=failed)
+        if self.marked and decision.usage.cache_read + decision.usage.cache_write_5m:
+            router.tally.cached(gain(decision.model, decision.usage, router.prices, _USUAL))
         if held is not None and held.skipped:
             router.tally.downgraded(
                 Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
@@ -280,6 +322,7 @@ class CallRun:
             *(found.reasons if found is not None else self.policy.reasons),
             *(dispatch.reasons if dispatch is not None else ()),
             *((why,) if why else ()),
+            *(("the prefix is marked for caching",) if self.marked else ()),
             *((f"only observed: sent to {offer.model[:60]}",) if self.observing and offer is not None else ()),
         )
         held = dispatch.reservation if dispatch is not None else None

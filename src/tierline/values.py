@@ -8,7 +8,11 @@ Money is an integer number of nano-USD (one billionth of a dollar); times are se
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NANO: Final = 1_000_000_000
 """nano-USD in one US dollar."""
@@ -121,7 +125,9 @@ class Offer(NamedTuple):
 
     `cost` is the worst case in nano-USD, or None where it cannot be bounded; `unbounded` then says why.
     `input_cost` is the part of it that the prompt alone may cost. `max_tokens` is what the request will ask for
-    there, None where it asks for nothing that is a number.
+    there, None where it asks for nothing that is a number. `changes` are the fields of the body that it takes to send
+    the call there, None for one that is left out, and `reasons` say why; `terms` are what it is then billed by, None
+    for the call's own.
     """
 
     tier: str
@@ -130,6 +136,9 @@ class Offer(NamedTuple):
     input_cost: int = 0
     unbounded: str = ""
     max_tokens: int | None = None
+    changes: Mapping[str, Any] = MappingProxyType({})
+    reasons: tuple[str, ...] = ()
+    terms: Terms | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from anthropic import AsyncAnthropicBedrock, AsyncAnthropicVertex
 from tests.needs import need
 from tierline import Budget, Ladder, Router, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
-from tierline.errors import BudgetExceededError
+from tierline.errors import BudgetExceededError, IllegalRequestError
 from tierline.testing import FakeClaude, Fault, Received, Reply
 
 need("pydantic_ai", "langchain_anthropic", "instructor", "boto3")
@@ -178,17 +178,14 @@ async def _instructor(client: Any) -> Any:
 
 @pytest.mark.parametrize("ask", [_pydantic_ai, _langchain, _instructor])
 async def test_a_forced_tool_above_its_tiers(make_router: Callable[..., Router], fake: FakeClaude, ask: Any) -> None:
-    """A tool that a library forces under a floor whose tiers reject that is the API's 400: it is told, and is free."""
+    """A tool that a library forces under a floor whose tiers reject that is not sent: the error says which do so."""
     router = make_router(budgets=[HARD], policy=policy(explicit_model="route"))
-    async with router.bind() as binding:
-        with policy(floor="sonnet"), pytest.raises(Exception) as raised:  # noqa: PT011
-            await ask(router.claude)
-    assert anthropic.BadRequestError in {type(error) for error in _causes(raised.value)}
-    assert "rejects forced tool, as does every allowed tier" in str(binding.decisions[-1].reasons)
-    assert models(fake) == [SONNET]
-    assert await balance(router) == (0, 0)
+    with policy(floor="sonnet"), pytest.raises(Exception, match="opus rejects forced tool") as raised:
+        await ask(router.claude)
+    assert IllegalRequestError in {type(error) for error in _causes(raised.value)}
+    assert fake.requests == []
     assert await ask(router.claude)
-    assert models(fake) == [SONNET, HAIKU]
+    assert models(fake) == [HAIKU]
 
 
 PLATFORMS: dict[str, tuple[Any, tuple[str, str, str]]] = {
