@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tierline import Ladder, Tier
 from tierline.errors import ConfigurationError
-from tierline.ladder import DEFAULT_LADDER, undated
+from tierline.ladder import DEFAULT_LADDER, base_id
 from tierline.values import LABELS
 
 names = st.lists(st.text("abcdef", min_size=1, max_size=4), min_size=1, max_size=5, unique=True)
@@ -99,11 +99,31 @@ def test_an_unknown_name_lists_the_tiers() -> None:
         ("claude-haiku-4-5-20251001-x", "claude-haiku-4-5-20251001-x"),
         ("claude-haiku-4-5-20251001\n", "claude-haiku-4-5-20251001\n"),
         ("claude-haiku-4-5-19991231", "claude-haiku-4-5-19991231"),
+        ("claude-haiku-4-5@20251001", "claude-haiku-4-5"),
+        ("claude-opus-5-5@default", "claude-opus-5-5"),
+        ("anthropic.claude-haiku-5-5", "claude-haiku-5-5"),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku-4-5"),
+        ("us-gov.anthropic.claude-sonnet-4-6-v1:0:200k", "claude-sonnet-4-6"),
+        ("arn:aws:bedrock:us-east-1:1:inference-profile/eu.anthropic.claude-opus-5-5", "claude-opus-5-5"),
+        ("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", None),
+        ("someone-anthropic.claude-opus-5-5/x", None),
+        ("my-anthropic.model", None),
+        ("mine@home", None),
+        ("mine-v1:0", None),
     ],
 )
-def test_undated(model: str, bare: str) -> None:
-    """Only the date of a snapshot at the very end is taken off."""
-    assert undated(model) == bare
+def test_base_id(model: str, bare: str | None) -> None:
+    """The date at the very end and the spelling of a known platform are taken off, and nothing else."""
+    assert base_id(model) == (model if bare is None else bare)
+
+
+def test_rungs_of_platform_ids() -> None:
+    """An id finds its own rung first, then the lowest of the same model, whoever sells it."""
+    ladder = Ladder.of(
+        near="eu.anthropic.claude-sonnet-5-5", far="global.anthropic.claude-sonnet-5-5", top="claude-opus-5-5@20260901"
+    )
+    ids = ["global.anthropic.claude-sonnet-5-5", "us.anthropic.claude-sonnet-5-5-v1:0", "claude-opus-5-5", "mine"]
+    assert [ladder.rung_of(model) for model in ids] == [1, 0, 2, None]
 
 
 def test_two_rungs_of_one_model() -> None:

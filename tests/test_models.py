@@ -11,7 +11,7 @@ from anthropic.resources.messages.messages import DEPRECATED_MODELS
 from anthropic.types.model import Model as ListedModel
 
 from tierline.call import read_call
-from tierline.ladder import undated
+from tierline.ladder import base_id
 from tierline.models import COMPUTER_TOOLS, EFFORTS, MODELS, THINKING, UNKNOWN, model_of, notice_of
 from tierline.testing._rules import MODELS as RULES
 
@@ -104,22 +104,22 @@ def test_sizes_and_habits_are_those_of_the_offline_api(rules: ModelRules) -> Non
 def test_every_listed_model_is_known() -> None:
     """Each id of the SDK's list has an entry, or a reason why it has none: docs/new-model.md says how to add one."""
     assert len(LISTED) > 20
-    assert sorted(name for name in LISTED if model_of(name) is None and undated(name) not in UNKNOWN) == []
+    assert sorted(name for name in LISTED if model_of(name) is None and base_id(name) not in UNKNOWN) == []
     assert not set(UNKNOWN) & set(MODELS)
 
 
 def test_listed_dates_are_the_same_entry() -> None:
     """A dated id of the SDK's list is known by its alias, which is on the list too."""
-    dated = {name for name in LISTED if undated(name) != name}
+    dated = {name for name in LISTED if base_id(name) != name}
     assert "claude-opus-4-5-20251101" in dated
     for name in dated:
-        assert undated(name) in LISTED
-        assert model_of(name) is model_of(undated(name)) is not None
+        assert base_id(name) in LISTED
+        assert model_of(name) is model_of(base_id(name)) is not None
 
 
 def test_retirements_are_the_sdks() -> None:
     """What the SDK says of the retirement of a listed model stands in its entry, and no other model has one."""
-    days = {undated(name): _day(told) for name, told in DEPRECATED_MODELS.items() if name in LISTED}
+    days = {base_id(name): _day(told) for name, told in DEPRECATED_MODELS.items() if name in LISTED}
     assert {name: facts.retires for name, facts in MODELS.items() if facts.retires} == {
         name: day for name, day in days.items() if name not in UNKNOWN
     }

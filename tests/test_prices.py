@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tierline.errors import ConfigurationError
 from tierline.prices import PriceBook, Rates
-from tierline.values import NANO, Terms, Usage
+from tierline.values import NANO, REGIONAL, Terms, Usage
 
 DAY = date(2026, 11, 21)
 ANTHROPIC = next(provider for provider in get_snapshot().providers if provider.id == "anthropic")
@@ -213,6 +213,42 @@ def test_prices_follow_the_day() -> None:
     assert (before, dated.cost("claude-opus-4-6", usage)) == (3 * NANO, 1_500_000_000)
     assert before == listed("claude-opus-4-6", usage, None, days[0])
     assert dated.rates("claude-opus-4-6", Terms(batch=True)) is None  # not before October 2026
+
+
+@pytest.mark.parametrize(
+    "model", ["haiku-4-5-20251001", "haiku-5-5", "sonnet-4-6", "sonnet-5-5", "opus-4-8", "opus-5-5"]
+)
+@pytest.mark.parametrize("version", ["", "-v1:0"])
+def test_ids_of_bedrock(model: str, version: str) -> None:
+    """`global.` has the list price; every region, by whatever name or ARN, and no region a tenth more."""
+    usage = Usage(1_000, 1_000, 1_000, 1_000, 1_000)
+    listed = book.cost(f"claude-{model}", usage)
+    assert listed is not None
+    assert book.cost(f"global.anthropic.claude-{model}{version}", usage) == listed
+    profile = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/"
+    for place in ("", "us.", "apac.", "never-heard-of.", f"{profile}eu."):
+        found = f"{place}anthropic.claude-{model}{version}"
+        assert book.cost(found, usage) == ceil(Fraction(listed * 11, 10))
+        assert book.worst(found, input_tokens=10, output_tokens=10) == book.cost(found, Usage(10, 10))
+    assert book.rates("us.anthropic.claude-unheard-of-9") is None
+    assert book.rates("us.anthropic.claude-haiku-5-5-mini") is None  # nor a price of Google's for what it looks like
+    assert book.rates("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "tenths"),
+    [("claude-haiku-4-5@20251001", 11), ("claude-sonnet-5-5", 11), ("claude-opus-5-5@default", 11),
+     ("claude-3-haiku@20240307", 10), ("claude-opus-4-1@20250805", 10)],
+)  # fmt: skip
+def test_regional_endpoints_of_vertex(model: str, tenths: int) -> None:
+    """A regional endpoint costs a tenth more, from the models on that have one, and is held so; the global one not."""
+    usage = Usage(1_000_000, 1_000_000)
+    plain = book.cost(model, usage)
+    assert plain is not None
+    assert book.cost(model, usage, Terms(geo="global")) == plain
+    assert book.cost(model, usage, Terms(geo=REGIONAL)) == plain * tenths // 10
+    worst = book.worst(model, input_tokens=1_000_000, output_tokens=1_000_000, terms=Terms(geo=REGIONAL))
+    assert worst == plain * tenths // 10
 
 
 def test_overrides_come_first() -> None:

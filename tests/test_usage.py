@@ -9,8 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierline.usage import MOST_BUFFERED, Metered, StreamReader, WholeReader, at_cut, decoder_for, metered
-from tierline.values import Terms, Usage
+from tierline.testing import _eventstream
+from tierline.usage import (
+    MOST_BUFFERED,
+    EventStreamReader,
+    Metered,
+    StreamReader,
+    WholeReader,
+    at_cut,
+    decoder_for,
+    metered,
+    reader_for,
+)
+from tierline.values import REGIONAL, Terms, Usage
 
 if TYPE_CHECKING:
     import random
@@ -307,3 +318,95 @@ def test_iterations_of_others_cannot_be_priced() -> None:
     assert metered({**usage, "iterations": [{"type": "message"}]}, Terms()) is not None
     assert metered({**usage, "iterations": [{"type": "compaction"}]}, Terms()) is None
     assert metered({**usage, "iterations": ["odd"]}, Terms()) is None
+
+
+# The event stream of AWS
+
+
+def packed(data: bytes) -> bytes:
+    """The events of a stream as Bedrock frames them."""
+    texts = [line[5:] for line in data.split(b"\n") if line.startswith(b"data:")]
+    return b"".join(_eventstream.encode(json.loads(text)) for text in texts)
+
+
+def read_packed(data: bytes, cuts: list[int] | None = None) -> EventStreamReader:
+    reader = EventStreamReader(ASKED)
+    places = [0, *sorted(c % (len(data) + 1) for c in cuts or []), len(data)]
+    for a, b in pairwise(places):
+        reader.feed(data[a:b])
+    return reader
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.text(max_size=40).map(delta) | st.just(PING), max_size=8),
+    st.sampled_from([b"", end(), end() + STOP]),
+    st.lists(st.integers(0, 10_000), max_size=6),
+)
+def test_frames_say_what_events_say(middle: list[bytes], ending: bytes, cuts: list[int]) -> None:
+    """Wherever it is cut, a stream of frames has the usage of the same events."""
+    data = b"".join([start(), *middle, ending])
+    plain, framed = read(data), read_packed(packed(data), cuts)
+    assert (framed.seen, framed.final, framed.error) == (plain.seen, plain.final, plain.error)
+
+
+@given(st.lists(st.text(max_size=60), max_size=8), st.integers(0, 10_000))
+def test_the_bound_of_a_cut_in_frames(said: list[str], cut: int) -> None:
+    """A cut stream of frames is bounded by at least the bytes of the text that passed."""
+    frames = [packed(start()), *(packed(delta(text)) for text in said)]
+    data = b"".join(frames)[: max(len(frames[0]), cut)]
+    whole, size = 0, len(frames[0])
+    for text, frame in zip(said, frames[1:], strict=True):
+        size += len(frame)
+        whole += len(text.encode()) if size <= len(data) else 0
+    reader = read_packed(data)
+    assert reader.cut_bound is not None
+    assert reader.cut_bound >= whole
+
+
+def test_an_exception_in_mid_stream() -> None:
+    """An exception of Bedrock has its name, and is no usage."""
+    error = {"type": "error", "error": {"type": "rate_limit_error", "message": "slow down"}}
+    reader = read_packed(packed(start() + delta("Hi")) + _eventstream.encode(error))
+    assert (reader.error, reader.final) == ("throttlingException", False)
+    assert reader.seen is not None
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200), st.booleans())
+def test_frames_that_are_none(noise: bytes, begun: bool) -> None:
+    """Noise is never usage and never an error of ours; its bytes count as content."""
+    before = packed(start()) if begun else b""
+    reader = read_packed(before + noise)
+    assert reader.cut_bound is not None
+    assert reader.cut_bound + 16 >= len(noise)
+    assert not reader.final
+
+
+def test_a_frame_without_an_event() -> None:
+    """A payload that is no event of ours counts as content."""
+    reader = read_packed(_eventstream._frame({":message-type": "event"}, {"p": "x" * 50}))
+    assert (reader.seen, reader.final) == (None, False)
+    assert reader.cut_bound is not None
+    assert reader.cut_bound >= 50
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [
+        ("text/event-stream; charset=utf-8", StreamReader),
+        ("application/vnd.amazon.eventstream", EventStreamReader),
+        ("application/json", WholeReader),
+        ("", WholeReader),
+    ],
+)
+def test_reader_for(kind: str, reader: type) -> None:
+    """The type of an answer says how its usage is read."""
+    assert type(reader_for(kind, ASKED)) is reader
+
+
+def test_a_region_is_in_no_answer() -> None:
+    """That the endpoint is a regional one holds whatever the answer says of where it ran."""
+    found = metered({"input_tokens": 1, "output_tokens": 1, "inference_geo": "not_available"}, Terms(geo=REGIONAL))
+    assert found is not None
+    assert found.terms.geo == REGIONAL

@@ -29,6 +29,7 @@ from tierline.errors import ConfigurationError
 from tierline.tap import tap
 from tierline.telemetry import active
 from tierline.usage import WholeReader, metered
+from tierline.values import REGIONAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -39,11 +40,17 @@ if TYPE_CHECKING:
     from tierline.blocking import Portal
     from tierline.call import Call
     from tierline.dispatch import Upstream
+    from tierline.values import Terms
 
 _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
-_METERED: Final = (_CREATE, _COUNT, "/v1/messages/batches", "/v1/complete")
-"""Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them."""
+_METERED: Final = (
+    _CREATE, _COUNT, "/v1/messages/batches", "/v1/complete",
+    "/invoke", "/invoke-with-response-stream", "/converse", "/converse-stream", ":rawPredict", ":streamRawPredict",
+)  # fmt: skip
+"""Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them.
+
+The last are those of Bedrock and Vertex, to which their clients rewrite the first two when the seam has seen them."""
 _SESSIONS: Final = "/v1/sessions"
 """Work of agents on the server, which nothing here can bound."""
 _FUTILE: Final = "spend_limit_reached"
@@ -129,7 +136,13 @@ def attach(client: ClientT, router: Routes) -> ClientT:
         return client
     # On a client that another Router has, the SDK's retries are off already.
     retries = next((entry.retries for entry in client.middleware if isinstance(entry, Seam)), client.max_retries)
-    return cast("ClientT", _attached(client, router, retries))
+    try:
+        return cast("ClientT", _attached(client, router, retries))
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{type(client).__name__} cannot be routed, for its copy() fails ({error}): the constructor of a class of "
+            "your own must take the arguments of the SDK's, and hand them on"
+        ) from error
 
 
 def _attached(client: Any, router: Routes, retries: int) -> Any:
@@ -197,8 +210,14 @@ class Seam(Middleware):
         kind: Literal["create", "count"] = "create" if path.endswith(_CREATE) else "count"
         counted = path.endswith(_COUNT)
         call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
-        if call is None and not counted:
-            self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
+        if call is None:
+            if not counted:
+                self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
+            return None
+        if (region := getattr(self.client, "region", None)) is not None:
+            # Vertex: no answer says what the client's endpoint costs.
+            geo = "global" if region == "global" else REGIONAL
+            call = call._replace(terms=call.terms._replace(geo=geo))
         return call
 
 
@@ -216,7 +235,7 @@ class _Exchange:
     done in the thread that called.
     """
 
-    __slots__ = ("_bridge", "_call", "_call_next", "_request", "_seam")
+    __slots__ = ("_bridge", "_call", "_call_next", "_request", "_seam", "_terms")
 
     def __init__(
         self,
@@ -230,6 +249,7 @@ class _Exchange:
         self._request = request
         self._call = call
         self._call_next: Callable[[APIRequest], Any] = call_next
+        self._terms = call.terms
         self._bridge = bridge
 
     @property
@@ -273,6 +293,8 @@ class _Exchange:
         request = self._request
         request.options.json_data = body
         request.retries_taken = number
+        fast = body.get("speed") == "fast"  # a tier may have none
+        self._terms = self._call.terms if fast == self._call.terms.fast else self._call.terms._replace(fast=fast)
         try:
             response: Any = await _value(self._call_next(request))
         except APITimeoutError as error:
@@ -295,11 +317,9 @@ class _Exchange:
         if raw.is_closed:
             return Reply(response, status=raw.status_code, metered=await self._meter(response, raw))
         if raw.is_stream_consumed:  # read by a middleware of the app
-            return Reply(response, status=raw.status_code, metered=_usage_in(raw, self._call))
+            return Reply(response, status=raw.status_code, metered=_usage_in(raw, self._terms))
         blocking = self._bridge is not None
-        return Reply(
-            response, status=raw.status_code, tap=lambda attempt: tap(raw, self._call, attempt, blocking=blocking)
-        )
+        return Reply(response, status=raw.status_code, tap=partial(tap, raw, blocking=blocking))
 
     async def _meter(self, response: Any, raw: httpx2.Response) -> Any:
         """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
@@ -310,8 +330,8 @@ class _Exchange:
                 message = await _value(response.parse())
         usage = getattr(message, "usage", None)
         if usage is None:
-            return _usage_in(raw, self._call)
-        return metered(usage.model_dump(), self._call.terms, getattr(message, "id", ""))
+            return _usage_in(raw, self._terms)
+        return metered(usage.model_dump(), self._terms, getattr(message, "id", ""))
 
 
 async def _value(given: Any) -> Any:
@@ -335,8 +355,8 @@ def _is_raw(request: APIRequest) -> bool:
     return request.headers.get(_RAW) is not None if isinstance(request.headers, dict) else False
 
 
-def _usage_in(raw: httpx2.Response, call: Call) -> Any:
-    reader = WholeReader(call.terms)
+def _usage_in(raw: httpx2.Response, terms: Terms) -> Any:
+    reader = WholeReader(terms)
     reader.feed(raw.content)
     return reader.seen
 

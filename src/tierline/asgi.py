@@ -47,7 +47,7 @@ class TierlineMiddleware:
         self,
         app: ASGIApp,
         *,
-        router: Router,
+        router: Router[Any],
         tenant: Callable[[Scope], str | None] | None = None,
         routes: Mapping[str, Policy] | None = None,
     ) -> None:

@@ -34,7 +34,7 @@ class Slot:
                     f"Router({name}=…) takes {word} client, got {type(given).__name__}: give it as Router({other}=…)"
                 )
 
-    def routed(self, router: Router) -> Any:
+    def routed(self, router: Router[Any]) -> Any:
         """The routed copy, from any thread."""
         with self._lock:
             if self._routed is None:
@@ -46,7 +46,7 @@ class Slot:
                 self._routed = attach(self._client, router)
             return self._routed
 
-    def keyless(self, router: Router) -> bool:
+    def keyless(self, router: Router[Any]) -> bool:
         """Whether the client has no key, and no way to one."""
         from tierline.anthropic import has_credentials  # noqa: PLC0415
 

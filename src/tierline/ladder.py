@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DATED: Final = re.compile(r"-20\d{6}\Z")
+_BEDROCK: Final = re.compile(r"(?:[a-z-]+\.)?anthropic\.(claude-[a-z0-9-]+?)(?:-v\d+(?::\d+k?)*)?")
 # What the app's request says by itself, and what changes its price: that is reserved and judged by what it asks.
 _NOT_PATCHED: Final = frozenset({
     "cache_control", "compaction", "container", "context_management", "fallbacks", "inference_geo", "max_tokens",
@@ -22,9 +23,22 @@ _NOT_PATCHED: Final = frozenset({
 })  # fmt: skip
 
 
-def undated(model: str) -> str:
-    """A model id without the date of its snapshot: both name the same rung."""
+def base_id(model: str) -> str:
+    """The model that an id names, whoever sells it.
+
+    `us.anthropic.claude-x-v1:0` (Bedrock), `claude-x@20260801` (Vertex) and `claude-x-20260801` are all `claude-x`.
+    """
+    if "anthropic." in model:
+        found = _BEDROCK.fullmatch(resource(model))
+        model = found[1] if found is not None else model
+    elif "@" in model and model.startswith("claude-"):
+        model = model.partition("@")[0]
     return _DATED.sub("", model) if "-20" in model else model
+
+
+def resource(model: str) -> str:
+    """A model id of Bedrock without the ARN that it may end."""
+    return model.rpartition("/")[2] if model.startswith("arn:") else model
 
 
 def check_tokens(value: object, what: str) -> None:
@@ -85,7 +99,9 @@ class Ladder:
             if tier.name in self._by_name:
                 raise ConfigurationError(f"the ladder has two tiers named {tier.name!r}: give each a name of its own")
             self._by_name[tier.name] = index
-            self._by_model.setdefault(undated(tier.model), index)
+            self._by_model.setdefault(tier.model, index)
+        for index, tier in enumerate(tiers):
+            self._by_model.setdefault(base_id(tier.model), index)
         defaults = dict(zip(LABELS, (0, len(tiers) // 2, len(tiers) - 1), strict=True))
         self.labels: dict[str, int] = defaults | {
             _known_label(label): self.index(name, f"ladder: labels[{label!r}]")
@@ -143,8 +159,9 @@ class Ladder:
         return self._by_name.get(name)
 
     def rung_of(self, model: str) -> int | None:
-        """The place of a model id, dated or not, or None where it is on no rung."""
-        return self._by_model.get(undated(model))
+        """The place of a model id, in the spelling of any platform, or None where it is on no rung."""
+        place = self._by_model.get(model)
+        return place if place is not None else self._by_model.get(base_id(model))
 
 
 def _known_label(label: str) -> str:

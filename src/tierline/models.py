@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Final, Literal
 
-from tierline.ladder import undated
+from tierline.ladder import base_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,15 +194,15 @@ LARGEST_WINDOW: Final = 1_000_000
 
 
 def model_of(model: str) -> Model | None:
-    """What is known of a model id, dated or not."""
-    return MODELS.get(undated(model))
+    """What is known of a model id, in the spelling of any platform."""
+    return MODELS.get(base_id(model))
 
 
 def notice_of(model: str, today: date) -> str:
-    """What an operator must know of a model id, dated or not: that it goes, went, or is unknown; empty for nothing."""
+    """What an operator must know of a model id: that it goes, went, or is unknown; empty for nothing."""
     facts = model_of(model)
     if facts is None:
-        why = UNKNOWN.get(undated(model))
+        why = UNKNOWN.get(base_id(model))
         return f"{model} {why}" if why else ""
     if facts.retires is None:
         return f"{model} is deprecated: write {facts.instead}" if facts.deprecated else ""

@@ -12,7 +12,8 @@ from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tierline.errors import ConfigurationError
-from tierline.values import NANO, Terms, Usage
+from tierline.ladder import resource
+from tierline.values import NANO, REGIONAL, Terms, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
 STANDARD: Final = Terms()
 
 # Claude is sold under ids of its own, of Bedrock (AWS) and of Vertex (Google); the first that knows an id prices it.
-_PROVIDERS: Final = ("anthropic", "aws", "google")
+_PROVIDERS: Final[tuple[str, ...]] = ("anthropic", "aws", "google")
 
 # Data residency is in no machine-readable price list. From Anthropic's (https://platform.claude.com/docs/en/
 # about-claude/pricing, read 2026-11-21): inference in the US costs 1.1 times all token prices, on models from 4.6 on.
 # Older ones, which are listed here, refuse `inference_geo`. Tools that are not billed by the token are left alone.
 _GEO_TENTHS: Final = 11
 _PLAIN_TENTHS: Final = 10
-_BEFORE_GEO: Final = (
-    "claude-v1", "claude-2", "claude-3",
-    "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-20",
-    "claude-sonnet-4-0", "claude-sonnet-4-5", "claude-sonnet-4-20", "claude-haiku-4-5",
+# Vertex asks as much for its regional endpoints, on models from 4.5 on (https://platform.claude.com/docs/en/
+# build-with-claude/claude-on-vertex-ai, "Global vs regional endpoints").
+_BEFORE_REGIONAL: Final = (
+    "claude-v1", "claude-2", "claude-3", "claude-4-", "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-20",
+    "claude-sonnet-4-0", "claude-sonnet-4-20",
 )  # fmt: skip
+_BEFORE_GEO: Final = (*_BEFORE_REGIONAL, "claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5")
 _NO_GEO: Final = (None, "global", "not_available")
 
 _MTOK: Final = 1_000_000
@@ -233,7 +236,8 @@ class PriceBook:
             return None
         # The ids of Bedrock say themselves where a call runs, and their prices have it in.
         name = model if info is None else info.id
-        dearer = provider != "aws" and not name.startswith(_BEFORE_GEO)
+        before = _BEFORE_REGIONAL if terms.geo == REGIONAL else _BEFORE_GEO
+        dearer = provider != "aws" and not name.startswith(before)
         return _Row(
             rates,
             tenths=_GEO_TENTHS if dearer and terms.geo not in _NO_GEO else _PLAIN_TENTHS,
@@ -242,8 +246,15 @@ class PriceBook:
 
 
 def _find(snapshot: DataSnapshot, model: str) -> tuple[str, ModelInfo | None]:
+    model, providers = model.lower(), _PROVIDERS
+    if "anthropic." in model:
+        # Others would match the end of an id of Bedrock, and give it their price. Any place but `global` is a region,
+        # and all regions cost the same; the list names some of them.
+        model, providers = resource(model), ("aws",)
+        if not model.startswith("global."):
+            model = model[model.find("anthropic.") :]
     # Not through the snapshot's own lookup: it remembers every id that it is asked for, without bound.
-    for wanted in _PROVIDERS:
+    for wanted in providers:
         for provider in snapshot.providers:
             if provider.id == wanted and (info := provider.find_model(model)) is not None:
                 return wanted, info

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from tierline.admission import Rules
@@ -46,10 +46,12 @@ from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    import typing_extensions
     from anthropic import Anthropic, AsyncAnthropic
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from tierline.anthropic import Client
     from tierline.attempts import Reply
     from tierline.call import Call
     from tierline.classify import Classifier
@@ -66,12 +68,18 @@ _MOST_KEPT: Final = 10_000
 _GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
 
+if TYPE_CHECKING:
+    # `Router` by itself is one of AsyncAnthropic; a default needs a newer TypeVar than typing's.
+    ClientT_co = typing_extensions.TypeVar("ClientT_co", bound=Client, covariant=True, default=AsyncAnthropic)
+else:
+    ClientT_co = TypeVar("ClientT_co", covariant=True)
 
-class Router:
+
+class Router(Generic[ClientT_co]):
     """Sends each Claude call of an app to the cheapest tier that is good enough, within its policy and its budgets.
 
     - `client`: the app's own client, any asynchronous one of the SDK's; without one, one is made from the
-      environment on first use, and closed at the end
+      environment on first use, and closed at the end. To a type checker `Router(client)` is a Router of its class
     - `sync_client`: the same for code that is no `async def`, any synchronous one
     - `ladder`: the tiers, cheapest first
     - `budgets`: what may be spent; every call is charged to all of them
@@ -97,7 +105,7 @@ class Router:
 
     def __init__(
         self,
-        client: Any = None,
+        client: ClientT_co | None = None,
         *,
         ladder: Ladder = DEFAULT_LADDER,
         budgets: Sequence[Budget] = (),
@@ -184,9 +192,9 @@ class Router:
         log.warning("mode is %s now", mode)
 
     @property
-    def claude(self) -> AsyncAnthropic:
-        """The routed copy of the client. Of another class of the SDK's where the client is."""
-        return cast("AsyncAnthropic", self._clients[0].routed(self))
+    def claude(self) -> ClientT_co:
+        """The routed copy of the client, of the same class."""
+        return cast("ClientT_co", self._clients[0].routed(self))
 
     @property
     def sync_claude(self) -> Anthropic:

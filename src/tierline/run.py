@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tierline.admission import Admission
 from tierline.attempts import LEFT
@@ -47,7 +47,7 @@ _FREE: Final = "a token count is free"
 class CallRun:
     """The state of one call on its way through a Router."""
 
-    def __init__(self, router: Router, call: Call, upstream: Upstream, now: Context, binding: Binding) -> None:
+    def __init__(self, router: Router[Any], call: Call, upstream: Upstream, now: Context, binding: Binding) -> None:
         self.router = router
         self.call = call
         self.upstream = upstream

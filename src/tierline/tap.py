@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx2
 
 from tierline.blocking import running_loop
-from tierline.usage import StreamReader, WholeReader, decoder_for
+from tierline.usage import decoder_for, reader_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from tierline.attempts import OpenAttempt
-    from tierline.call import Call
 
 _LONGEST_WAIT: Final = 5.0
 """Most seconds that closing an answer waits for its settlement. The settlement itself goes on."""
 
 
-def tap(raw: httpx2.Response, call: Call, attempt: OpenAttempt, *, blocking: bool) -> None:
+def tap(raw: httpx2.Response, attempt: OpenAttempt, *, blocking: bool) -> None:
     """Put a tap between an answer and the app that reads it."""
-    events = raw.headers.get("content-type", "").startswith("text/event-stream")
-    attempt.reader = StreamReader(call.terms) if events else WholeReader(call.terms)
+    attempt.reader = reader_for(raw.headers.get("content-type", ""), attempt.terms)
     attempt.close = _closer(raw)
     decode = decoder_for(raw.headers.get("content-encoding", ""))
     if blocking:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
+from base64 import b64decode
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.call import whole
-from tierline.values import Terms, Usage
+from tierline.values import REGIONAL, Terms, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 _FRAME: Final = b"event: content_block_delta"
 _FRAME_OVERHEAD: Final = 107
 """Bytes that the framing of a delta takes at least, its blank line included: what is over them is content."""
+_EVENT_OVERHEAD: Final = 72
+"""The same without the framing of server-sent events."""
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
@@ -61,8 +65,9 @@ def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = ""
     terms = Terms(
         batch=service == "batch",
         fast=speed == "fast" if isinstance(speed, str) else asked.fast,
-        # Where neither the answer nor the request names a place, the standard price holds.
-        geo=geo if isinstance(geo, str) else asked.geo or "global",
+        # Where neither the answer nor the request names a place, the standard price holds. The region of an endpoint
+        # stands in no answer.
+        geo=geo if isinstance(geo, str) and asked.geo != REGIONAL else asked.geo or "global",
     )
     usage = Usage(fresh, out, written - long, long, read, searches)
     return Metered(usage, terms, message_id if isinstance(message_id, str) else "")
@@ -159,7 +164,10 @@ class StreamReader:
                 self._frame(frame)
 
     def _frame(self, frame: bytes) -> None:
-        text = b"".join(line[5:] for line in frame.split(b"\n") if line.startswith(b"data:"))
+        self._event(b"".join(line[5:] for line in frame.split(b"\n") if line.startswith(b"data:")), len(frame) + 2)
+
+    def _event(self, text: bytes, size: int) -> None:
+        """Take an event that may carry usage; `size` is what it was counted as."""
         try:
             event = json.loads(text)
         except (ValueError, RecursionError):
@@ -168,7 +176,7 @@ class StreamReader:
             return
         kind = event.get("type")
         if kind in _NO_CONTENT:
-            self._delta_bytes -= len(frame) + 2
+            self._delta_bytes -= size
         if kind == "message_start" and isinstance(event.get("message"), dict):
             usage = event["message"].get("usage")
             self._start = usage if isinstance(usage, dict) else {}
@@ -189,7 +197,66 @@ class StreamReader:
             self.error = named[:60] if isinstance(named, str) else "error"
 
 
+class EventStreamReader(StreamReader):
+    """The same for the streams of Amazon Bedrock: binary frames, in each an event as JSON, in base64, in JSON."""
+
+    __slots__ = ()
+    _PRELUDE: Final = struct.Struct(">II")
+    """Bytes of the whole frame and of its headers; a checksum follows, which the SDK looks at."""
+    _OUTSIDE: Final = 16
+    """Bytes of a frame that are neither headers nor payload: the prelude, its checksum and that of the frame."""
+
+    @property
+    def cut_bound(self) -> int | None:
+        """Most tokens that the content which has passed can have: one for each of its bytes."""
+        return max(0, self._delta_bytes) + len(self._tail)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream, cut anywhere."""
+        data = self._tail + data
+        at = 0
+        while len(data) - at >= self._OUTSIDE:
+            size, headers = self._PRELUDE.unpack_from(data, at)
+            if not self._OUTSIDE + headers <= size <= MOST_BUFFERED:
+                # No such stream: all of it counts as content, which bounds what is in it.
+                self._delta_bytes += len(data) - at
+                at = len(data)
+            elif len(data) - at < size:
+                break
+            else:
+                begin, end = at + self._OUTSIDE - 4, at + size - 4
+                self._message(data[begin : begin + headers], data[begin + headers : end])
+                at += size
+        self._tail = data[at:]
+
+    def _message(self, headers: bytes, payload: bytes) -> None:
+        for name in (b":exception-type\x07", b":error-code\x07"):
+            _, found, value = headers.partition(name)
+            if found:
+                self.error = value[2 : 2 + min(60, int.from_bytes(value[:2]))].decode("ascii", "replace")
+                return
+        try:
+            event = b64decode(json.loads(payload)["bytes"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._delta_bytes += len(payload)
+            return
+        self._delta_bytes += len(event)
+        if b'"usage"' in event or b'"error"' in event:
+            self._event(event, len(event))
+        elif event.startswith(b'{"type":"content_block_delta"'):
+            self._delta_bytes -= _EVENT_OVERHEAD
+
+
 Reader = WholeReader | StreamReader
+
+
+def reader_for(content_type: str, asked: Terms) -> Reader:
+    """Reads the usage of an answer of this type."""
+    if content_type.startswith("text/event-stream"):
+        return StreamReader(asked)
+    if content_type.startswith("application/vnd.amazon.eventstream"):
+        return EventStreamReader(asked)
+    return WholeReader(asked)
 
 
 def decoder_for(encoding: str) -> Callable[[bytes], bytes] | None:

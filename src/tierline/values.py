@@ -28,6 +28,9 @@ Source = Literal[
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""
 
+REGIONAL: Final = "regional"
+"""The `geo` of a request to an endpoint that costs more because it stays in its region."""
+
 Mode = Literal["enforce", "observe", "off"]
 """`observe` decides, traces and reports, and changes and refuses nothing; `off` does nothing at all."""
 MODES: Final[tuple[Mode, ...]] = ("enforce", "observe", "off")

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tierline.testing._sse import encode, events
+from tierline.testing import _eventstream
+from tierline.testing._platforms import Door
+from tierline.testing._sse import events
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _HTML: Final = b"<!doctype html><html><head><title>Welcome</title></head><body><h1>Please sign in</h1></body></html>"
 _JSON: Final = (("content-type", "application/json"),)
 _SSE: Final = (("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache"))
+_FRAMES: Final = (("content-type", _eventstream.TYPE),)
+_API: Final = Door("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +58,36 @@ def json_answer(value: Any) -> Outgoing:
     return Outgoing(200, _JSON, (Frame(_dump(value)),), free=True)
 
 
-def error_answer(problem: Problem, request_id: str, *, faulty: bool = False) -> Outgoing:
+def error_answer(problem: Problem, request_id: str, *, faulty: bool = False, door: Door = _API) -> Outgoing:
     """An error of the API."""
-    frame = Frame(_dump(problem.body(request_id)))
-    headers = (*_JSON, *problem.headers)
-    return Outgoing(problem.status, headers, (frame,), faulty=faulty, free=True, error=problem.type)
+    body, headers = door.error(problem, request_id)
+    frame = Frame(_dump(body))
+    return Outgoing(problem.status, (*_JSON, *headers), (frame,), faulty=faulty, free=True, error=problem.type)
 
 
-def message_answer(message: dict[str, Any], draft: Draft, *, streamed: bool, fault: Fault) -> Outgoing:
+def message_answer(
+    message: dict[str, Any], draft: Draft, *, streamed: bool, fault: Fault, door: Door = _API
+) -> Outgoing:
     """A message, as JSON or as events, as the fault leaves it."""
     if fault.kind == "missing_usage":
         message = {key: value for key, value in message.items() if key != "usage"}
     elif fault.kind == "usage":
         message = {**message, "usage": {**message["usage"], **dict(fault.fields)}}
     if streamed:
-        frames = tuple(Frame(event.encode(), event.tokens) for event in events(message, draft))
+        frames = tuple(Frame(door.encode(event.data), event.tokens) for event in events(message, draft))
     else:
         frames = (Frame(_dump(message), draft.output_tokens),)
-    answer = Outgoing(200, _SSE if streamed else _JSON, frames, stop_reason=draft.stop_reason)
-    return broken(answer, fault, streamed=streamed)
+    stream = _FRAMES if door.platform == "bedrock" else _SSE
+    answer = Outgoing(200, stream if streamed else _JSON, frames, stop_reason=draft.stop_reason)
+    return broken(answer, fault, streamed=streamed, door=door)
 
 
-def broken(answer: Outgoing, fault: Fault, *, streamed: bool = False) -> Outgoing:
+def broken(answer: Outgoing, fault: Fault, *, streamed: bool = False, door: Door = _API) -> Outgoing:
     """What a fault leaves of a good answer."""
-    return answer if fault.kind == "ok" else replace(_broken(answer, fault, streamed=streamed), faulty=True)
+    return answer if fault.kind == "ok" else replace(_broken(answer, fault, door, streamed=streamed), faulty=True)
 
 
-def _broken(answer: Outgoing, fault: Fault, *, streamed: bool) -> Outgoing:
+def _broken(answer: Outgoing, fault: Fault, door: Door, *, streamed: bool) -> Outgoing:
     frames = answer.frames
     match fault.kind:
         case "html":
@@ -89,14 +96,14 @@ def _broken(answer: Outgoing, fault: Fault, *, streamed: bool) -> Outgoing:
         case "truncated":
             return replace(answer, frames=_truncated(frames), stop_reason=None)
         case "unknown" if streamed:
-            unknown = Frame(encode({"type": "future_event", "future": {"field": 1}}), frames[1].tokens)
+            unknown = Frame(door.encode({"type": "future_event", "future": {"field": 1}}), frames[1].tokens)
             return replace(answer, frames=(*frames[:2], unknown, *frames[2:]))
         case "error_event":
             # Only a stream gets here: what is not streamed gets the error's status.
             error = fault.problem().body("")
             cut = frames[: fault.after]
             tokens = cut[-1].tokens if cut else 0
-            event = Frame(encode({"type": "error", "error": error["error"]}), tokens)
+            event = Frame(door.encode({"type": "error", "error": error["error"]}), tokens)
             return replace(answer, frames=(*cut, event), error=error["error"]["type"], stop_reason=None)
         case "end":
             return replace(answer, frames=_cut(frames, fault.after), stop_reason=None)

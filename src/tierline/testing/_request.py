@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES: Final = 32_000_000
 """A larger body is a 413."""
+_SIGNED: Final = b"AWS4-HMAC-SHA256 Credential="
 SECRETS: Final = ("x-api-key", "authorization", "cookie", "proxy-authorization")
 
 
@@ -28,16 +29,20 @@ def shown(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name: "[redacted]" if name in SECRETS else value for name, value in named}
 
 
-def check_headers(headers: list[tuple[bytes, bytes]], api_key: str) -> None:
-    """Raise a 401 for a wrong or missing key, a 400 without `anthropic-version`."""
+def check_headers(headers: list[tuple[bytes, bytes]], api_key: str, *, versioned: bool = True) -> None:
+    """Raise a 401 for a wrong or missing key, a 400 without `anthropic-version` where the header has to tell it.
+
+    Of a request that is signed for AWS, the access key is looked at and not the signature.
+    """
     sent = {name.lower(): value for name, value in headers}
     key, bearer = sent.get(b"x-api-key"), sent.get(b"authorization")
     if key is None and bearer is None:
         raise Problem(401, "x-api-key header is required")
     good = api_key.encode()
-    if not any(hmac.compare_digest(value, good) for value in (key, (bearer or b"").removeprefix(b"Bearer ")) if value):
+    bearer_key = (bearer or b"").removeprefix(b"Bearer ").removeprefix(_SIGNED).partition(b"/")[0]
+    if not any(hmac.compare_digest(value, good) for value in (key, bearer_key) if value):
         raise Problem(401, "invalid x-api-key" if bearer is None else "invalid bearer token")
-    if b"anthropic-version" not in sent:
+    if versioned and b"anthropic-version" not in sent:
         raise invalid("anthropic-version: header is required")
 
 

@@ -28,10 +28,6 @@ class Event:
     data: Mapping[str, Any]
     tokens: int
 
-    def encode(self) -> bytes:
-        """Return it as it stands in the stream."""
-        return encode(self.data)
-
 
 def encode(data: Mapping[str, Any]) -> bytes:
     """One event of the stream; its name is its type."""

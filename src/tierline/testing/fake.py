@@ -17,11 +17,11 @@ from tierline.testing._cache import PromptCache
 from tierline.testing._catalogue import model_info, model_page
 from tierline.testing._log import Received
 from tierline.testing._outgoing import Outgoing, broken, error_answer, json_answer, message_answer
+from tierline.testing._platforms import Door, door_of
 from tierline.testing._problem import Problem
 from tierline.testing._request import Gone, check_headers, decode, path_of, query_of, read_body, shown
 from tierline.testing._rules import MODELS
 from tierline.testing._serve import RESET, serving, serving_in_thread
-from tierline.testing._sse import encode
 from tierline.testing._threads import Threads
 from tierline.testing._verdict import heuristic
 
@@ -48,6 +48,7 @@ class _Exchange:
     received: Received
     number: int
     began: float
+    door: Door
     prompt: Prompt | None = None
     share: Share | None = None
     draft: Draft | None = None
@@ -83,12 +84,16 @@ class FakeClaude:
         fake.always("claude-opus-5-5", Fault.rate_limit(retry_after=1))
         fake.clear()
 
+    It is served under the paths of other platforms too, with their model ids, streams, errors and prices: to the
+    SDK's clients for Bedrock and Vertex its URL is `base_url`, to those for Mantle and Foundry `f"{url}/anthropic"`.
+    A request that is signed for AWS has the key as its access key; any secret will do.
+
     What it is true to: request and stream formats, headers, error types, what each model rejects, thinking that is on
     by default and spends `max_tokens`, prompt caching with its minimums and TTLs, message threads, and list prices.
     What it is not: a language model, or a tokenizer (it counts bytes). Equal requests get equal answers; with a
     `seed`, others.
 
-    - `api_key`: the only key that is accepted, as `x-api-key` or as a bearer token
+    - `api_key`: the only key that is accepted, as `x-api-key`, as a bearer token or as an AWS access key
     - `latency`: seconds before the first byte, for all models or by model id
     - `chunk_delay`: seconds between the events of a stream
     - `keep`: how many requests the log holds; older ones are dropped, `billed` stays exact
@@ -205,7 +210,7 @@ class FakeClaude:
         elif scope["type"] == "http":
             headers = shown(scope["headers"])
             received = Received(path_of(scope), headers, idempotency_key=headers.get("idempotency-key"))
-            exchange = _Exchange(received, self._book.open(received), self._clock())
+            exchange = _Exchange(received, self._book.open(received), self._clock(), door_of(received.path))
             try:
                 await self._exchange(exchange, scope, receive, send)
             finally:
@@ -217,7 +222,7 @@ class FakeClaude:
         try:
             outgoing = await self._decide(exchange, scope, receive)
         except Problem as problem:
-            outgoing = error_answer(problem, _request_id(exchange))
+            outgoing = error_answer(problem, _request_id(exchange), door=exchange.door)
         except Gone:
             return
         self._book.wake()
@@ -237,41 +242,47 @@ class FakeClaude:
 
     async def _decide(self, exchange: _Exchange, scope: Scope, receive: Receive) -> Outgoing:
         """Route the request, and work out its answer. Raises the Problem that the API has with it."""
-        received, method = exchange.received, scope["method"]
-        name = received.path.removeprefix("/v1/models").strip("/")
-        posted = received.path in ("/v1/messages", "/v1/messages/count_tokens")
-        if not posted and received.path != f"/v1/models/{name}".rstrip("/"):
+        received, door, method = exchange.received, exchange.door, scope["method"]
+        name = door.path.removeprefix("/v1/models").strip("/")
+        posted = door.path in ("/v1/messages", "/v1/messages/count_tokens")
+        if not posted and door.path != f"/v1/models/{name}".rstrip("/"):
             raise Problem(404, "Not Found")
         if method != ("POST" if posted else "GET"):
             raise Problem(405, "Method Not Allowed")
-        check_headers(scope["headers"], self.api_key)
+        check_headers(scope["headers"], self.api_key, versioned=door.platform in ("anthropic", "hosted"))
         if not posted:
             return json_answer(model_info(name) if name else model_page(query_of(scope)))
-        body = decode(await read_body(receive))
-        received.body, received.streamed = body, body.get("stream") is True
+        received.body = decode(await read_body(receive))
+        body = door.whole(received.body)
+        received.streamed = body.get("stream") is True
         received.model = body["model"] if isinstance(body.get("model"), str) else None
-        fault = self._book.next_fault(received.model, received.path)
+        fault = self._book.next_fault(received.model, door.path)
         if fault.kind == "error" or (fault.kind == "error_event" and not received.streamed):
-            return error_answer(fault.problem(), _request_id(exchange), faulty=True)
-        if received.path.endswith("count_tokens"):
-            return broken(json_answer({"input_tokens": count_tokens(body, self._aliases)}), fault)
+            return error_answer(fault.problem(), _request_id(exchange), faulty=True, door=door)
+        if door.path.endswith("count_tokens"):
+            return broken(json_answer({"input_tokens": count_tokens(body, self._names(door, body))}), fault)
         if fault.kind == "reset" and fault.after is None:
             return Outgoing(0, (), (), then="reset", faulty=True, free=True)
         return self._message(exchange, body, fault)
 
+    def _names(self, door: Door, body: Mapping[str, Any]) -> Mapping[str, str]:
+        """What the body's model is known as, where that is not its own id."""
+        model = body.get("model")
+        return self._aliases if model in self._aliases else {**self._aliases, **door.names(model)}
+
     def _message(self, exchange: _Exchange, body: Mapping[str, Any], fault: Fault) -> Outgoing:
-        number = exchange.number
+        number, door = exchange.number, exchange.door
         thread, body = body.get("thread"), self._threads.whole(body, self._clock())
-        exchange.prompt = prompt = read_prompt(body, self._aliases)
+        exchange.prompt = prompt = read_prompt(body, self._names(door, body))
         reply = reply_to(prompt, exchange.received, answer=self.answer, verdict=self.verdict, seed=self._seed)
         exchange.draft = draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
         model = body["model"]
         exchange.share = share = self._cache.visit(body, prompt.parts, prompt.rules, model, self._clock())
-        geo = str(body.get("inference_geo") or self._geo)
+        geo = str(body.get("inference_geo") or self._geo) if door.platform == "anthropic" else "not_available"
         message = message_of(prompt, draft, share, message_id=f"msg_fake{number:020d}", geo=geo)
         if thread is not None and draft.stop_reason != "refusal":
             self._threads.keep(message["id"], body, message["content"], self._clock())
-        return message_answer(message, draft, streamed=exchange.received.streamed, fault=fault)
+        return message_answer(message, draft, streamed=exchange.received.streamed, fault=fault, door=door)
 
     async def _send(self, exchange: _Exchange, outgoing: Outgoing, send: Send) -> None:
         """Send the answer; the log has its end before the last byte is on its way."""
@@ -281,7 +292,7 @@ class FakeClaude:
         delay = (
             self._latency if isinstance(self._latency, int | float) else self._latency.get(received.model or "", 0.0)
         )
-        if delay > 0 and received.path == "/v1/messages":
+        if delay > 0 and exchange.door.path == "/v1/messages":
             await self._sleep(delay)
         if outgoing.status and (outgoing.frames or outgoing.then == "end"):
             received.status = outgoing.status
@@ -304,7 +315,9 @@ class FakeClaude:
             self._end(exchange, outgoing)
         while outgoing.then == "pings":
             await self._sleep(outgoing.every)
-            await send({"type": "http.response.body", "body": encode({"type": "ping"}), "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": exchange.door.encode({"type": "ping"}), "more_body": True}
+            )
 
     def _end(self, exchange: _Exchange, outgoing: Outgoing) -> None:
         exchange.received.error = outgoing.error
@@ -317,7 +330,9 @@ class FakeClaude:
         if prompt is not None and exchange.share is not None and exchange.draft is not None:
             received.usage = spent(exchange.share, exchange.draft, exchange.tokens)
             geo = prompt.body.get("inference_geo") or self._geo
-            geo = geo if prompt.rules.geo else None
+            geo = geo if prompt.rules.geo and exchange.door.platform == "anthropic" else None
+            if exchange.door.dearer(prompt.body["model"]):
+                geo = "us"
             received.billed = bill(prompt.rules.id, received.usage, geo=geo, fast=prompt.body.get("speed") == "fast")
             self._book.charge(received.billed)
         received.seconds = self._clock() - exchange.began
@@ -330,7 +345,7 @@ class FakeClaude:
             ("request-id", _request_id(exchange)),
             ("anthropic-organization-id", _ORGANIZATION),
         )
-        if received.path == "/v1/messages" and (outgoing.status == 200 or outgoing.error == "rate_limit_error"):  # noqa: PLR2004
+        if exchange.door.path == "/v1/messages" and (outgoing.status == 200 or outgoing.error == "rate_limit_error"):  # noqa: PLR2004
             prompt = exchange.prompt.tokens if exchange.prompt else 0
             output = exchange.draft.output_tokens if exchange.draft else 0
             headers += self._book.limit_headers(
