@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 import tierline
 from tests.frameworks.overlays import VERSIONS, ready
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 OVERLAYS = Path(os.environ.get("TIERLINE_OVERLAYS", HERE.parents[1] / ".venv" / "overlays"))
+COOKBOOK = HERE.parents[1] / "docs" / "cookbook"
+PAGES = {
+    "fastapi.md": "fastapi-current",
+    "starlette.md": "starlette-current",
+    "litestar.md": "litestar-2.25",
+    "quart.md": "quart-0.22",
+    "django.md": "django-5.2",
+}
+"""The pages of the cookbook, each with the version that it is served with."""
 DEADLINE = 20.0
 """Seconds after which something that has not happened never will."""
 
@@ -53,12 +64,12 @@ def overlay_of(name: str) -> list[str]:
 
 @dataclass
 class Served:
-    """An app that is served, and what is around it."""
+    """An app that is served, and what is around it. `environment` is that of its process."""
 
-    name: str
     framework: str
     http: httpx.Client
     fake: FakeClaude
+    environment: dict[str, str]
 
     @property
     def models(self) -> list[str | None]:
@@ -77,30 +88,30 @@ class Served:
 
 
 @contextmanager
-def serving(name: str, module: str, log: Path, *places: str, **environment: str) -> Iterator[Served]:
-    """Serve the app of a module with the packages of one version."""
+def serving(version: str, module: str, log: Path, *places: str) -> Iterator[Served]:
+    """Serve the app of a module, which is in one of these places, with the packages of one version."""
     with ExitStack() as stack:
         fake = FakeClaude(answer=lambda _: Reply("word " * 50, thinking="hm"))
         url = stack.enter_context(fake.serve_in_thread())
         source = str(Path(tierline.__file__).parents[1])
-        environment |= {
+        environment = os.environ | {
             "ANTHROPIC_API_KEY": fake.api_key,
             "ANTHROPIC_BASE_URL": url,
-            "PYTHONPATH": os.pathsep.join([*overlay_of(name), source]),
+            "PYTHONPATH": os.pathsep.join([*overlay_of(version), source, *places]),
         }
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         out = stack.enter_context(log.open("wb"))
         descriptor = listener.fileno()
         process = subprocess.Popen(  # noqa: S603  (our own script)
-            [sys.executable, str(HERE / "serve.py"), module, str(descriptor), *places],
-            env=os.environ | environment, pass_fds=[descriptor], stdout=out, stderr=out,
+            [sys.executable, str(HERE / "serve.py"), module, str(descriptor)],
+            env=environment, pass_fds=[descriptor], stdout=out, stderr=out,
         )  # fmt: skip
         # Where the server does not come up, its browsers are refused and need not wait.
         listener.close()
         try:
             with httpx.Client(base_url=address, timeout=DEADLINE) as http:
-                yield Served(name, VERSIONS[name]["framework"], http, fake)
+                yield Served(VERSIONS[version]["framework"], http, fake, environment)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -110,28 +121,40 @@ def serving(name: str, module: str, log: Path, *places: str, **environment: str)
 
 
 class Servers:
-    """The server that is up, one at a time: it is exchanged where a test needs another version."""
+    """The server that is up, one at a time: it is exchanged where a test needs another version, or another page."""
 
-    def __init__(self, logs: Path) -> None:
-        self.logs = logs
+    def __init__(self, work: Path) -> None:
+        self.work = work
         self.name = ""
         self.up: Served | None = None
         self.stack = ExitStack()
 
     def get(self, name: str) -> Served:
-        """The server of a version."""
+        """The server of a version, or of a page of the cookbook."""
         if self.up is None or self.name != name:
             self.close()
             self.name = name
-            log = self.logs / name
-            self.up = self.stack.enter_context(serving(name, f"app_{VERSIONS[name]['framework']}", log))
+            version = PAGES.get(name, name)
+            module, *places = f"app_{VERSIONS[version]['framework']}", str(HERE)
+            if name in PAGES:
+                module, places = "page", [str(self.page(name))]
+            self.up = self.stack.enter_context(serving(version, module, self.work / f"{name}.log", *places))
         return self.up
+
+    def page(self, name: str) -> Path:
+        """A directory with the code of a page of the cookbook as a module, `page`."""
+        document = Sybil([PythonCodeBlockParser()], path=str(COOKBOOK), pattern=name).parse(COOKBOOK / name)
+        (code,) = [str(example.parsed) for example in document.examples()]
+        directory = self.work / Path(name).stem
+        directory.mkdir(exist_ok=True)
+        (directory / "page.py").write_text(code, encoding="utf-8")
+        return directory
 
     def close(self) -> None:
         """Stop it, and look at what it said: no task may be lost on the way."""
         self.up = None
         self.stack.close()
-        if self.name and (log := self.logs / self.name).exists():
+        if self.name and (log := self.work / f"{self.name}.log").exists():
             said = log.read_text(encoding="utf-8")
             assert not any(words in said for words in LOST), said
 
@@ -162,9 +185,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 NO_VERSION = SimpleNamespace(params={})
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test of an app that is served runs on each version."""
-    if "served" in metafunc.fixturenames and "place" not in metafunc.fixturenames:
-        metafunc.parametrize("served", VERSIONS, indirect=True)

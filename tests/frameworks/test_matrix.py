@@ -65,6 +65,9 @@ def cells() -> list[object]:
     ]
 
 
+everywhere = pytest.mark.parametrize("served", VERSIONS, indirect=True)
+
+
 @pytest.mark.parametrize(("served", "place"), cells(), indirect=["served"])
 def test_a_floor_holds_in_every_place(served: Served, place: str) -> None:
     """Wherever a floor stands, an easy request goes to its tier, and the route is told by its whole template."""
@@ -80,12 +83,14 @@ def test_a_floor_holds_in_every_place(served: Served, place: str) -> None:
             assert found["route"] == template
 
 
+@everywhere
 def test_no_floor_where_none_stands(served: Served) -> None:
     """A route that is not in the table goes to the cheapest tier: the floors of the others are not its own."""
     assert served.http.get("/free").json()["tier"] == "haiku"
     assert served.models[-1] == "claude-haiku-5-5"
 
 
+@everywhere
 def test_a_budget_that_renews(served: Served) -> None:
     """When it is used up, the client is told to come back: 429 with Retry-After, as a problem, and nothing is sent."""
     tenant = uuid.uuid4().hex
@@ -106,6 +111,7 @@ def test_a_budget_that_renews(served: Served) -> None:
     assert served.http.get("/renews", headers={"x-tenant": uuid.uuid4().hex}).status_code == 200
 
 
+@everywhere
 def test_a_budget_that_does_not_renew(served: Served) -> None:
     """402, as a problem, and not one byte of the framework's own page."""
     before = len(served.models)
@@ -117,6 +123,7 @@ def test_a_budget_that_does_not_renew(served: Served) -> None:
     assert len(served.models) == before
 
 
+@everywhere
 def test_a_refusal_in_an_event_stream(served: Served) -> None:
     """Events that have begun end with an error event, and not with a broken connection."""
     first, error, end = served.http.get("/events").text.split("\n\n")
@@ -126,6 +133,7 @@ def test_a_refusal_in_an_event_stream(served: Served) -> None:
     assert json.loads(data.removeprefix("data: "))["status"] == 402
 
 
+@everywhere
 def test_a_stream(served: Served) -> None:
     """A streamed answer arrives whole, on the tier of its floor, and is charged as the API billed it."""
     tenant = uuid.uuid4().hex
@@ -135,6 +143,7 @@ def test_a_stream(served: Served) -> None:
     assert served.settled(tenant) == received.billed > 0
 
 
+@everywhere
 def test_a_client_that_leaves(served: Served) -> None:
     """A browser that vanishes in mid-stream ends the upstream stream too, and its tenant pays for what was used."""
     tenant = uuid.uuid4().hex
