@@ -316,6 +316,25 @@ async def test_refusal_in_a_framework_that_swallows_it(make_router: MakeRouter, 
     assert response.headers["x-app"] == "shop"
 
 
+async def test_refusal_below_a_middleware_that_copies_the_scope(
+    make_router: MakeRouter, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the app's exception handling is out of sight, its 500 is exchanged, and the server is told of no crash."""
+    router = await refusing(make_router)
+
+    async def quiet_answer(_: Request) -> JSONResponse:
+        return JSONResponse({"id": (await router.claude.messages.create(**ask())).id})
+
+    inner = Starlette(routes=[Route("/answer", quiet_answer)])
+
+    async def copying(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner(dict(scope), receive, send)
+
+    response = await (await serve(TierlineMiddleware(copying, router=router))).get("/answer")
+    assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 async def test_other_answers_of_a_framework_stay(make_router: MakeRouter, serve: Serve, router: Router) -> None:
     """An app that answers a refusal itself, or that fails for a reason of its own, keeps its answer."""
     poor = await refusing(make_router)

@@ -158,6 +158,7 @@ def test_a_client_that_leaves(served: Served) -> None:
     assert served.settled(tenant) >= received.billed > 0
 
 
+@everywhere
 @pytest.mark.parametrize(
     "path", ["/table/", "/TABLE", "/table%2F", "//table", "/table%0A", "/./table", "/free/../table"]
 )
