@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Other versions of the frameworks, each in a directory that is laid over the environment.
+OVERLAYS := $(VENV)/overlays/.ready
 # CI also demands that nearly every branch is tested.
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
@@ -12,7 +14,7 @@ COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-und
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-setup: $(READY) ## create .venv with everything that the tasks need
+setup: $(READY) $(OVERLAYS) ## create .venv with everything that the tasks need
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tierline needs Python 3.11 or later; try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -22,13 +24,18 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
 	@touch $@
 
+$(OVERLAYS): $(READY) tests/frameworks/versions.toml tests/frameworks/overlays.py
+	@echo "setting up the frameworks of the matrix (half a minute, once)"
+	@$(BIN)/python tests/frameworks/overlays.py $(@D)
+	@touch $@
+
 demo: $(READY) ## start the example app offline, send it real traffic, show the result
 	@$(BIN)/python -m example_app.demo
 
 run: $(READY) ## serve the example app on http://localhost:8000
 	@$(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
 
-test: $(READY) ## run the tests
+test: $(READY) $(OVERLAYS) ## run the tests
 	@$(BIN)/python -m pytest -n auto $(COVER)
 
 check: $(READY) ## format, lint, types and import layers

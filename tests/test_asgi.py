@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -286,6 +287,85 @@ async def test_refusal_without_a_framework(make_router: MakeRouter, serve: Serve
 
     response = await (await serve(TierlineMiddleware(app, router=router))).get("/anything")
     assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
+
+
+def swallowing(ask_claude: Callable[[], Awaitable[Any]], status: int) -> Any:
+    """A framework that knows no error of ours: it answers all that it does not know by a page of its own."""
+    page = b"<h1>Something went wrong</h1>" * 9
+    headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(page)), (b"x-app", b"shop")]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(TierlineError):
+            await ask_claude()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": page[:9], "more_body": True})
+        await send({"type": "http.response.body", "body": page[9:]})
+
+    return app
+
+
+async def test_refusal_in_a_framework_that_swallows_it(make_router: MakeRouter, serve: Serve) -> None:
+    """Where a framework makes a 500 of a refusal, the client is told of the refusal, below the framework's headers."""
+    router = await refusing(make_router)
+    app = swallowing(lambda: router.claude.messages.create(**ask()), 500)
+    response = await (await serve(TierlineMiddleware(app, router=router))).get("/")
+    assert (response.status_code, response.json()["status"]) == (429, 429)
+    assert response.headers.get_list("content-type") == ["application/problem+json"]
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert int(response.headers["retry-after"]) > 0
+    assert response.headers["x-app"] == "shop"
+
+
+async def test_refusal_below_a_middleware_that_copies_the_scope(
+    make_router: MakeRouter, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the app's exception handling is out of sight, its 500 is exchanged, and the server is told of no crash."""
+    router = await refusing(make_router)
+
+    async def quiet_answer(_: Request) -> JSONResponse:
+        return JSONResponse({"id": (await router.claude.messages.create(**ask())).id})
+
+    inner = Starlette(routes=[Route("/answer", quiet_answer)])
+
+    async def copying(scope: Scope, receive: Receive, send: Send) -> None:
+        await inner(dict(scope), receive, send)
+
+    response = await (await serve(TierlineMiddleware(copying, router=router))).get("/answer")
+    assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_other_answers_of_a_framework_stay(make_router: MakeRouter, serve: Serve, router: Router) -> None:
+    """An app that answers a refusal itself, or that fails for a reason of its own, keeps its answer."""
+    poor = await refusing(make_router)
+    for ours, status in ((poor, 503), (poor, 200), (router, 500)):
+        app = swallowing(lambda claude=ours.claude: claude.messages.create(**ask()), status)  # type: ignore[misc]
+        response = await (await serve(TierlineMiddleware(app, router=ours))).get("/")
+        assert (response.status_code, response.text[:4]) == (status, "<h1>")
+
+
+async def test_handler_of_the_app_may_say_500(make_router: MakeRouter, serve: Serve) -> None:
+    """A handler of the app's own is asked, and what it says is not exchanged."""
+    app = app_of(await refusing(make_router))
+    app.add_exception_handler(BudgetExceededError, lambda *_: PlainTextResponse("sorry", 500))
+    response = await (await serve(app)).get("/answer")
+    assert (response.status_code, response.text) == (500, "sorry")
+
+
+async def test_refusal_that_a_framework_wraps(make_router: MakeRouter, serve: Serve) -> None:
+    """An exception that a framework raises from a refusal, once events have begun, ends them with an error event."""
+    router = await refusing(make_router)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await router.claude.messages.create(**ask())
+        except TierlineError as error:
+            raise ValueError("caught after the response has begun") from error
+
+    response = await (await serve(TierlineMiddleware(app, router=router))).get("/")
+    assert response.text.startswith("event: error\ndata: ")
 
 
 @pytest.mark.parametrize("handled", [BudgetExceededError, TierlineError])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -418,3 +419,47 @@ def test_a_path_in_a_mount_is_one_segment() -> None:
     table = RouteTable({"/x/{p}/chat": B}, LADDER)
     for value in ("a", "a/b", "a/b/c"):
         assert table.policies_for({}, Told(f"/x/{value}", "/chat", {"p": value})) == (B,)
+
+
+def test_litestar_leaves_a_template() -> None:
+    """A route of Litestar is told by its template, with what it is mounted at; in its own mounts there is none."""
+    scope = {"app": 1, "litestar_app": 1, "path_template": "/items/{n:int}", "path_params": {"n": 5}}
+    assert route_of(scope) == Told("", "/items/{n:int}", {"n": 5})
+    below = {**scope, "app_root_path": "/v1", "root_path": "/v1/lite"}
+    table = RouteTable({"/lite/items/{any}": B, "/pay": C}, LADDER)
+    assert table.policies_for(below, route_of(below)) == (B,)
+    mount = SimpleNamespace(is_mount=True)
+    for hidden in ({"app": 1, "litestar_app": 1}, {**scope, "route_handler": mount, "endpoint": endpoint}):
+        assert route_of(hidden) is None
+        assert table.policies_for(hidden, None) == (policy(floor="c"),)
+
+
+def test_a_path_that_a_mount_has_cut() -> None:
+    """Where only the path tells a route, it is also matched as it came in."""
+    table = RouteTable({"/v1/pay": B, "/pay": C}, LADDER)
+    assert table.policies_for({"path": "/pay"}, None, "/v1/pay") == (B, C)
+    assert table.policies_for({"path": "", "root_path": "/pay"}, None, "/pay") == (C,)
+    assert table.policies_for({"path": "/v1/pay"}, None, "/v1/pay") == (B,)
+
+
+@pytest.mark.parametrize("path", ["http://shop.example/pay", "pay", "*", "\\pay"])
+def test_a_path_that_is_none(path: str) -> None:
+    """What does not begin with a slash is read differently by each framework: the strictest of the table holds."""
+    table = RouteTable({"/pay": C}, LADDER)
+    assert table.policies_for({"path": path}, None) == (policy(floor="c"),)
+    assert table.policies_for({"path": "/free"}, None, path) == (policy(floor="c"),)
+
+
+def test_a_mounted_route_that_left_no_route() -> None:
+    """Up to Starlette 1.0 a route is found by its endpoint, also below mounts, unless several have it."""
+
+    def other() -> None: ...
+
+    inner = [Plain("/in/{x:int}", endpoint), Plain("/one", other), Plain("/two", other)]
+    app = Starlette(routes=[Mount("/a/{t}", routes=[Mount("/b", routes=inner)]), Plain("/c", lambda _: None)])
+    scope = {"router": app.router, "app_root_path": "", "root_path": "/a/7/b", "endpoint": endpoint}
+    assert route_of(scope) == Told("/a/7/b", "/in/{x}")
+    assert route_of({**scope, "endpoint": other}) is None
+    circle = Starlette()
+    circle.mount("/again", circle)
+    assert route_of({**scope, "router": circle.router}) is None

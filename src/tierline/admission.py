@@ -71,7 +71,7 @@ class Rules:
         scope = binding.scope
         rules = (
             *((self.policy,) if self.policy is not None else ()),
-            *(binding.routes.policies_for(scope, route) if binding.routes is not None else ()),
+            *(binding.routes.policies_for(scope, route, binding.path) if binding.routes is not None else ()),
             *binding.narrowed,
             *(marks_of(scope.get("endpoint")) if scope is not None else ()),
             *(rule for rule, _ in tuple(binding.blocks.values())),

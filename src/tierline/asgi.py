@@ -31,6 +31,8 @@ _POLICY_VIOLATION: Final = 1008
 _INTERNAL_ERROR: Final = 1011
 _SERVER_ERROR: Final = 500
 _TRY_AGAIN_LATER: Final = 1013
+_OF_THE_BODY: Final = (b"content-type", b"content-length", b"content-encoding", b"etag")
+"""Headers that speak of a body, and go with it."""
 
 
 class TierlineMiddleware:
@@ -77,18 +79,16 @@ class TierlineMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        binding = Binding(
-            self.router, scope, tenant_of=self.tenant, routes=self.routes, on_error=_answer_through_framework
-        )
+        sent = _Sent(send)
+        binding = Binding(self.router, scope, tenant_of=self.tenant, routes=self.routes, on_error=sent.failing)
         scope[SCOPE_KEY] = binding
         before = context()
         enter(Context(binding))
-        sent = _Sent(send)
         try:
             await self.app(scope, receive, sent)
         except Exception as raised:
-            # Starlette raises this where it has a handler, and the response has begun.
-            error = _first(raised.__cause__ if isinstance(raised, RuntimeError) else raised)
+            # Once the response has begun, frameworks that handle exceptions raise their own from it.
+            error = _first((sent.begun and raised.__cause__) or raised)
             if not isinstance(error, TierlineError) or not await sent.finish(error, scope, receive):
                 raise
         finally:
@@ -106,15 +106,29 @@ def _first(raised: BaseException | None) -> BaseException | None:
 class _Sent:
     """What the app has sent of its answer, and the end of it where Tierline has to write that."""
 
-    __slots__ = ("begun", "events", "over", "send")
+    __slots__ = ("begun", "error", "events", "over", "send", "told")
 
     def __init__(self, send: Send) -> None:
         self.send = send
-        self.begun = self.events = self.over = False
+        self.begun = self.events = self.over = self.told = False
+        self.error: TierlineError | None = None
+        """What was raised where no framework could be told how to answer it."""
+
+    def failing(self, scope: Scope, error: TierlineError) -> None:
+        """Let Starlette's own exception handling answer, below CORS and the like. The app's own handlers come first."""
+        if handlers := scope.get("starlette.exception_handlers"):
+            handlers[0].setdefault(TierlineError, _handler)
+        else:
+            self.error = error
 
     async def __call__(self, message: Message) -> None:
         """Pass a message of the app on."""
         kind = message["type"]
+        if self.told:
+            return
+        if kind == "http.response.start" and message["status"] == _SERVER_ERROR and self.error is not None:
+            await self._tell(self.error, message)
+            return
         if kind == "http.response.body":
             self.over = not message.get("more_body", False)
         elif kind == "http.response.start":
@@ -127,8 +141,21 @@ class _Sent:
             self.over = True
         await self.send(message)
 
+    async def _tell(self, error: TierlineError, message: Message) -> None:
+        """Answer instead of a framework that knows an error of Tierline only as a failure. Its other headers stay."""
+        _say(error)
+        self.begun = self.over = self.told = True
+        answer = _answer(error)
+        answer.raw_headers += [
+            (name, value) for name, value in message.get("headers", ()) if name.lower() not in _OF_THE_BODY
+        ]
+        await self.send({"type": message["type"], "status": answer.status_code, "headers": answer.raw_headers})
+        await self.send({"type": "http.response.body", "body": answer.body})
+
     async def finish(self, error: TierlineError, scope: Scope, receive: Receive) -> bool:
         """Tell the client of an error that nobody else has answered. False where that cannot be done."""
+        if self.told:
+            return True
         if self.over:
             return False
         _say(error)
@@ -169,10 +196,3 @@ async def _handler(connection: Any, error: Exception) -> JSONResponse | None:
         await connection.close(_close_code(error), error.title)
         return None
     return _answer(error)
-
-
-def _answer_through_framework(scope: Scope) -> None:
-    """Let Starlette's own exception handling answer, below CORS and the like. The app's own handlers come first."""
-    handlers = scope.get("starlette.exception_handlers")
-    if handlers:
-        handlers[0].setdefault(TierlineError, _handler)

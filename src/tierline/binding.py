@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from tierline.budgets import Line
+    from tierline.errors import TierlineError
     from tierline.policies import Policy
     from tierline.routes import RouteTable
     from tierline.values import Decision
@@ -59,7 +60,7 @@ class Binding:
 
     __slots__ = (
         "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "over", "owner",
-        "request_lines", "routes", "scope", "tenant_of",
+        "path", "request_lines", "routes", "scope", "tenant_of",
     )  # fmt: skip
 
     def __init__(
@@ -69,12 +70,14 @@ class Binding:
         *,
         tenant_of: Callable[[Scope], str | None] | None = None,
         routes: RouteTable | None = None,
-        on_error: Callable[[Scope], None] | None = None,
+        on_error: Callable[[Scope, TierlineError], None] | None = None,
         tenant: str | None = None,
         route: str | None = None,
     ) -> None:
         self.owner = owner
         self.scope = scope
+        self.path = str(scope.get("path", "")) if scope is not None else ""
+        """As it came in: some frameworks write into the scope what a mount leaves of it."""
         self.tenant_of = tenant_of
         self.routes = routes
         self.on_error = on_error
@@ -120,10 +123,10 @@ class Binding:
             raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
         return tenant
 
-    def failing(self) -> None:
+    def failing(self, error: TierlineError) -> None:
         """An error of Tierline is about to be raised here: let the framework know how to answer it."""
         if self.on_error is not None and self.scope is not None:
-            self.on_error(self.scope)
+            self.on_error(self.scope, error)
 
     def narrow(self, policy: Policy) -> None:
         """Let one more policy hold for the rest of this request."""

@@ -347,7 +347,7 @@ class Router(Generic[ClientT_co]):
             if self._mode == "observe" and now.own is None and not (run and run.sent):
                 log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
                 return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
-            binding.failing()
+            binding.failing(error)
             raise
         finally:
             if now.binding is None or binding.over:
@@ -366,10 +366,10 @@ class Router(Generic[ClientT_co]):
             return self._unrouted(call, now, binding)
         try:
             return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
-        except TierlineError:
+        except TierlineError as error:
             if self._mode == "observe":
                 return self._unrouted(call, now, binding)
-            binding.failing()
+            binding.failing(error)
             raise
 
     def refuse_unreadable(self, what: str) -> None:
@@ -384,8 +384,8 @@ class Router(Generic[ClientT_co]):
                 refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
                 self.tally.refused()
                 self.metrics.refused(refusal)
-                binding.failing()
-                raise BudgetExceededError(refusal)
+                binding.failing(error := BudgetExceededError(refusal))
+                raise error
 
     # What a call uses
 

@@ -1,6 +1,6 @@
 """Which route runs, told from the scope when Claude is called, and the table of policies by route.
 
-No framework is imported: what FastAPI and Starlette leave in the scope is read as it is.
+No framework is imported: what FastAPI, Starlette and Litestar leave in the scope is read as it is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LONGEST_PATH: Final = 1_000
 """Most characters of a raw path that are matched against patterns: a longer one gets the strictest floor."""
+DEEPEST_MOUNT: Final = 20
+"""Most mounts in each other that are looked into: apps may be mounted in a circle."""
 _PARAMETER: Final = re.compile(r"\{[^{}]*\}")
 
 
@@ -66,6 +68,12 @@ def route_of(scope: Scope) -> Route | None:
     # Only mounts leave `app_root_path`: without one, the root path is the server's, and no part of any template.
     mounted = root.removeprefix(scope.get("app_root_path", root))
     parameters = scope.get("path_params", {})
+    if "litestar_app" in scope:
+        template = scope.get("path_template")
+        if template is None or getattr(scope.get("route_handler"), "is_mount", False):
+            # A mount cuts the path for what runs below, and has no template of its own.
+            return None
+        return Route(mounted, template, parameters)
     route, endpoint = scope.get("route"), scope.get("endpoint")
     fastapi = scope.get("fastapi")
     effective = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
@@ -78,12 +86,20 @@ def route_of(scope: Scope) -> Route | None:
         # Plain Starlette routes leave no `route` on some releases: find the one that owns the endpoint.
         found = {
             candidate.path_format
-            for candidate in getattr(scope.get("router"), "routes", ())
+            for candidate in _routes_within(scope.get("router"))
             if getattr(candidate, "endpoint", None) is endpoint and hasattr(candidate, "path_format")
         }
         if len(found) == 1:
             return Route(mounted, found.pop(), parameters)
     return None
+
+
+def _routes_within(router: object, depth: int = 0) -> Iterator[Any]:
+    """The routes of a router, and of what is mounted in it."""
+    for route in getattr(router, "routes", None) or ():
+        yield route
+        if depth < DEEPEST_MOUNT:
+            yield from _routes_within(route, depth + 1)
 
 
 class RouteTable:
@@ -111,8 +127,8 @@ class RouteTable:
             self._generous.append((_generously(pattern), rule))
         self._strictest, self._narrowest = _strictest([rule for _, rule in self._rows], ladder)
 
-    def policies_for(self, scope: Scope | None, route: Route | None) -> tuple[Policy, ...]:
-        """The policies of the table that hold for this request."""
+    def policies_for(self, scope: Scope | None, route: Route | None, entered: str = "") -> tuple[Policy, ...]:
+        """The policies of the table that hold for this request, whose path was `entered` when it came in."""
         if not self._rows:
             return ()
         if route is not None:
@@ -123,12 +139,15 @@ class RouteTable:
         if "app" in scope or "router" in scope:
             # A framework ran and yet hides its route: no floor and no budget of the table may be lost.
             return (self._strictest,)
-        path, root = str(scope.get("path", "/")), str(scope.get("root_path", ""))
-        if len(path) > LONGEST_PATH:
-            # Somebody wrote this path: it must not be a way around anything that the table says.
+        path, root = str(scope.get("path", "")) or "/", str(scope.get("root_path", ""))
+        # A mount may have cut the path that came in.
+        found = {path, entered or path}
+        if any(len(candidate) > LONGEST_PATH or not candidate.startswith("/") for candidate in found):
+            # Somebody wrote this path (`GET http://…` among them): it must not be a way around what the table says.
             return (self._narrowest,)
         # Some servers leave their root path in front, some do not.
-        paths = {re.sub(r"/+", "/", candidate) for candidate in (path, f"/{path.removeprefix(root)}")}
+        found |= {f"/{candidate.removeprefix(root)}" for candidate in found}
+        paths = {re.sub(r"/+", "/", candidate) for candidate in found}
         return tuple(rule for pattern, rule in self._generous if any(map(pattern.fullmatch, paths)))
 
 
@@ -178,7 +197,7 @@ def policies_in(app: object, prefix: str = "", depth: int = 0) -> Iterator[tuple
 
     For the check at start-up; what cannot be seen here is checked when it is met.
     """
-    if depth > 20:  # noqa: PLR2004  (apps that are mounted in each other)
+    if depth > DEEPEST_MOUNT:
         return
     for dependency in _dependencies(app):
         yield f"dependencies of {prefix or 'the app'}", dependency
