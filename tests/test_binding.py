@@ -40,19 +40,40 @@ def test_a_decision_that_ends_replaces_its_beginning() -> None:
 def test_the_tenant_is_asked_when_it_is_needed() -> None:
     """Authentication runs later than the middleware: the scope is looked at as it is now."""
     scope: dict[str, Any] = {}
-    binding = Binding(Owner(), scope, tenant_of=lambda s: s.get("user"), tenant="fixed")
+    binding = Binding(Owner(), scope)
+    binding.tenants.append(lambda s: s.get("user"))
     assert binding.tenant is None
     scope["user"] = "acme"
     assert binding.tenant == "acme"
-    binding.scope = {"user": "other"}
+    binding.look_at({"user": "other"})
     assert binding.tenant == "other"
 
 
+def test_the_outermost_who_knows_says_the_tenant() -> None:
+    """A further middleware cannot take a tenant away, and may name one where there is none."""
+    binding = Binding(Owner(), {"inner": "b"})
+    binding.tenants += [lambda s: s.get("outer"), lambda s: s.get("inner")]
+    assert binding.tenant == "b"
+    binding.look_at({"inner": "b", "outer": "a"})
+    assert binding.tenant == "a"
+
+
 def test_the_tenant_of_a_job() -> None:
-    """Outside of requests the tenant is the one that was given."""
+    """Outside of requests the tenant is the one that was given; inside of one, a job says for whom it is."""
     assert Binding(Owner(), tenant="acme").tenant == "acme"
-    assert Binding(Owner(), tenant_of=lambda s: "never", tenant="acme").tenant == "acme"
     assert Binding(Owner(), {}, tenant="acme").tenant == "acme"
+    request = Binding(Owner(), {"user": "acme"})
+    request.tenants.append(lambda s: s.get("user"))
+    assert Binding(Owner(), tenant="other", outer=request).tenant == "other"
+    assert Binding(Owner(), outer=request).tenant == "acme"
+
+
+def test_a_tenant_is_text() -> None:
+    """What is no text is refused, and the type is named."""
+    binding = Binding(Owner(), {})
+    binding.tenants.append(lambda s: 7)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ConfigurationError, match="int"):
+        _ = binding.tenant
 
 
 def test_bindings_are_told_apart() -> None:

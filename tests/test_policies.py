@@ -49,14 +49,15 @@ def holding() -> tuple[Policy, ...]:
     """The policies that would hold for a call made here, as the Router collects them."""
     now = context()
     binding = now.binding
+    blocks = tuple(rule for rule, _ in now.blocks)
     if binding is None:
-        return now.blocks
+        return blocks
     scope = binding.scope or {}
     return (
         *binding.narrowed,
         *marks_of(scope.get("endpoint")),
         *(rule for rule, _ in binding.blocks.values()),
-        *now.blocks,
+        *blocks,
     )
 
 

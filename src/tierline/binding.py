@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections import deque
 from contextvars import ContextVar
@@ -11,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
 
     from tierline.budgets import Line
     from tierline.policies import Policy
-    from tierline.routes import RouteTable
+    from tierline.routes import Route, RouteTable
     from tierline.values import Decision
 
     Scope = MutableMapping[str, Any]
 
+SCOPE_KEY: Final = "tierline"
+"""Where the Binding is in the ASGI scope, for those who have the request and not the context."""
 KEPT_DECISIONS: Final = 100
 """Most decisions that a Binding keeps: the latest ones."""
 
@@ -47,11 +50,13 @@ class Binding:
     `decisions` holds the last 100, oldest first. `scope` is the ASGI scope as routing left it; the tenant and
     the route are looked up in it when Claude is called, because routing and authentication run later than
     the middleware.
+
+    Inside of another Router's Binding (`outer`) it shares what names no Router: dependencies, blocks, and who asks.
     """
 
     __slots__ = (
-        "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "over", "owner",
-        "request_lines", "routes", "scope", "tenant_of",
+        "_id", "blocks", "busy_as_503", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open",
+        "outer", "over", "owner", "request_lines", "scope", "tables", "tenants",
     )  # fmt: skip
 
     def __init__(
@@ -59,23 +64,29 @@ class Binding:
         owner: Owner,
         scope: Scope | None = None,
         *,
-        tenant_of: Callable[[Scope], str | None] | None = None,
-        routes: RouteTable | None = None,
-        on_error: Callable[[Scope], None] | None = None,
+        on_error: Callable[[Binding], None] | None = None,
         tenant: str | None = None,
         route: str | None = None,
+        outer: Binding | None = None,
     ) -> None:
         self.owner = owner
         self.scope = scope
-        self.tenant_of = tenant_of
-        self.routes = routes
         self.on_error = on_error
-        """Prepares the framework for an error of Tierline that is about to be raised."""
+        """Prepares the framework for errors of a call that begins."""
+        self.outer = outer
         self.fixed_tenant = tenant
         self.fixed_route = route
+        self.tables: list[tuple[RouteTable, int]] = []
+        """Policies by route, each with how many segments of the path stand before its middleware."""
+        self.tenants: list[Callable[[Scope], str | None]] = []
+        """Who may say whom the request is for: the first that does, outermost first."""
+        self.busy_as_503 = False
+        """Whether the app's clients are told 503 where the API was busy."""
         self.narrowed: list[Policy] = []
         self.blocks: dict[tuple[int, int], tuple[Policy, int]] = {}
         """Blocks in generators, by policy and frame, each with how often it was entered."""
+        if outer is not None:
+            self._inherit(outer)
         self.over = False
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self.open: set[Ending] = set()
@@ -83,6 +94,18 @@ class Binding:
         """Accounts that end with this request."""
 
         self._id = ""
+
+    def _inherit(self, outer: Binding) -> None:
+        """What holds around holds inside; a table only for the Router whose tiers it names."""
+        if self.scope is None:
+            self.scope = outer.scope
+        self.on_error = self.on_error or outer.on_error
+        self.fixed_tenant = outer.fixed_tenant if self.fixed_tenant is None else self.fixed_tenant
+        self.tenants += outer.tenants
+        self.busy_as_503 = outer.busy_as_503
+        self.narrowed, self.blocks = outer.narrowed, outer.blocks
+        if (same := outer.of(self.owner)) is not None:
+            self.tables += same.tables
 
     def __repr__(self) -> str:
         return f"<Binding {self.id} decisions={len(self.decisions)}>"
@@ -101,16 +124,45 @@ class Binding:
     @property
     def tenant(self) -> str | None:
         """Whom the request is for, as the app's `tenant` function says now."""
-        asked = self.tenant_of is not None and self.scope is not None
-        tenant: object = self.tenant_of(self.scope) if asked else self.fixed_tenant  # type: ignore[misc, arg-type]
+        said: object = None
+        if self.fixed_tenant is None and self.scope is not None:
+            scope = self.scope
+            said = next((found for ask in self.tenants if (found := ask(scope)) is not None), None)
+        tenant = said if self.fixed_tenant is None else self.fixed_tenant
         if tenant is not None and not isinstance(tenant, str):
             raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
         return tenant
 
-    def failing(self) -> None:
-        """An error of Tierline is about to be raised here: let the framework know how to answer it."""
-        if self.on_error is not None and self.scope is not None:
-            self.on_error(self.scope)
+    def of(self, owner: object) -> Binding | None:
+        """The innermost Binding of a Router here: this one, or one around it."""
+        return next((binding for binding in self._around() if binding.owner is owner), None)
+
+    def within(self, outer: Binding) -> Binding:
+        """This very request, seen from inside of another Router's."""
+        inner = copy.copy(self)
+        inner.outer = outer
+        return inner
+
+    def look_at(self, scope: Scope) -> None:
+        """Read this very scope from now on: some middleware hand on a copy."""
+        for binding in self._around():
+            binding.scope = scope
+
+    def _around(self) -> Iterator[Binding]:
+        found: Binding | None = self
+        while found is not None:
+            yield found
+            found = found.outer
+
+    def by_route(self, route: Route | None) -> Iterator[Policy]:
+        """The policies of the tables that hold for a route."""
+        for table, before in self.tables:
+            yield from table.policies_for(self.scope, route, before)
+
+    def prepare(self) -> None:
+        """A call begins here, and may fail: let the framework know how to answer its errors."""
+        if self.on_error is not None:
+            self.on_error(self)
 
     def narrow(self, policy: Policy) -> None:
         """Let one more policy hold for the rest of this request."""
@@ -142,11 +194,18 @@ class OwnCall:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is."""
+    """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is.
+
+    A block that was entered in a generator has the id of its frame, others have 0.
+    """
 
     binding: Binding | None = None
-    blocks: tuple[Policy, ...] = ()
+    blocks: tuple[tuple[Policy, int], ...] = ()
     own: OwnCall | None = None
+
+    def binding_of(self, owner: object) -> Binding | None:
+        """The innermost Binding of a Router; where it has none here, the innermost of all."""
+        return self.binding and (self.binding.of(owner) or self.binding)
 
 
 _context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (frozen)

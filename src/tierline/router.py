@@ -171,6 +171,9 @@ class Router:
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
         self._closing = False
+        self.binds = False
+        """Whether requests or jobs have been bound: a call of none is then worth a word."""
+        self._warned = False
 
     # What an app uses
 
@@ -250,10 +253,14 @@ class Router:
 
     @asynccontextmanager
     async def bind(self, *, tenant: str | None = None, route: str | None = None) -> AsyncIterator[Binding]:
-        """Bind work outside of requests, such as a job or a script, to a tenant and a route."""
-        binding = Binding(self, tenant=tenant, route=route)
+        """Bind work outside of requests, such as a job or a script, to a tenant and a route.
+
+        Inside of a request it is a job of its own, for whom and where it says; what holds around it holds in it too.
+        """
+        self.binds = True
         before = context()
-        enter(Context(binding))
+        binding = Binding(self, tenant=tenant, route=route, outer=before.binding)
+        enter(Context(binding, before.blocks))
         try:
             yield binding
         finally:
@@ -269,7 +276,7 @@ class Router:
         if not labels or len(set(labels)) != len(labels):
             raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
             self.claude,
@@ -333,7 +340,8 @@ class Router:
     async def run(self, call: Call, upstream: Upstream) -> Reply:
         """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         if self._mode == "off":
             return await self._pass_on(call, upstream, now, binding, "mode off")
         run = None
@@ -344,7 +352,6 @@ class Router:
             if self._mode == "observe" and now.own is None and not (run and run.sent):
                 log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
                 return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
-            binding.failing()
             raise
         finally:
             if now.binding is None or binding.over:
@@ -358,7 +365,8 @@ class Router:
     async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
         """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         if self._mode == "off":
             return self._unrouted(call, now, binding)
         try:
@@ -366,7 +374,6 @@ class Router:
         except TierlineError:
             if self._mode == "observe":
                 return self._unrouted(call, now, binding)
-            binding.failing()
             raise
 
     def refuse_unreadable(self, what: str) -> None:
@@ -374,15 +381,26 @@ class Router:
         if self._mode != "enforce":
             return
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         lines = now.own.lines if now.own is not None else self.rules.admission(now, binding).lines
         for line in lines:
             if line.hard:
                 refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
                 self.tally.refused()
                 self.metrics.refused(refusal)
-                binding.failing()
                 raise BudgetExceededError(refusal)
+
+    def _unbound(self, now: Context) -> Binding:
+        """A Binding for a call that has none: it is charged to the default accounts."""
+        if self.binds and not self._warned and now.own is None:
+            self._warned = True
+            log.warning(
+                "a call of Claude belongs to no request, and is charged to the default accounts: threads and "
+                "executors of your own do not carry a request. Use asyncio.to_thread, or "
+                "contextvars.copy_context().run; in jobs, `async with router.bind(tenant=…):`. This is said once"
+            )
+        return Binding(self)
 
     # What a call uses
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from tierline.asgi import SCOPE_KEY
+from tierline.binding import SCOPE_KEY, context
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,5 +24,9 @@ def routing_of(connection: HTTPConnection) -> Binding:
     binding: Binding | None = connection.scope.get(SCOPE_KEY)
     if binding is None:
         raise ConfigurationError("no TierlineMiddleware is around this app: app.add_middleware(TierlineMiddleware, …)")
-    binding.scope = connection.scope
+    now = context().binding
+    if now is not None and now.narrowed is binding.narrowed:
+        # The same request, where a Router of its own may be further inside.
+        binding = now
+    binding.look_at(connection.scope)
     return binding
