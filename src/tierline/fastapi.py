@@ -56,4 +56,4 @@ REFUSALS: Final[dict[int | str, dict[str, Any]]] = {
     429: _refusal(429, "The budget for this service is used up until it renews", waits=True),
     503: _refusal(503, "The budget cannot be checked, or the model is busy", waits=True),
 }
-"""What an OpenAPI schema says of Tierline's refusals: `@app.post("/ask", responses=REFUSALS)`, or on an app or router."""
+"""What an OpenAPI schema says of refusals: `@app.post("/ask", responses=REFUSALS)`, or on a router or an app."""

@@ -217,8 +217,9 @@ def _decorated(rule: Policy, target: F) -> F:
     function: Any = target
     if not callable(function):
         raise ConfigurationError(f"{rule!r} decorates a function or a class, got {target!r:.80}")
-    for layer in _layers(target):
-        _mark(layer, rule)
+    marked = [_mark(layer, rule) for layer in _layers(target)]
+    if not any(marked):
+        raise ConfigurationError(f"{rule!r} cannot mark {target!r:.80}: decorate a function or a class around it")
     if inspect.isclass(target):
         return target
     # What is run where an object is called: that tells of which kind it is.
@@ -263,17 +264,21 @@ def _decorated(rule: Policy, target: F) -> F:
                 return function(*args, **kwargs)
 
     wrapped = wraps(function)(wrapper)
-    if marks_of(wrapped)[:1] != (rule,):
-        _mark(wrapped, rule)  # a bound method, say, takes no mark
+    if not hasattr(function, "__name__"):
+        # Frameworks call a partial or an object by its class, and so they do here.
+        wrapped.__name__ = wrapped.__qualname__ = type(function).__name__
     with suppress(Exception):
         # Resolved here, where the module's names are at hand: frameworks look them up in the wrapper's.
         wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return cast("F", wrapped)
 
 
-def _mark(layer: object, rule: Policy) -> None:
-    with suppress(AttributeError, TypeError):
+def _mark(layer: object, rule: Policy) -> bool:
+    try:
         setattr(layer, _MARK, (rule, *getattr(layer, _MARK, ())))
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def _layers(target: object) -> Iterator[object]:
@@ -281,7 +286,12 @@ def _layers(target: object) -> Iterator[object]:
     seen = 0
     while target is not None and seen < 50:  # noqa: PLR2004  (a chain that long is a loop)
         yield target
-        target = target.func if isinstance(target, partial) else getattr(target, "__wrapped__", None)
+        if isinstance(target, partial):
+            target = target.func
+        elif inspect.ismethod(target):
+            target = target.__func__  # it takes the mark that its method cannot
+        else:
+            target = getattr(target, "__wrapped__", None)
         seen += 1
 
 
