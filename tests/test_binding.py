@@ -45,8 +45,8 @@ def test_the_tenant_is_asked_when_it_is_needed() -> None:
     assert binding.tenant is None
     scope["user"] = "acme"
     assert binding.tenant == "acme"
-    binding.look_at({"user": "other"})
-    assert binding.tenant == "other"
+    assert binding.seen_in({"user": "other"}).tenant == "other"
+    assert binding.tenant == "acme"
 
 
 def test_the_outermost_who_knows_says_the_tenant() -> None:
@@ -54,8 +54,7 @@ def test_the_outermost_who_knows_says_the_tenant() -> None:
     binding = Binding(Owner(), {"inner": "b"})
     binding.tenants += [lambda s: s.get("outer"), lambda s: s.get("inner")]
     assert binding.tenant == "b"
-    binding.look_at({"inner": "b", "outer": "a"})
-    assert binding.tenant == "a"
+    assert binding.seen_in({"inner": "b", "outer": "a"}).tenant == "a"
 
 
 def test_the_tenant_of_a_job() -> None:
@@ -84,6 +83,38 @@ def test_bindings_are_told_apart() -> None:
     assert "acme" not in repr(one)
     assert "secret" not in repr(one)
     assert one.claude is Owner.claude
+
+
+def test_a_view_is_the_same_request() -> None:
+    """Seen in another scope, a request has its own decisions, policies and id, and ends when it ends."""
+    binding, copied = Binding(Owner(), {}), {"copied": True}
+    view = binding.seen_in(copied)
+    assert binding.seen_in(binding.scope) is binding  # type: ignore[arg-type]
+    assert (view.scope, binding.scope) == (copied, {})
+    view.record(decision(1))
+    view.narrow(policy(floor="a"))
+    assert len(binding.decisions) == 1
+    assert binding.narrowed == view.narrowed
+    assert view.id == binding.id == view.seen_in({}).id
+    assert view.is_of(binding)
+    assert not view.is_of(Binding(Owner()))
+    view.end()
+    assert binding.over
+    assert view.over
+
+
+def test_a_binding_of_each_router() -> None:
+    """A Router finds its own Binding around, also from another scope; one that has none finds the innermost."""
+    one, two, scope = Owner(), Owner(), {"copied": True}
+    outer = Binding(one, {})
+    inner = Binding(two, {}, outer=outer).seen_in(scope)
+    found = Context(inner).binding_of(one)
+    assert found is not None
+    assert found.is_of(outer)
+    assert found.scope is scope
+    assert Context(inner).binding_of(two) is inner
+    assert Context(inner).binding_of(Owner()) is inner
+    assert Context().binding_of(one) is None
 
 
 def test_narrowing_twice_is_narrowing_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,7 +186,12 @@ async def test_what_names_no_router_holds_for_both(make_router: MakeRouter, serv
 async def test_a_tier_that_the_other_router_has_not(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
     """A policy that a ladder cannot follow is no policy that is dropped: the call fails, and says why."""
     outer, inner = make_router(), make_router(ladder=SMALL)
-    sub = Starlette(routes=[Route("/x", policy(floor="large")(page))])
+
+    @policy(floor="large")
+    async def large(request: Request) -> JSONResponse:
+        return await page(request)
+
+    sub = Starlette(routes=[Route("/x", large)])
     told: list[str] = []
 
     async def asks_outer(_: Request) -> PlainTextResponse:
@@ -243,6 +249,39 @@ async def test_a_block_around_the_middleware(router: Router, serve: Serve) -> No
             await inner(scope, receive, send)
 
     assert (await (await serve(around)).get("/x")).json()[0] == "opus"
+
+
+async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
+    """An endpoint that calls its own app with copies of its scope loses neither its own floor nor its tenant."""
+    import asyncio
+
+    router = make_router(budgets=[Budget("$5", per="tenant")])
+
+    async def batch(request: Request) -> JSONResponse:
+        bodies: list[bytes] = []
+
+        async def call(path: str) -> None:
+            async def send(message: Any) -> None:
+                bodies.append(message.get("body", b""))
+
+            await stack({**request.scope, "path": path}, request.receive, send)
+
+        claude = claude_of(request)
+        first = (await claude.messages.create(**ask())).model
+        await asyncio.gather(call("/free"), call("/pay"), call("/free"))
+        models = [first, (await claude.messages.create(**ask())).model]
+        return JSONResponse([models, sorted(json.loads(body)[0] for body in bodies if body)])
+
+    stack = TierlineMiddleware(
+        Starlette(routes=[Route("/batch", batch), Route("/free", page), Route("/pay", page)]),
+        router=router,
+        tenant=tenant_of,
+        routes={"/batch": policy(floor="opus"), "/pay": policy(floor="opus"), "/free": policy(tier="haiku")},
+    )
+    models, tiers = (await (await serve(stack)).get("/batch", headers={"x-tenant": "acme"})).json()
+    assert models == ["claude-opus-5-5"] * 2
+    assert tiers == ["haiku", "haiku", "opus"]
+    assert await settled(router) == {("$5 per tenant", "acme"): fake.billed}
 
 
 async def test_a_job_inside_of_a_request(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:

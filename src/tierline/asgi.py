@@ -108,12 +108,15 @@ class TierlineMiddleware:
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
         self.router.binds = True
-        binding = around.of(self.router) if around is not None else None
-        if binding is None:
-            binding = Binding(self.router, scope, on_error=prepare, outer=around)
-        elif binding is not around and around is not None:
-            binding = binding.within(around)
-        binding.look_at(scope)
+        if around is None:
+            binding = Binding(self.router, scope, on_error=prepare)
+        else:
+            around = around.seen_in(scope)
+            known = around.of(self.router)
+            if known is None:
+                binding = Binding(self.router, scope, on_error=prepare, outer=around)
+            else:
+                binding = known if known is around else known.view(scope, around)
         if all(table is not self.routes for table, _ in binding.tables):
             binding.tables.append((self.routes, segments_before(scope)))
         if self.tenant is not None and self.tenant not in binding.tenants:

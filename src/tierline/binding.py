@@ -55,8 +55,23 @@ class Binding:
     """
 
     __slots__ = (
-        "_id", "blocks", "busy_as_503", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open",
-        "outer", "over", "owner", "request_lines", "scope", "tables", "tenants",
+        "blocks",
+        "busy_as_503",
+        "decisions",
+        "ended",
+        "fixed_route",
+        "fixed_tenant",
+        "ident",
+        "narrowed",
+        "on_error",
+        "open",
+        "origin",
+        "outer",
+        "owner",
+        "request_lines",
+        "scope",
+        "tables",
+        "tenants",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +89,8 @@ class Binding:
         self.on_error = on_error
         """Prepares the framework for errors of a call that begins."""
         self.outer = outer
+        self.origin: Binding | None = None
+        """What this is a view of."""
         self.fixed_tenant = tenant
         self.fixed_route = route
         self.tables: list[tuple[RouteTable, int]] = []
@@ -87,13 +104,13 @@ class Binding:
         """Blocks in generators, by policy and frame, each with how often it was entered."""
         if outer is not None:
             self._inherit(outer)
-        self.over = False
+        self.ended = False
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
 
-        self._id = ""
+        self.ident = ""
 
     def _inherit(self, outer: Binding) -> None:
         """What holds around holds inside; a table only for the Router whose tiers it names."""
@@ -113,8 +130,18 @@ class Binding:
     @property
     def id(self) -> str:
         """An id that no other request has, in any process. Made when it is asked for."""
-        self._id = self._id or f"req-{secrets.token_hex(8)}"
-        return self._id
+        origin = self.origin or self
+        origin.ident = origin.ident or f"req-{secrets.token_hex(8)}"
+        return origin.ident
+
+    @property
+    def over(self) -> bool:
+        """Whether the request has ended."""
+        return (self.origin or self).ended
+
+    def end(self) -> None:
+        """The request has ended: what still runs for it was started to outlive it."""
+        (self.origin or self).ended = True
 
     @property
     def claude(self) -> Any:
@@ -135,24 +162,25 @@ class Binding:
 
     def of(self, owner: object) -> Binding | None:
         """The innermost Binding of a Router here: this one, or one around it."""
-        return next((binding for binding in self._around() if binding.owner is owner), None)
+        if self.owner is owner or self.outer is None:
+            return self if self.owner is owner else None
+        return self.outer.of(owner)
 
-    def within(self, outer: Binding) -> Binding:
-        """This very request, seen from inside of another Router's."""
-        inner = copy.copy(self)
-        inner.outer = outer
-        return inner
+    def view(self, scope: Scope | None, outer: Binding | None) -> Binding:
+        """This very request, as it is seen from inside of another scope or another Router's Binding."""
+        found = copy.copy(self)
+        found.origin, found.scope, found.outer = self.origin or self, scope, outer
+        return found
 
-    def look_at(self, scope: Scope) -> None:
-        """Read this very scope from now on: some middleware hand on a copy."""
-        for binding in self._around():
-            binding.scope = scope
+    def seen_in(self, scope: Scope) -> Binding:
+        """This very request, read from this very scope: some middleware hand on a copy, and the route is in that."""
+        if scope is self.scope:
+            return self
+        return self.view(scope, self.outer.seen_in(scope) if self.outer is not None else None)
 
-    def _around(self) -> Iterator[Binding]:
-        found: Binding | None = self
-        while found is not None:
-            yield found
-            found = found.outer
+    def is_of(self, other: Binding) -> bool:
+        """Whether both belong to one request, of one Router or of several."""
+        return self.narrowed is other.narrowed
 
     def by_route(self, route: Route | None) -> Iterator[Policy]:
         """The policies of the tables that hold for a route."""

@@ -331,7 +331,7 @@ class Router:
         `whole` says that it ended as the app meant it to: what still reads an answer then is a task that the app
         started to outlive it. Where the client is gone, nobody is expected to read on.
         """
-        binding.over = True
+        binding.end()
         grace = self.ledger.lease if whole else _GONE
         for attempt in tuple(binding.open):
             self.books.background.start(attempt.sweep(grace))
