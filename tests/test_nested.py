@@ -257,6 +257,9 @@ async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, ser
 
     router = make_router(budgets=[Budget("$5", per="tenant")])
 
+    async def blind(_: Request) -> JSONResponse:
+        return JSONResponse([(await router.claude.messages.create(**ask())).model])
+
     async def batch(request: Request) -> JSONResponse:
         bodies: list[bytes] = []
 
@@ -273,14 +276,14 @@ async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, ser
         return JSONResponse([models, sorted(json.loads(body)[0] for body in bodies if body)])
 
     stack = TierlineMiddleware(
-        Starlette(routes=[Route("/batch", batch), Route("/free", page), Route("/pay", page)]),
+        Starlette(routes=[Route("/batch", batch), Route("/free", blind), Route("/pay", page)]),
         router=router,
         tenant=tenant_of,
         routes={"/batch": policy(floor="opus"), "/pay": policy(floor="opus"), "/free": policy(tier="haiku")},
     )
     models, tiers = (await (await serve(stack)).get("/batch", headers={"x-tenant": "acme"})).json()
     assert models == ["claude-opus-5-5"] * 2
-    assert tiers == ["haiku", "haiku", "opus"]
+    assert tiers == ["claude-haiku-5-5", "claude-haiku-5-5", "opus"]
     assert await settled(router) == {("$5 per tenant", "acme"): fake.billed}
 
 
@@ -299,9 +302,9 @@ async def test_a_job_inside_of_a_request(make_router: MakeRouter, serve: Serve, 
 
     app = Starlette(routes=[Route("/job", job)])
     app.add_middleware(
-        TierlineMiddleware, router=router, tenant=lambda _: "acme", routes={"/job": policy(floor="sonnet")}
+        TierlineMiddleware, router=router, tenant=lambda _: "acme", routes={"/job": policy(tier="haiku")}
     )
     browser = await serve(app)
-    assert (await browser.get("/job")).json() == [["sonnet", "job", "nightly"], ["opus", "job", "nightly"], 0]
+    assert (await browser.get("/job")).json() == [["haiku", "job", "nightly"], ["opus", "job", "nightly"], 0]
     assert await settled(router) == {("$5 per tenant", "job"): fake.billed}
     assert await held_by(router) == 0
