@@ -89,18 +89,27 @@ async def test_ledger_that_fails_to_settle(make_router: MakeRouter, serve: Serve
 
 @pytest.mark.parametrize("cors_inside", [True, False])
 @pytest.mark.parametrize("framework", [Starlette, FastAPI])
+@pytest.mark.parametrize("status", [402, 429, 503])
 async def test_refusals_have_cors_headers(
-    make_router: MakeRouter, serve: Serve, cors_inside: bool, framework: Any
+    make_router: MakeRouter, serve: Serve, cors_inside: bool, framework: Any, status: int
 ) -> None:
     """A browser may read a refusal, whichever of the two middlewares is outside."""
-    router = await refusing(make_router)
+
+    class Down(MemoryLedger):
+        async def reserve(self, *_: Any, **__: Any) -> Any:
+            raise LedgerUnavailableError("down")
+
+    if status == 503:
+        router = make_router(ledger=Down(), budgets=[Budget("$5")])
+    else:
+        router = await refusing(make_router, "$0.05/hour" if status == 429 else "$0.05")
     app = framework(routes=[Route("/answer", answer)])
     cors: tuple[Any, dict[str, Any]] = (CORSMiddleware, {"allow_origins": ["*"]})
     ours: tuple[Any, dict[str, Any]] = (TierlineMiddleware, {"router": router})
     for middleware, options in (cors, ours) if cors_inside else (ours, cors):
         app.add_middleware(middleware, **options)
     response = await (await serve(app)).get("/answer", headers=CORS)
-    assert response.status_code == 429
+    assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == "*"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from tierline.asgi import TierlineMiddleware
 from tierline.errors import BudgetExceededError
 from tierline.fastapi import Claude, Routing  # noqa: TC001  (FastAPI reads annotations)
 from tierline.starlette import claude_of, routing_of
-from tierline.testing import Reply
+from tierline.testing import Fault, Reply
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -119,8 +120,6 @@ async def test_one_request_is_one_binding(make_router: MakeRouter, serve: Serve,
 
 async def test_headers_and_busy_of_an_inner_one(router: Router, serve: Serve, fake: FakeClaude) -> None:
     """Each middleware's switches hold for its own app; headers are written once."""
-    from tierline.testing import Fault
-
     browser = await serve(nested(router, {"headers": True, "busy_as_503": True}, {"headers": True}))
     response = await browser.get("/sub/pay")
     assert response.headers.get_list("x-tierline-tier") == ["sonnet"]
@@ -253,8 +252,6 @@ async def test_a_block_around_the_middleware(router: Router, serve: Serve) -> No
 
 async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
     """An endpoint that calls its own app with copies of its scope loses neither its own floor nor its tenant."""
-    import asyncio
-
     router = make_router(budgets=[Budget("$5", per="tenant")])
 
     async def blind(_: Request) -> JSONResponse:
@@ -285,6 +282,39 @@ async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, ser
     assert models == ["claude-opus-5-5"] * 2
     assert tiers == ["claude-haiku-5-5", "claude-haiku-5-5", "opus"]
     assert await settled(router) == {("$5 per tenant", "acme"): fake.billed}
+
+
+async def test_a_request_of_the_apps_own_after_its_request(
+    make_router: MakeRouter, serve: Serve, fake: FakeClaude
+) -> None:
+    """What joins a request that is over by then is swept all the same."""
+    router = make_router(budgets=[Budget("$5", per="tenant")])
+    answered, kept, tasks = asyncio.Event(), [], []
+
+    async def leaves(_: Request) -> PlainTextResponse:
+        kept.append(await router.claude.messages.create(**ask(), stream=True))
+        return PlainTextResponse("left")
+
+    async def later(request: Request) -> PlainTextResponse:
+        async def send(_: Any) -> None: ...
+
+        async def work() -> None:
+            await answered.wait()
+            await stack({**request.scope, "path": "/leaves"}, request.receive, send)
+
+        tasks.append(asyncio.create_task(work()))
+        return PlainTextResponse("soon")
+
+    fake.always(None, Fault.hang(after=4))
+    app = Starlette(routes=[Route("/leaves", leaves), Route("/later", later)])
+    stack = TierlineMiddleware(app, router=router, tenant=tenant_of)
+    await (await serve(stack)).get("/later", headers={"x-tenant": "acme"})
+    answered.set()
+    await tasks[0]
+    assert list(await settled(router)) == [("$5 per tenant", "acme")]
+    await fake.idle()
+    assert fake.requests[0].ended == "disconnected"
+    assert kept
 
 
 async def test_a_job_inside_of_a_request(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:

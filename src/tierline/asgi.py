@@ -102,7 +102,8 @@ class TierlineMiddleware:
                 raise
         finally:
             enter(before)
-            if around is None or around.of(self.router) is None:
+            # One that joined leaves it to the middleware around, unless that has gone before.
+            if around is None or around.of(self.router) is None or binding.over:
                 await self.router.end(binding, whole=sent.over)
 
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
