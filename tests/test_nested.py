@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi import Depends, FastAPI
+from fastapi import Request as FastAPIRequest
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
@@ -282,6 +283,40 @@ async def test_requests_that_an_app_makes_of_itself(make_router: MakeRouter, ser
     assert models == ["claude-opus-5-5"] * 2
     assert tiers == ["claude-haiku-5-5", "claude-haiku-5-5", "opus"]
     assert await settled(router) == {("$5 per tenant", "acme"): fake.billed}
+
+
+async def test_requests_of_an_app_to_itself_narrow_apart(router: Router, serve: Serve) -> None:
+    """Dependencies of one such request hold for no other; those of the endpoint that makes them hold for all."""
+    app = FastAPI()
+    tiers: dict[str, str] = {}
+    met = asyncio.Barrier(2)
+
+    async def called(request: FastAPIRequest, routing: Routing) -> None:
+        await met.wait()
+        tiers[request.url.path] = (await routing.claude.messages.create(**ask())).model
+        await met.wait()
+
+    app.get("/cheap", dependencies=[Depends(policy(ceiling="haiku"))])(called)
+    app.get("/plain")(called)
+
+    @app.get("/batch/{tier}")
+    async def batch(tier: str, request: FastAPIRequest, claude: Claude) -> str:
+        async def call(path: str) -> None:
+            async def send(_: Any) -> None: ...
+
+            scope = {k: v for k, v in request.scope.items() if not k.startswith("fastapi")}
+            await stack({**scope, "path": path}, request.receive, send)
+
+        current().narrow(policy(ceiling=tier))
+        await asyncio.gather(call("/cheap"), call("/plain"))
+        return (await claude.messages.create(**ask())).model
+
+    stack = TierlineMiddleware(app, router=router)
+    browser = await serve(stack)
+    assert (await browser.get("/batch/opus")).json() == "claude-sonnet-5-5"
+    assert tiers == {"/cheap": "claude-haiku-5-5", "/plain": "claude-sonnet-5-5"}
+    assert (await browser.get("/batch/haiku")).json() == "claude-haiku-5-5"
+    assert tiers == {"/cheap": "claude-haiku-5-5", "/plain": "claude-haiku-5-5"}
 
 
 async def test_a_request_of_the_apps_own_after_its_request(

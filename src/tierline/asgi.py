@@ -109,17 +109,17 @@ class TierlineMiddleware:
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
         self.router.binds = True
-        if around is None:
-            binding = Binding(self.router, scope, on_error=prepare)
+        here = around.seen_in(scope) if around is not None else None
+        known = here.of(self.router) if here is not None else None
+        if known is None:
+            binding = Binding(self.router, scope, on_error=prepare, outer=here)
         else:
-            around = around.seen_in(scope)
-            known = around.of(self.router)
-            if known is None:
-                binding = Binding(self.router, scope, on_error=prepare, outer=around)
-            else:
-                binding = known if known is around else known.view(scope, around)
+            binding = known if known is here else known.view(scope, here)
         if all(table is not self.routes for table, _ in binding.tables):
             binding.tables.append((self.routes, segments_before(scope)))
+        elif here is not around:
+            # It has passed here before: the app calls itself, perhaps several times at once.
+            binding.keep_apart()
         if self.tenant is not None and self.tenant not in binding.tenants:
             binding.tenants.append(self.tenant)
         binding.busy_as_503 |= self.busy_as_503

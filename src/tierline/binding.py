@@ -178,6 +178,10 @@ class Binding:
             return self
         return self.view(scope, self.outer.seen_in(scope) if self.outer is not None else None)
 
+    def keep_apart(self) -> None:
+        """Let what narrows this view from now on hold for no other view of the request."""
+        self.narrowed, self.blocks = list(self.narrowed), dict(self.blocks)
+
     def is_of(self, other: Binding) -> bool:
         """Whether both belong to one request, of one Router or of several."""
         return self.narrowed is other.narrowed
