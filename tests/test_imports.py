@@ -31,7 +31,7 @@ PUBLIC = {
     ],
     "tierline.asgi": ["TierlineMiddleware"],
     "tierline.anthropic": ["attach"],
-    "tierline.fastapi": ["Claude", "Routing", "claude_of", "routing_of"],
+    "tierline.fastapi": ["Claude", "Routing", "claude_of", "routing_of", "REFUSALS"],
     "tierline.starlette": ["claude_of"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",
