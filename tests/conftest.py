@@ -118,7 +118,7 @@ async def _serving(app: ASGIApp) -> AsyncIterator[str]:
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="auto", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+        app, lifespan="auto", log_config=None, access_log=False, ws="auto", timeout_graceful_shutdown=2
     )
     config.load()
     # No signal handlers and no ticks: only the parts of a server that serve.

@@ -4,112 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
-from tierline import Budget, Router, current, policy
+from tests.apps import Socket, answer, app_of, ask, held_by, refusing, settled, tenant_of
+from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.asgi import TierlineMiddleware
 from tierline.classify import ClaudeClassifier
-from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
+from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.ledger import MemoryLedger
-from tierline.ledger.base import Reservation
 from tierline.starlette import claude_of
 from tierline.testing import Fault, Reply
-from tierline.values import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     import httpx
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
+    from tests.apps import MakeRouter, Serve
     from tierline.testing import FakeClaude
 
-    Serve = Callable[[Any], Awaitable[httpx.AsyncClient]]
-    MakeRouter = Callable[..., Router]
-
 pytestmark = pytest.mark.usefixtures("quiet")
-
-CANARY = "canary-prompt-7f3a"
-CORS = {"origin": "https://shop.example"}
-
-
-def ask(text: str = CANARY, **changes: Any) -> dict[str, Any]:
-    return {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": text}], **changes}
-
-
-def tenant_of(scope: Scope) -> str | None:
-    """The tenant in a header, as authentication would have left it."""
-    return dict(scope["headers"]).get(b"x-tenant", b"").decode() or None
-
-
-async def answer(request: Request) -> JSONResponse:
-    message = await claude_of(request).messages.create(**ask(request.query_params.get("q", CANARY)))
-    decision = current().decisions[-1]
-    return JSONResponse({"model": message.model, "tenant": decision.tenant, "route": decision.route})
-
-
-async def chat(request: Request) -> StreamingResponse:
-    async def body() -> AsyncIterator[str]:
-        async with claude_of(request).messages.stream(**ask()) as stream:
-            async for text in stream.text_stream:
-                yield text
-
-    return StreamingResponse(body())
-
-
-def app_of(router: Router, *routes: Route | Mount, **options: Any) -> Starlette:
-    app = Starlette(routes=[*routes, Route("/answer", answer), Route("/chat", chat)], lifespan=router.lifespan)
-    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of, **options)
-    return app
-
-
-async def held_by(router: Router) -> int:
-    return sum(balance.held for balance in await router.balances())
-
-
-async def settled(router: Router) -> dict[tuple[str, str], int]:
-    """What each account has spent, once nothing is held any more."""
-    async with asyncio.timeout(5):
-        while await held_by(router):  # noqa: ASYNC110  (a ledger tells nobody when it changes)
-            await asyncio.sleep(0)
-    return {(b.budget, b.account): b.spent for b in await router.balances()}
-
-
-class Socket:
-    """A browser of which only the socket is left: it can stop reading, and go."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def get(cls, browser: httpx.AsyncClient, path: str, **headers: str) -> Socket:
-        url = browser.base_url
-        reader, writer = await asyncio.open_connection(url.host, url.port, limit=1024)
-        lines = [f"GET {path} HTTP/1.1", f"host: {url.host}", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
-        writer.write("\r\n".join(lines).encode())
-        await writer.drain()
-        return cls(reader, writer)
-
-    async def body(self) -> bytes:
-        """The first bytes of the body."""
-        await self.reader.readuntil(b"\r\n\r\n")
-        return await self.reader.read(1)
-
-    def vanish(self) -> None:
-        self.writer.transport.abort()
-
 
 # The Binding
 
@@ -173,7 +95,15 @@ async def test_other_scopes_pass(router: Router) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"router": "router"}, {"tenant": "acme"}, {"routes": {"checkout": policy()}}, {"routes": {"/": 7}}]
+    "options",
+    [
+        {"headers": 1},
+        {"busy_as_503": "yes"},
+        {"router": "router"},
+        {"tenant": "acme"},
+        {"routes": {"checkout": policy()}},
+        {"routes": {"/": 7}},
+    ],
 )
 def test_nonsense_is_refused(options: dict[str, Any]) -> None:
     """Arguments that cannot work are named when the middleware is made."""
@@ -187,274 +117,92 @@ def test_unknown_tier_in_the_table() -> None:
         TierlineMiddleware(answer, router=Router(), routes={"/checkout/*": policy(floor="gpt")})  # type: ignore[arg-type]
 
 
-# Budgets as HTTP
+# What responses say
 
 
-async def refusing(make_router: MakeRouter, amount: str = "$0.05/hour") -> Router:
-    """A Router whose only budget is used up."""
-    router = make_router(budgets=[Budget(amount)])
-    line = router.budgets[0].line("global")
-    held = await router.ledger.reserve("all of it", [Offer("sonnet", "m", line.limit)], [line], thresholds=False)
-    assert isinstance(held, Reservation)
-    await router.ledger.settle(held, line.limit)
-    return router
+def told(response: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in response.headers.items() if name.startswith("x-tierline")}
 
 
-@pytest.mark.parametrize(("amount", "status"), [("$0.05/hour", 429), ("$0.05", 402), ("$0.000001/hour", 402)])
-async def test_refusal_over_http(
-    make_router: MakeRouter, serve: Serve, fake: FakeClaude, amount: str, status: int
-) -> None:
-    """A budget that renews answers 429 with Retry-After, a total 402; nothing is sent, and nothing secret is told."""
-    router = await refusing(make_router, amount)
-    browser = await serve(app_of(router))
-    response = await browser.get("/answer", headers={"x-tenant": "acme-secret"})
-    assert response.status_code == status
-    assert response.headers["content-type"] == "application/problem+json"
-    assert response.json() == {"type": "about:blank", "title": response.json()["title"], "status": status}
-    if status == 429:
-        assert 1 <= int(response.headers["retry-after"]) <= 3600
-    else:
-        assert "retry-after" not in response.headers
-    told = response.text + str(response.headers)
-    assert not any(secret in told for secret in (CANARY, "acme-secret", fake.api_key, amount))
-    assert fake.requests == []
-    assert await held_by(router) == 0
-    assert router.report().refusals == 1
+async def test_headers_of_the_last_call(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
+    """Where it is asked for, a response says tier, source and cost of the last call that ended before it began."""
 
-
-async def test_ledger_unavailable(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
-    """A ledger that cannot be asked is a 503: nothing is sent, and its address is not told."""
-
-    class Down(MemoryLedger):
-        async def reserve(self, *_: Any, **__: Any) -> Any:
-            raise LedgerUnavailableError("redis://user:hunter2@db is down")
-
-    browser = await serve(app_of(make_router(ledger=Down(), budgets=[Budget("$5")])))
-    response = await browser.get("/answer")
-    assert (response.status_code, fake.requests) == (503, [])
-    assert "hunter2" not in response.text
-
-
-async def test_ledger_that_fails_to_settle(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
-    """An answer that was paid for reaches the app, whole or streamed, whatever the ledger does afterwards."""
-
-    class Forgetful(MemoryLedger):
-        async def settle(self, *_: Any, **__: Any) -> bool:
-            raise LedgerUnavailableError("gone")
-
-    router = make_router(ledger=Forgetful(), budgets=[Budget("$5")])
-    browser = await serve(app_of(router))
-    assert (await browser.get("/answer")).status_code == 200
-    assert (await browser.get("/chat")).text != ""
-    assert await held_by(router) >= fake.billed > 0
-
-
-@pytest.mark.parametrize("cors_inside", [True, False])
-@pytest.mark.parametrize("framework", [Starlette, FastAPI])
-async def test_refusals_have_cors_headers(
-    make_router: MakeRouter, serve: Serve, cors_inside: bool, framework: Any
-) -> None:
-    """A browser may read a refusal, whichever of the two middlewares is outside."""
-    router = await refusing(make_router)
-    app = framework(routes=[Route("/answer", answer)])
-    cors: tuple[Any, dict[str, Any]] = (CORSMiddleware, {"allow_origins": ["*"]})
-    ours: tuple[Any, dict[str, Any]] = (TierlineMiddleware, {"router": router})
-    for middleware, options in (cors, ours) if cors_inside else (ours, cors):
-        app.add_middleware(middleware, **options)
-    response = await (await serve(app)).get("/answer", headers=CORS)
-    assert response.status_code == 429
-    assert response.headers["access-control-allow-origin"] == "*"
-
-
-async def test_refusal_with_the_middleware_around_the_app(make_router: MakeRouter, serve: Serve) -> None:
-    """Wrapped around a whole app with mounts, refusals are answered inside of it all the same."""
-    router = await refusing(make_router)
-    inner = Starlette(routes=[Route("/answer", answer)])
-    inner.add_middleware(CORSMiddleware, allow_origins=["*"])
-    app = Starlette(routes=[Mount("/v1", app=inner)])
-    browser = await serve(TierlineMiddleware(app, router=router))
-    response = await browser.get("/v1/answer", headers=CORS)
-    assert response.status_code == 429
-    assert response.headers["access-control-allow-origin"] == "*"
-
-
-async def test_refusal_without_a_framework(make_router: MakeRouter, serve: Serve) -> None:
-    """Around a bare ASGI app, the middleware answers by itself."""
-    router = await refusing(make_router)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await router.claude.messages.create(**ask())
-
-    response = await (await serve(TierlineMiddleware(app, router=router))).get("/anything")
-    assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
-
-
-def swallowing(ask_claude: Callable[[], Awaitable[Any]], status: int) -> Any:
-    """A framework that knows no error of ours: it answers all that it does not know by a page of its own."""
-    page = b"<h1>Something went wrong</h1>" * 9
-    headers = [(b"content-type", b"text/html"), (b"content-length", b"%d" % len(page)), (b"x-app", b"shop")]
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(TierlineError):
-            await ask_claude()
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": page[:9], "more_body": True})
-        await send({"type": "http.response.body", "body": page[9:]})
-
-    return app
-
-
-async def test_refusal_in_a_framework_that_swallows_it(make_router: MakeRouter, serve: Serve) -> None:
-    """Where a framework makes a 500 of a refusal, the client is told of the refusal, below the framework's headers."""
-    router = await refusing(make_router)
-    app = swallowing(lambda: router.claude.messages.create(**ask()), 500)
-    response = await (await serve(TierlineMiddleware(app, router=router))).get("/")
-    assert (response.status_code, response.json()["status"]) == (429, 429)
-    assert response.headers.get_list("content-type") == ["application/problem+json"]
-    assert int(response.headers["content-length"]) == len(response.content)
-    assert int(response.headers["retry-after"]) > 0
-    assert response.headers["x-app"] == "shop"
-
-
-async def test_refusal_below_a_middleware_that_copies_the_scope(
-    make_router: MakeRouter, serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where the app's exception handling is out of sight, its 500 is exchanged, and the server is told of no crash."""
-    router = await refusing(make_router)
-
-    async def quiet_answer(_: Request) -> JSONResponse:
-        return JSONResponse({"id": (await router.claude.messages.create(**ask())).id})
-
-    inner = Starlette(routes=[Route("/answer", quiet_answer)])
-
-    async def copying(scope: Scope, receive: Receive, send: Send) -> None:
-        await inner(dict(scope), receive, send)
-
-    response = await (await serve(TierlineMiddleware(copying, router=router))).get("/answer")
-    assert (response.status_code, response.headers["content-type"]) == (429, "application/problem+json")
-    assert [record for record in caplog.records if record.exc_info] == []
-
-
-async def test_other_answers_of_a_framework_stay(make_router: MakeRouter, serve: Serve, router: Router) -> None:
-    """An app that answers a refusal itself, or that fails for a reason of its own, keeps its answer."""
-    poor = await refusing(make_router)
-    for ours, status in ((poor, 503), (poor, 200), (router, 500)):
-        app = swallowing(lambda claude=ours.claude: claude.messages.create(**ask()), status)  # type: ignore[misc]
-        response = await (await serve(TierlineMiddleware(app, router=ours))).get("/")
-        assert (response.status_code, response.text[:4]) == (status, "<h1>")
-
-
-async def test_handler_of_the_app_may_say_500(make_router: MakeRouter, serve: Serve) -> None:
-    """A handler of the app's own is asked, and what it says is not exchanged."""
-    app = app_of(await refusing(make_router))
-    app.add_exception_handler(BudgetExceededError, lambda *_: PlainTextResponse("sorry", 500))
-    response = await (await serve(app)).get("/answer")
-    assert (response.status_code, response.text) == (500, "sorry")
-
-
-async def test_refusal_that_a_framework_wraps(make_router: MakeRouter, serve: Serve) -> None:
-    """An exception that a framework raises from a refusal, once events have begun, ends them with an error event."""
-    router = await refusing(make_router)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        try:
-            await router.claude.messages.create(**ask())
-        except TierlineError as error:
-            raise ValueError("caught after the response has begun") from error
-
-    response = await (await serve(TierlineMiddleware(app, router=router))).get("/")
-    assert response.text.startswith("event: error\ndata: ")
-
-
-@pytest.mark.parametrize("handled", [BudgetExceededError, TierlineError])
-async def test_handler_of_the_app_wins(make_router: MakeRouter, serve: Serve, handled: type[Exception]) -> None:
-    """An exception handler of the app's own answers instead, with every number at hand."""
-
-    async def teapot(_: Request, error: Any) -> PlainTextResponse:
-        return PlainTextResponse(error.refusal.budget, 418)
-
-    app = app_of(await refusing(make_router))
-    app.add_exception_handler(handled, teapot)
-    browser = await serve(app)
-    for _ in range(2):
-        response = await browser.get("/answer")
-        assert (response.status_code, response.text) == (418, "$0.05/hour")
-
-
-async def test_app_may_catch_it(make_router: MakeRouter, serve: Serve) -> None:
-    """An endpoint may catch a refusal itself, and its answer is the answer."""
-
-    async def careful(request: Request) -> PlainTextResponse:
-        try:
+    async def both(request: Request) -> PlainTextResponse:
+        with policy(tier="opus"):
             await claude_of(request).messages.create(**ask())
-        except BudgetExceededError:
-            return PlainTextResponse("later")
-        return PlainTextResponse("now")
+        await claude_of(request).messages.create(**ask())
+        return PlainTextResponse("two")
 
-    browser = await serve(app_of(await refusing(make_router), Route("/careful", careful)))
-    assert (await browser.get("/careful")).text == "later"
+    async def none(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("none")
+
+    router = make_router()
+    browser = await serve(app_of(router, Route("/both", both), Route("/none", none), headers=True))
+    response = await browser.get("/both", headers={"x-tierline-tier": "spoofed"})
+    cost = fake.requests[-1].billed
+    assert told(response) == {
+        "x-tierline-tier": "sonnet",
+        "x-tierline-source": "fixed",
+        "x-tierline-cost-usd": f"{cost / 1e9:.9f}",
+    }
+    assert cost > 0
+    assert told(await browser.get("/none")) == {}
+    silent = await serve(app_of(make_router(), Route("/both", both)))
+    assert told(await silent.get("/both")) == {}
 
 
-async def test_refusal_in_an_event_stream(make_router: MakeRouter, serve: Serve) -> None:
-    """A response of events that has begun ends with an error event, and not with a broken connection."""
+async def test_headers_and_streams(make_router: MakeRouter, serve: Serve) -> None:
+    """A response that begins before its call ends says nothing, or what an earlier call was."""
 
-    async def events(request: Request) -> StreamingResponse:
+    async def two(request: Request) -> StreamingResponse:
+        with policy(tier="haiku"):
+            await claude_of(request).messages.create(**ask())
+
         async def body() -> AsyncIterator[str]:
-            yield "data: first\n\n"
-            await claude_of(request).messages.create(**ask())
+            async with claude_of(request).messages.stream(**ask()) as stream:
+                async for text in stream.text_stream:
+                    yield text
 
-        return StreamingResponse(body(), media_type="text/event-stream")
+        return StreamingResponse(body())
 
-    browser = await serve(app_of(await refusing(make_router), Route("/events", events)))
-    text = (await browser.get("/events")).text
-    first, error, end = text.split("\n\n")
-    assert (first, end) == ("data: first", "")
-    name, data = error.split("\n")
-    assert name == "event: error"
-    assert json.loads(data.removeprefix("data: "))["status"] == 429
+    browser = await serve(app_of(make_router(), Route("/two", two), headers=True))
+    assert told(await browser.get("/chat")) == {}
+    assert told(await browser.get("/two"))["x-tierline-tier"] == "haiku"
 
 
-@pytest.mark.parametrize(("amount", "code"), [("$0.05/hour", 1013), ("$0.05", 1008)])
-@pytest.mark.parametrize("framework", [True, False])
-async def test_refusal_on_a_websocket(make_router: MakeRouter, amount: str, code: int, framework: bool) -> None:
-    """A WebSocket is closed with a code that says whether to come back later."""
-    router = await refusing(make_router, amount)
-    app: Any = FastAPI()
-
-    @app.websocket("/live")
-    async def live(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await claude_of(websocket).messages.create(**ask())
-
-    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "websocket.accept"})
-        await router.claude.messages.create(**ask())
-
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    scope: Scope = {"type": "websocket", "path": "/live", "headers": [], "query_string": b"", "subprotocols": []}
-    await TierlineMiddleware(app if framework else bare, router=router)(scope, receive, send)
-    assert [m["type"] for m in sent] == ["websocket.accept", "websocket.close"]
-    assert sent[-1]["code"] == code
+async def test_headers_where_nothing_was_sent(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
+    """A refusal took no tier, and says none; an error of the API says where it came from."""
+    browser = await serve(app_of(await refusing(make_router), headers=True))
+    assert told(await browser.get("/answer")) == {}
+    fake.always(None, Fault.overloaded())
+    browser = await serve(app_of(make_router(policy=policy(tier="opus")), headers=True, busy_as_503=True))
+    response = await browser.get("/answer")
+    assert response.status_code == 503
+    assert told(response) == {
+        "x-tierline-tier": "opus", "x-tierline-source": "pin", "x-tierline-cost-usd": "0.000000000",
+    }  # fmt: skip
 
 
-async def test_other_errors_are_the_apps(router: Router, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no error of Tierline's is raised on: the framework answers 500."""
+async def test_headers_of_the_app_stay(make_router: MakeRouter, serve: Serve) -> None:
+    """A header that the app sets itself is not sent twice."""
 
-    async def broken(_: Request) -> PlainTextResponse:
-        raise RuntimeError("mine")
+    async def own(request: Request) -> PlainTextResponse:
+        await claude_of(request).messages.create(**ask())
+        return PlainTextResponse("x", headers={"X-Tierline-Tier": "mine"})
 
-    browser = await serve(app_of(router, Route("/broken", broken)))
-    assert (await browser.get("/broken")).status_code == 500
-    caplog.clear()  # the server logs it, as it should
+    response = await (await serve(app_of(make_router(), Route("/own", own), headers=True))).get("/own")
+    assert response.headers.get_list("x-tierline-tier") == ["mine"]
+    assert response.headers["x-tierline-source"] == "fixed"
+
+
+@pytest.mark.parametrize("name", ["a\r\nset-cookie: x=1", "na\u00efve", "tab\there", "x\x00y"])
+async def test_no_header_is_injected(make_router: MakeRouter, serve: Serve, name: str) -> None:
+    """A tier whose name is no text of a header is not named in one; the rest is told."""
+    router = make_router(ladder=Ladder(Tier(name, "claude-sonnet-5-5")))
+    response = await (await serve(app_of(router, headers=True))).get("/answer")
+    assert response.status_code == 200
+    assert set(told(response)) == {"x-tierline-source", "x-tierline-cost-usd"}
+    assert "set-cookie" not in response.headers
 
 
 # Many at a time
@@ -639,26 +387,6 @@ async def test_generator_that_nobody_closes(make_router: MakeRouter, fake: FakeC
     assert await settled(router) == accounts | {("$5 per tenant", "other"): fake.requests[-1].billed}
 
 
-async def test_background_task(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
-    """A background task calls Claude for the request that started it, under its policy, when that is long answered."""
-    router = make_router(budgets=[Budget("$5", per="tenant")])
-    done = asyncio.Event()
-
-    @policy(floor="opus")
-    async def later(request: Request) -> PlainTextResponse:
-        async def work() -> None:
-            await claude_of(request).messages.create(**ask())
-            done.set()
-
-        return PlainTextResponse("soon", background=BackgroundTask(work))
-
-    browser = await serve(app_of(router, Route("/later", later)))
-    await browser.get("/later", headers={"x-tenant": "acme"})
-    await asyncio.wait_for(done.wait(), 5)
-    assert [r.model for r in fake.requests] == ["claude-opus-5-5"]
-    assert await settled(router) == {("$5 per tenant", "acme"): fake.billed}
-
-
 async def test_task_that_outlives_its_request(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
     """A task that still reads its stream when the request is over is not cut off, and is settled on its tenant."""
     router = make_router(budgets=[Budget("$5", per="tenant")])
@@ -701,25 +429,6 @@ async def test_shutdown_settles_what_is_open(make_router: MakeRouter, fake: Fake
     await fake.idle()
     assert fake.requests[0].ended == "disconnected"
     await stream.close()
-
-
-async def test_middlewares_of_starlette_around(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
-    """`BaseHTTPMiddleware` above and below changes nothing for streams, tenants and refusals."""
-
-    class Passing(BaseHTTPMiddleware):
-        async def dispatch(self, request: Request, call_next: Any) -> Any:
-            return await call_next(request)
-
-    router = make_router(budgets=[Budget("$0.05", per="tenant")], policy=policy(tier="sonnet"))
-    app = Starlette(routes=[Route("/answer", answer), Route("/chat", chat)])
-    app.add_middleware(Passing)
-    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of)
-    app.add_middleware(Passing)
-    browser = await serve(app)
-    assert (await browser.get("/chat", headers={"x-tenant": "acme"})).text
-    assert await settled(router) == {("$0.05 per tenant", "acme"): fake.billed}
-    statuses = [(await browser.get("/answer", headers={"x-tenant": "acme"})).status_code for _ in range(60)]
-    assert set(statuses) == {200, 402}
 
 
 async def test_a_refusal_in_a_task_group(make_router: MakeRouter, serve: Serve) -> None:

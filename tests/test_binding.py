@@ -40,19 +40,39 @@ def test_a_decision_that_ends_replaces_its_beginning() -> None:
 def test_the_tenant_is_asked_when_it_is_needed() -> None:
     """Authentication runs later than the middleware: the scope is looked at as it is now."""
     scope: dict[str, Any] = {}
-    binding = Binding(Owner(), scope, tenant_of=lambda s: s.get("user"), tenant="fixed")
+    binding = Binding(Owner(), scope)
+    binding.tenants.append(lambda s: s.get("user"))
     assert binding.tenant is None
     scope["user"] = "acme"
     assert binding.tenant == "acme"
-    binding.scope = {"user": "other"}
-    assert binding.tenant == "other"
+    assert binding.seen_in({"user": "other"}).tenant == "other"
+    assert binding.tenant == "acme"
+
+
+def test_the_outermost_who_knows_says_the_tenant() -> None:
+    """A further middleware cannot take a tenant away, and may name one where there is none."""
+    binding = Binding(Owner(), {"inner": "b"})
+    binding.tenants += [lambda s: s.get("outer"), lambda s: s.get("inner")]
+    assert binding.tenant == "b"
+    assert binding.seen_in({"inner": "b", "outer": "a"}).tenant == "a"
 
 
 def test_the_tenant_of_a_job() -> None:
-    """Outside of requests the tenant is the one that was given."""
+    """Outside of requests the tenant is the one that was given; inside of one, a job says for whom it is."""
     assert Binding(Owner(), tenant="acme").tenant == "acme"
-    assert Binding(Owner(), tenant_of=lambda s: "never", tenant="acme").tenant == "acme"
     assert Binding(Owner(), {}, tenant="acme").tenant == "acme"
+    request = Binding(Owner(), {"user": "acme"})
+    request.tenants.append(lambda s: s.get("user"))
+    assert Binding(Owner(), tenant="other", outer=request).tenant == "other"
+    assert Binding(Owner(), outer=request).tenant == "acme"
+
+
+def test_a_tenant_is_text() -> None:
+    """What is no text is refused, and the type is named."""
+    binding = Binding(Owner(), {})
+    binding.tenants.append(lambda s: 7)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ConfigurationError, match="int"):
+        _ = binding.tenant
 
 
 def test_bindings_are_told_apart() -> None:
@@ -63,6 +83,38 @@ def test_bindings_are_told_apart() -> None:
     assert "acme" not in repr(one)
     assert "secret" not in repr(one)
     assert one.claude is Owner.claude
+
+
+def test_a_view_is_the_same_request() -> None:
+    """Seen in another scope, a request has its own decisions, policies and id, and ends when it ends."""
+    binding, copied = Binding(Owner(), {}), {"copied": True}
+    view = binding.seen_in(copied)
+    assert binding.seen_in(binding.scope) is binding  # type: ignore[arg-type]
+    assert (view.scope, binding.scope) == (copied, {})
+    view.record(decision(1))
+    view.narrow(policy(floor="a"))
+    assert len(binding.decisions) == 1
+    assert binding.narrowed == view.narrowed
+    assert view.id == binding.id == view.seen_in({}).id
+    assert view.is_of(binding)
+    assert not view.is_of(Binding(Owner()))
+    view.end()
+    assert binding.over
+    assert view.over
+
+
+def test_a_binding_of_each_router() -> None:
+    """A Router finds its own Binding around, also from another scope; one that has none finds the innermost."""
+    one, two, scope = Owner(), Owner(), {"copied": True}
+    outer = Binding(one, {})
+    inner = Binding(two, {}, outer=outer).seen_in(scope)
+    found = Context(inner).binding_of(one)
+    assert found is not None
+    assert found.is_of(outer)
+    assert found.scope is scope
+    assert Context(inner).binding_of(two) is inner
+    assert Context(inner).binding_of(Owner()) is inner
+    assert Context().binding_of(one) is None
 
 
 def test_narrowing_twice_is_narrowing_once() -> None:

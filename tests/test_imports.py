@@ -31,7 +31,9 @@ PUBLIC = {
     ],
     "tierline.asgi": ["TierlineMiddleware"],
     "tierline.anthropic": ["attach"],
-    "tierline.fastapi": ["Claude", "SyncClaude", "Routing", "claude_of", "sync_claude_of", "routing_of"],
+    "tierline.fastapi": [
+        "Claude", "SyncClaude", "Routing", "claude_of", "sync_claude_of", "routing_of", "REFUSALS",
+    ],
     "tierline.starlette": ["claude_of", "sync_claude_of"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",

@@ -49,14 +49,15 @@ def holding() -> tuple[Policy, ...]:
     """The policies that would hold for a call made here, as the Router collects them."""
     now = context()
     binding = now.binding
+    blocks = tuple(rule for rule, _ in now.blocks)
     if binding is None:
-        return now.blocks
+        return blocks
     scope = binding.scope or {}
     return (
         *binding.narrowed,
         *marks_of(scope.get("endpoint")),
         *(rule for rule, _ in binding.blocks.values()),
-        *now.blocks,
+        *blocks,
     )
 
 
@@ -395,9 +396,35 @@ def test_helpers_are_wrapped() -> None:
 
 
 def test_what_is_no_function_is_refused() -> None:
-    """Whoever decorates a value is told so."""
+    """Whoever decorates a value is told so, and whoever decorates what cannot be marked: no floor is lost silently."""
     with pytest.raises(ConfigurationError, match="'text'"):
         STRICT("text")
+
+    class Slotted:
+        __slots__ = ()
+
+        def __call__(self) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="around it"):
+        STRICT(Slotted())
+
+
+def test_a_bound_method_is_marked() -> None:
+    """The function of a method takes the mark, so that it holds where the method itself was registered before."""
+
+    class Endpoints:
+        def answer(self) -> tuple[Policy, ...]:
+            return holding()
+
+        @classmethod
+        def all(cls) -> None: ...
+
+    endpoints = Endpoints()
+    registered = endpoints.answer
+    wrapped = STRICT(endpoints.answer)
+    STRICT(Endpoints.all)
+    assert marks_of(registered) == marks_of(wrapped) == marks_of(Endpoints.all) == (STRICT,)
+    assert wrapped.__name__ == "answer"
 
 
 def test_marks_reach_through_every_layer() -> None:

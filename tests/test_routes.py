@@ -437,9 +437,9 @@ def test_litestar_leaves_a_template() -> None:
 def test_a_path_that_a_mount_has_cut() -> None:
     """Where only the path tells a route, it is also matched as it came in."""
     table = RouteTable({"/v1/pay": B, "/pay": C}, LADDER)
-    assert table.policies_for({"path": "/pay"}, None, "/v1/pay") == (B, C)
-    assert table.policies_for({"path": "", "root_path": "/pay"}, None, "/pay") == (C,)
-    assert table.policies_for({"path": "/v1/pay"}, None, "/v1/pay") == (B,)
+    assert table.policies_for({"path": "/pay"}, None, entered="/v1/pay") == (B, C)
+    assert table.policies_for({"path": "", "root_path": "/pay"}, None, entered="/pay") == (C,)
+    assert table.policies_for({"path": "/v1/pay"}, None, entered="/v1/pay") == (B,)
 
 
 @pytest.mark.parametrize("path", ["http://shop.example/pay", "pay", "*", "\\pay"])
@@ -447,7 +447,7 @@ def test_a_path_that_is_none(path: str) -> None:
     """What does not begin with a slash is read differently by each framework: the strictest of the table holds."""
     table = RouteTable({"/pay": C}, LADDER)
     assert table.policies_for({"path": path}, None) == (policy(floor="c"),)
-    assert table.policies_for({"path": "/free"}, None, path) == (policy(floor="c"),)
+    assert table.policies_for({"path": "/free"}, None, entered=path) == (policy(floor="c"),)
 
 
 def test_a_mounted_route_that_left_no_route() -> None:

@@ -102,29 +102,6 @@ async def test_path_tricks(router: Router, serve: Serve, path: str) -> None:
     assert found in ("opus /checkout/pay", "sonnet /{rest}")
 
 
-async def test_hidden_route_has_the_strictest_floor(router: Router, serve: Serve) -> None:
-    """Behind a middleware that hands on a copy of the scope, no floor of the table is lost."""
-
-    class Copying:
-        def __init__(self, app: Any) -> None:
-            self.app = app
-
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            await self.app(dict(scope), receive, send)
-
-    async def blind(request: Request) -> PlainTextResponse:
-        messages: Any = [{"role": "user", "content": "Why?"}]
-        message = await router.claude.messages.create(model="auto", max_tokens=200, messages=messages)
-        return PlainTextResponse(message.model)
-
-    app = Starlette(routes=[Route("/free", blind), Route("/seen", endpoint)])
-    app.add_middleware(Copying)
-    app.add_middleware(TierlineMiddleware, router=router, routes={"/checkout/*": policy(floor="opus")})
-    browser = await serve(app)
-    assert (await browser.get("/free")).text == "claude-opus-5-5"
-    assert (await browser.get("/seen")).text == "sonnet /seen"
-
-
 async def test_bare_asgi_app(router: Router, serve: Serve) -> None:
     """Around an app of no framework, the table is matched by the path, generously."""
 

@@ -53,7 +53,7 @@ class Rules:
         """All that a call from here is known to be. Errors as for `combine` and `Budget.line`."""
         scope, route = binding.scope, _route_of(binding)
         policy, version, budgets = self._in_force(now, binding, route)
-        name = route.name if route is not None else binding.fixed_route
+        name = binding.fixed_route or (route.name if route is not None else None)
         tenant = binding.tenant
         lines = []
         for budget in budgets:
@@ -71,11 +71,11 @@ class Rules:
         scope = binding.scope
         rules = (
             *((self.policy,) if self.policy is not None else ()),
-            *(binding.routes.policies_for(scope, route, binding.path) if binding.routes is not None else ()),
+            *binding.by_route(route),
             *binding.narrowed,
             *(marks_of(scope.get("endpoint")) if scope is not None else ()),
             *(rule for rule, _ in tuple(binding.blocks.values())),
-            *now.blocks,
+            *(rule for rule, _ in now.blocks),
         )
         known = self._combined.get(rules)
         if known is None:

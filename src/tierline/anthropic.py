@@ -390,12 +390,12 @@ def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutin
         error=error[:60] if isinstance(error, str) else f"http_{status}",
         retry=retry and status not in (401, 403),
         elsewhere=not futile and (status == _RATE_LIMITED or status >= _SERVER_ERROR),
-        retry_after=_retry_after(raw.headers),
+        retry_after=retry_after(raw.headers),
         discard=discard,
     )
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def retry_after(headers: httpx2.Headers) -> float | None:
     """Seconds that the API asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
     try:
         if (ms := headers.get("retry-after-ms")) is not None:

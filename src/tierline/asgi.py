@@ -6,31 +6,27 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import JSONResponse
-from starlette.websockets import WebSocket
-
-from tierline.binding import Binding, Context, context, enter
-from tierline.errors import ConfigurationError, TierlineError
+from tierline.answers import answer_to, close_code, prepare, say, told
+from tierline.binding import SCOPE_KEY, Binding, Context, context, enter
+from tierline.errors import ConfigurationError
 from tierline.router import Router
-from tierline.routes import RouteTable
+from tierline.routes import RouteTable, segments_before
+from tierline.values import NANO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from tierline.errors import TierlineError
     from tierline.policies import Policy
 
 log: Final = logging.getLogger("tierline")
 
-SCOPE_KEY = "tierline"
-"""Where the Binding is in the scope, for those who have the request and not the context."""
-_POLICY_VIOLATION: Final = 1008
-_INTERNAL_ERROR: Final = 1011
 _SERVER_ERROR: Final = 500
-_TRY_AGAIN_LATER: Final = 1013
 _OF_THE_BODY: Final = (b"content-type", b"content-length", b"content-encoding", b"etag")
 """Headers that speak of a body, and go with it."""
 
@@ -41,6 +37,14 @@ class TierlineMiddleware:
     - `tenant`: a function of the scope that says whom a request is for, or None. It is asked when Claude is
       called, so it sees what authentication left in the scope
     - `routes`: policies by route, `{"/checkout/*": policy(floor="sonnet")}`
+    - `headers`: adds `x-tierline-tier`, `x-tierline-source` and `x-tierline-cost-usd` of the last call that has ended
+      to responses that have not begun by then
+    - `busy_as_503`: where the app does not catch the API's 429 and 529 (which Tierline has retried, and taken to other
+      tiers), its clients are told 503 with `Retry-After`. Otherwise these errors are the app's, as they are
+
+    Inside of another one with the same Router it joins that one's request: the policies of both hold, and who asks is
+    said by the outer one where it says something. With another Router it begins a request of its own there: tables,
+    budgets and decisions are each Router's, dependencies, decorators and blocks hold for both.
 
     Raises ConfigurationError for what cannot work.
     """
@@ -52,6 +56,8 @@ class TierlineMiddleware:
         router: Router[Any],
         tenant: Callable[[Scope], str | None] | None = None,
         routes: Mapping[str, Policy] | None = None,
+        headers: bool = False,
+        busy_as_503: bool = False,
     ) -> None:
         if not isinstance(router, Router):
             raise ConfigurationError(f"TierlineMiddleware(router=…) takes a Router, got {type(router).__name__}")
@@ -65,10 +71,15 @@ class TierlineMiddleware:
             )
         if routes is not None and not isinstance(routes, Mapping):
             raise ConfigurationError('TierlineMiddleware(routes=…) takes a table, such as {"/chat": policy(…)}')
+        for name, switch in (("headers", headers), ("busy_as_503", busy_as_503)):
+            if not isinstance(switch, bool):
+                raise ConfigurationError(f"TierlineMiddleware({name}=…) is True or False, got {switch!r:.80}")
         self.app = app
         self.router = router
         self.tenant = tenant
         self.routes = RouteTable(routes or {}, router.ladder)
+        self.headers = headers
+        self.busy_as_503 = busy_as_503
         for rule in (routes or {}).values():
             router.rules.check(rule)
         if tenant is None and any(budget.per == "tenant" for budget in router.budgets):
@@ -79,73 +90,94 @@ class TierlineMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        sent = _Sent(send)
-        binding = Binding(self.router, scope, tenant_of=self.tenant, routes=self.routes, on_error=sent.failing)
+        around: Binding | None = scope.get(SCOPE_KEY)
+        binding = self._bind(scope, around)
         scope[SCOPE_KEY] = binding
         before = context()
-        enter(Context(binding))
+        # A block around the app holds in it.
+        enter(Context(binding, before.blocks))
+        sent = _Sent(send, binding, headers=self.headers)
         try:
             await self.app(scope, receive, sent)
         except Exception as raised:
             # Once the response has begun, frameworks that handle exceptions raise their own from it.
-            error = _first((sent.begun and raised.__cause__) or raised)
-            if not isinstance(error, TierlineError) or not await sent.finish(error, scope, receive):
+            cause = raised.__cause__ if sent.begun or isinstance(raised, RuntimeError) else None
+            error = told(raised, busy_as_503=self.busy_as_503) or told(cause, busy_as_503=self.busy_as_503)
+            if error is None or not await sent.finish(error, scope, receive):
                 raise
         finally:
             enter(before)
-            await self.router.end(binding, whole=sent.over)
+            # One that joined leaves it to the middleware around, unless that has gone before.
+            if around is None or around.of(self.router) is None or binding.over:
+                await self.router.end(binding, whole=sent.over)
 
-
-def _first(raised: BaseException | None) -> BaseException | None:
-    """An error itself, or the first of a group: what tasks of one request raised together."""
-    while isinstance(raised, BaseExceptionGroup):
-        raised = raised.exceptions[0]
-    return raised
+    def _bind(self, scope: Scope, around: Binding | None) -> Binding:
+        """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
+        self.router.binds = True
+        here = around.seen_in(scope) if around is not None else None
+        known = here.of(self.router) if here is not None else None
+        if known is None:
+            binding = Binding(self.router, scope, on_error=prepare, outer=here)
+        else:
+            binding = known if known is here else known.view(scope, here)
+        if all(table is not self.routes for table, *_ in binding.tables):
+            binding.tables.append((self.routes, segments_before(scope), str(scope.get("path", ""))))
+        elif here is not around:
+            # It has passed here before: the app calls itself, perhaps several times at once.
+            binding.keep_apart()
+        if self.tenant is not None and self.tenant not in binding.tenants:
+            binding.tenants.append(self.tenant)
+        binding.busy_as_503 |= self.busy_as_503
+        return binding
 
 
 class _Sent:
     """What the app has sent of its answer, and the end of it where Tierline has to write that."""
 
-    __slots__ = ("begun", "error", "events", "over", "send", "told")
+    __slots__ = ("answered", "begun", "binding", "events", "headers", "over", "send", "whole")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, binding: Binding, *, headers: bool) -> None:
         self.send = send
-        self.begun = self.events = self.over = self.told = False
-        self.error: TierlineError | None = None
-        """What was raised where no framework could be told how to answer it."""
-
-    def failing(self, scope: Scope, error: TierlineError) -> None:
-        """Let Starlette's own exception handling answer, below CORS and the like. The app's own handlers come first."""
-        if handlers := scope.get("starlette.exception_handlers"):
-            handlers[0].setdefault(TierlineError, _handler)
-        else:
-            self.error = error
+        self.binding = binding
+        self.headers = headers
+        """Whether the answer shows the last decision."""
+        self.begun = self.events = self.over = False
+        self.answered = False
+        """Whether the answer has been written here, and what the app sends of one is dropped."""
+        self.whole = True
+        """Whether the last event has ended: another may follow."""
 
     async def __call__(self, message: Message) -> None:
         """Pass a message of the app on."""
         kind = message["type"]
-        if self.told:
+        if self.answered:
             return
-        if kind == "http.response.start" and message["status"] == _SERVER_ERROR and self.error is not None:
-            await self._tell(self.error, message)
+        if kind == "http.response.start" and message["status"] == _SERVER_ERROR and self.binding.error is not None:
+            await self._tell(self.binding.error, message)
             return
         if kind == "http.response.body":
             self.over = not message.get("more_body", False)
+            if self.events and (body := message.get("body")):
+                self.whole = body.endswith(b"\n\n")
         elif kind == "http.response.start":
             self.begun = True
-            self.events = any(
-                name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in message.get("headers", ())
+            headers = {name.lower(): value for name, value in message.get("headers", ())}
+            # What is compressed cannot be written on.
+            self.events = (
+                headers.get(b"content-type", b"").startswith(b"text/event-stream")
+                and b"content-encoding" not in headers
             )
+            if self.headers and (more := _headers(self.binding, headers)):
+                message = {**message, "headers": [*message.get("headers", ()), *more]}
         elif kind == "websocket.close":
             self.over = True
         await self.send(message)
 
     async def _tell(self, error: TierlineError, message: Message) -> None:
         """Answer instead of a framework that knows an error of Tierline only as a failure. Its other headers stay."""
-        _say(error)
-        self.begun = self.over = self.told = True
-        answer = _answer(error)
+        say(error)
+        self.begun = self.over = self.answered = True
+        answer = answer_to(error)
         answer.raw_headers += [
             (name, value) for name, value in message.get("headers", ()) if name.lower() not in _OF_THE_BODY
         ]
@@ -154,45 +186,36 @@ class _Sent:
 
     async def finish(self, error: TierlineError, scope: Scope, receive: Receive) -> bool:
         """Tell the client of an error that nobody else has answered. False where that cannot be done."""
-        if self.told:
+        if self.answered:
             return True
-        if self.over:
+        if self.over or (self.begun and not self.events):
             return False
-        _say(error)
-        if scope["type"] == "websocket":
-            await self.send({"type": "websocket.close", "code": _close_code(error), "reason": error.title})
-        elif not self.begun:
-            await _answer(error)(scope, receive, self.send)
-        elif self.events:
-            event = f"event: error\ndata: {json.dumps(error.problem)}\n\n".encode()
-            await self.send({"type": "http.response.body", "body": event, "more_body": False})
-        else:
-            return False
+        say(error)
+        with suppress(OSError):  # the client is gone
+            if scope["type"] == "websocket":
+                await self.send({"type": "websocket.close", "code": close_code(error), "reason": error.title})
+            elif not self.begun:
+                await answer_to(error)(scope, receive, self)
+            else:
+                event = f"event: error\ndata: {json.dumps(error.problem)}\n\n".encode()
+                body = event if self.whole else b"\n\n" + event
+                await self.send({"type": "http.response.body", "body": body, "more_body": False})
         return True
 
 
-def _close_code(error: TierlineError) -> int:
-    """How a WebSocket is told: whether to come back later, as 429, 402, 503 and 500 tell it over HTTP."""
-    return {402: _POLICY_VIOLATION, 429: _TRY_AGAIN_LATER, 503: _TRY_AGAIN_LATER}.get(
-        error.http_status, _INTERNAL_ERROR
-    )
-
-
-def _say(error: TierlineError) -> None:
-    """Tell the operator what the client is not told. Messages carry no prompt and no key."""
-    log.log(
-        logging.ERROR if error.http_status == _SERVER_ERROR else logging.INFO, "%s: %s", type(error).__name__, error
-    )
-
-
-def _answer(error: TierlineError) -> JSONResponse:
-    return JSONResponse(error.problem, error.http_status, error.http_headers, media_type="application/problem+json")
-
-
-async def _handler(connection: Any, error: Exception) -> JSONResponse | None:
-    assert isinstance(error, TierlineError)  # noqa: S101  (registered for nothing else)
-    _say(error)
-    if isinstance(connection, WebSocket):
-        await connection.close(_close_code(error), error.title)
-        return None
-    return _answer(error)
+def _headers(binding: Binding, there: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """What a response says of the last call that was sent and has ended. A header that is there stays."""
+    last = next((d for d in reversed(binding.decisions) if d.settled and d.attempts), None)
+    if last is None:
+        return []
+    found = {
+        b"x-tierline-tier": last.tier,
+        b"x-tierline-source": last.source,
+        b"x-tierline-cost-usd": f"{last.cost // NANO}.{last.cost % NANO:09d}",
+    }
+    # The name of a tier is the app's: what is no text of a header is not sent as one.
+    return [
+        (name, text.encode())
+        for name, text in found.items()
+        if name not in there and text.isascii() and text.isprintable()
+    ]

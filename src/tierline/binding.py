@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections import deque
 from contextvars import ContextVar
@@ -12,16 +13,18 @@ from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Iterator, MutableMapping
 
     from tierline.budgets import Line
     from tierline.errors import TierlineError
     from tierline.policies import Policy
-    from tierline.routes import RouteTable
+    from tierline.routes import Route, RouteTable
     from tierline.values import Decision
 
     Scope = MutableMapping[str, Any]
 
+SCOPE_KEY: Final = "tierline"
+"""Where the Binding is in the ASGI scope, for those who have the request and not the context."""
 KEPT_DECISIONS: Final = 100
 """Most decisions that a Binding keeps: the latest ones."""
 
@@ -56,11 +59,29 @@ class Binding:
     `decisions` holds the last 100, oldest first. `scope` is the ASGI scope as routing left it; the tenant and
     the route are looked up in it when Claude is called, because routing and authentication run later than
     the middleware.
+
+    Inside of another Router's Binding (`outer`) it shares what names no Router: dependencies, blocks, and who asks.
     """
 
     __slots__ = (
-        "_id", "blocks", "decisions", "fixed_route", "fixed_tenant", "narrowed", "on_error", "open", "over", "owner",
-        "path", "request_lines", "routes", "scope", "tenant_of",
+        "blocks",
+        "busy_as_503",
+        "decisions",
+        "ended",
+        "failure",
+        "fixed_route",
+        "fixed_tenant",
+        "ident",
+        "narrowed",
+        "on_error",
+        "open",
+        "origin",
+        "outer",
+        "owner",
+        "request_lines",
+        "scope",
+        "tables",
+        "tenants",
     )  # fmt: skip
 
     def __init__(
@@ -68,32 +89,52 @@ class Binding:
         owner: Owner,
         scope: Scope | None = None,
         *,
-        tenant_of: Callable[[Scope], str | None] | None = None,
-        routes: RouteTable | None = None,
-        on_error: Callable[[Scope, TierlineError], None] | None = None,
+        on_error: Callable[[Binding], None] | None = None,
         tenant: str | None = None,
         route: str | None = None,
+        outer: Binding | None = None,
     ) -> None:
         self.owner = owner
         self.scope = scope
-        self.path = str(scope.get("path", "")) if scope is not None else ""
-        """As it came in: some frameworks write into the scope what a mount leaves of it."""
-        self.tenant_of = tenant_of
-        self.routes = routes
         self.on_error = on_error
-        """Prepares the framework for an error of Tierline that is about to be raised."""
+        """Prepares the framework for errors of a call that begins."""
+        self.outer = outer
+        self.origin: Binding | None = None
+        """What this is a view of."""
         self.fixed_tenant = tenant
         self.fixed_route = route
+        self.tables: list[tuple[RouteTable, int, str]] = []
+        """Policies by route, each with how many segments of the path stand before its middleware, and with the path as
+        it came in there: some frameworks write into the scope what a mount leaves of it."""
+        self.tenants: list[Callable[[Scope], str | None]] = []
+        """Who may say whom the request is for: the first that does, outermost first."""
+        self.busy_as_503 = False
+        """Whether the app's clients are told 503 where the API was busy."""
         self.narrowed: list[Policy] = []
         self.blocks: dict[tuple[int, int], tuple[Policy, int]] = {}
         """Blocks in generators, by policy and frame, each with how often it was entered."""
-        self.over = False
+        if outer is not None:
+            self._inherit(outer)
+        self.ended = False
+        self.failure: TierlineError | None = None
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
 
-        self._id = ""
+        self.ident = ""
+
+    def _inherit(self, outer: Binding) -> None:
+        """What holds around holds inside; a table only for the Router whose tiers it names."""
+        if self.scope is None:
+            self.scope = outer.scope
+        self.on_error = self.on_error or outer.on_error
+        self.fixed_tenant = outer.fixed_tenant if self.fixed_tenant is None else self.fixed_tenant
+        self.tenants += outer.tenants
+        self.busy_as_503 = outer.busy_as_503
+        self.narrowed, self.blocks = outer.narrowed, outer.blocks
+        if (same := outer.of(self.owner)) is not None:
+            self.tables += same.tables
 
     def __repr__(self) -> str:
         return f"<Binding {self.id} decisions={len(self.decisions)}>"
@@ -101,8 +142,28 @@ class Binding:
     @property
     def id(self) -> str:
         """An id that no other request has, in any process. Made when it is asked for."""
-        self._id = self._id or f"req-{secrets.token_hex(8)}"
-        return self._id
+        origin = self.origin or self
+        origin.ident = origin.ident or f"req-{secrets.token_hex(8)}"
+        return origin.ident
+
+    @property
+    def over(self) -> bool:
+        """Whether the request has ended."""
+        return (self.origin or self).ended
+
+    def end(self) -> None:
+        """The request has ended: what still runs for it was started to outlive it."""
+        (self.origin or self).ended = True
+
+    @property
+    def error(self) -> TierlineError | None:
+        """What was raised last, where no framework could be told how to answer it."""
+        return (self.origin or self).failure
+
+    def failed(self, error: TierlineError) -> None:
+        """An error is about to be raised here. A framework that was prepared for it answers it."""
+        if self.scope is not None and not self.scope.get("starlette.exception_handlers"):
+            (self.origin or self).failure = error
 
     @property
     def claude(self) -> Any:
@@ -117,16 +178,50 @@ class Binding:
     @property
     def tenant(self) -> str | None:
         """Whom the request is for, as the app's `tenant` function says now."""
-        asked = self.tenant_of is not None and self.scope is not None
-        tenant: object = self.tenant_of(self.scope) if asked else self.fixed_tenant  # type: ignore[misc, arg-type]
+        said: object = None
+        if self.fixed_tenant is None and self.scope is not None:
+            scope = self.scope
+            said = next((found for ask in self.tenants if (found := ask(scope)) is not None), None)
+        tenant = said if self.fixed_tenant is None else self.fixed_tenant
         if tenant is not None and not isinstance(tenant, str):
             raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
         return tenant
 
-    def failing(self, error: TierlineError) -> None:
-        """An error of Tierline is about to be raised here: let the framework know how to answer it."""
-        if self.on_error is not None and self.scope is not None:
-            self.on_error(self.scope, error)
+    def of(self, owner: object) -> Binding | None:
+        """The innermost Binding of a Router here: this one, or one around it."""
+        if self.owner is owner or self.outer is None:
+            return self if self.owner is owner else None
+        return self.outer.of(owner)
+
+    def view(self, scope: Scope | None, outer: Binding | None) -> Binding:
+        """This very request, as it is seen from inside of another scope or another Router's Binding."""
+        found = copy.copy(self)
+        found.origin, found.scope, found.outer = self.origin or self, scope, outer
+        return found
+
+    def seen_in(self, scope: Scope) -> Binding:
+        """This very request, read from this very scope: some middleware hand on a copy, and the route is in that."""
+        if scope is self.scope:
+            return self
+        return self.view(scope, self.outer.seen_in(scope) if self.outer is not None else None)
+
+    def keep_apart(self) -> None:
+        """Let what narrows this view from now on hold for no other view of the request."""
+        self.narrowed, self.blocks = list(self.narrowed), dict(self.blocks)
+
+    def is_of(self, other: Binding) -> bool:
+        """Whether both belong to one request, of one Router or of several."""
+        return self.narrowed is other.narrowed
+
+    def by_route(self, route: Route | None) -> Iterator[Policy]:
+        """The policies of the tables that hold for a route."""
+        for table, before, entered in self.tables:
+            yield from table.policies_for(self.scope, route, before, entered)
+
+    def prepare(self) -> None:
+        """A call begins here, and may fail: let the framework know how to answer its errors."""
+        if self.on_error is not None:
+            self.on_error(self)
 
     def narrow(self, policy: Policy) -> None:
         """Let one more policy hold for the rest of this request."""
@@ -158,11 +253,18 @@ class OwnCall:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is."""
+    """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is.
+
+    A block that was entered in a generator has the id of its frame, others have 0.
+    """
 
     binding: Binding | None = None
-    blocks: tuple[Policy, ...] = ()
+    blocks: tuple[tuple[Policy, int], ...] = ()
     own: OwnCall | None = None
+
+    def binding_of(self, owner: object) -> Binding | None:
+        """The innermost Binding of a Router; where it has none here, the innermost of all."""
+        return self.binding and (self.binding.of(owner) or self.binding)
 
 
 _context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (frozen)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tierline.binding import Context, context, enter
+from tierline.binding import Binding, Context, Owner, context, enter
 from tierline.blocking import Bridge
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from tierline.binding import Binding
     from tierline.blocking import Portal
 
 
-class Ends(Protocol):
+class Ends(Owner, Protocol):
     """What is needed of a Router."""
 
     portal: Portal
@@ -27,14 +26,16 @@ class Ends(Protocol):
 class Bound:
     """Binds a job or a script while its block runs, and ends what it left open when the block is left."""
 
-    def __init__(self, router: Ends, binding: Binding) -> None:
+    def __init__(self, router: Ends, tenant: str | None, route: str | None) -> None:
         self._router = router
-        self._binding = binding
+        self._tenant = tenant
+        self._route = route
         self._before = Context()
 
     def __enter__(self) -> Binding:
-        self._before = context()
-        enter(Context(self._binding))
+        self._before = before = context()
+        self._binding = Binding(self._router, tenant=self._tenant, route=self._route, outer=before.binding)
+        enter(Context(self._binding, before.blocks))
         return self._binding
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

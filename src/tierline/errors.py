@@ -14,10 +14,18 @@ No message carries a prompt or a key.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from tierline.values import Refusal
+
+
+BUSY: Final = (429, 529)
+"""Statuses with which the API says that it is busy."""
+RETRY_AFTER: Final = 10
+"""Seconds after which clients are told to come back, where the API is busy and does not say for how long."""
+LONGEST_RETRY_AFTER: Final = 3600
+"""Most seconds that they are told."""
 
 
 class TierlineError(Exception):
@@ -103,3 +111,23 @@ class IllegalRequestError(TierlineError):
     """No tier between floor and ceiling accepts the request as the app wrote it."""
 
     title = "The service sent a request that no allowed model accepts"
+
+
+class BusyError(TierlineError):
+    """The API's 429 or 529, as the app's clients are told of it: nothing of its message, only when to come back.
+
+    Never raised: in the app they are the SDK's own errors.
+    """
+
+    status = 503
+    title = "The model is busy"
+
+    def __init__(self, status: int, wait: float | None) -> None:
+        super().__init__(f"the API answered {status}, and clients are told to come back")
+        # `min` first: a header may say infinity.
+        self.seconds = RETRY_AFTER if wait is None else max(1, math.ceil(min(wait, LONGEST_RETRY_AFTER)))
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """How long to wait, in whole seconds."""
+        return {"retry-after": str(self.seconds)}

@@ -17,7 +17,7 @@ from tierline.values import LABELS, Label
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from tierline.classify.base import Classifier
     from tierline.ladder import Ladder
@@ -26,6 +26,8 @@ Explicit = Literal["respect", "ceiling", "route"]
 _EXPLICIT: Final = ("respect", "ceiling", "route")
 _MARK: Final = "__tierline_policies__"
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_RUNNERS: Final = ("anyio", "asgiref", "asyncio", "concurrent", "threading")
+"""Modules that run a function in a context of its own."""
 
 F = TypeVar("F")
 
@@ -157,27 +159,26 @@ class Policy:
     def __enter__(self) -> Self:
         now = context()
         frame = sys._getframe(1)  # noqa: SLF001  (the only way to see who entered)
-        if now.binding is not None and frame.f_code.co_flags & _GENERATOR:
+        place = _place(frame)
+        if place and now.binding is not None and not _is_manager(frame):
             # A generator is stepped in copies of the context, or leaks its own into its consumer: the
             # block is kept with the request instead, until the generator leaves it.
-            place = (id(self), id(frame))
-            depth = now.binding.blocks[place][1] if place in now.binding.blocks else 0
-            now.binding.blocks[place] = (self, depth + 1)
+            _, depth = now.binding.blocks.get((id(self), place), (self, 0))
+            now.binding.blocks[id(self), place] = (self, depth + 1)
         else:
-            enter(Context(now.binding, (*now.blocks, self), now.own))
+            enter(Context(now.binding, (*now.blocks, (self, place)), now.own))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         now = context()
-        frame = sys._getframe(1)  # noqa: SLF001
-        if now.binding is not None and frame.f_code.co_flags & _GENERATOR:
-            # A generator may be closed inside another request: the blocks that stand there are not its own.
-            place = (id(self), id(frame))
-            _, depth = now.binding.blocks.pop(place, (self, 0))
-            if depth > 1:
-                now.binding.blocks[place] = (self, depth - 1)
-        elif self in now.blocks:
-            last = len(now.blocks) - 1 - now.blocks[::-1].index(self)
+        place = _place(sys._getframe(1))  # noqa: SLF001
+        # A generator may be closed inside another request: the blocks that stand there are not its own.
+        kept = now.binding.blocks.pop((id(self), place), None) if now.binding is not None else None
+        if now.binding is not None and kept is not None:
+            if kept[1] > 1:
+                now.binding.blocks[id(self), place] = (self, kept[1] - 1)
+        elif (self, place) in now.blocks:
+            last = len(now.blocks) - 1 - now.blocks[::-1].index((self, place))
             enter(Context(now.binding, now.blocks[:last] + now.blocks[last + 1 :], now.own))
 
 
@@ -193,13 +194,37 @@ else:
     Policy.__call__._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001
 
 
+def _place(frame: FrameType) -> int:
+    """What tells one generator's block from another's; 0 where the frame is no generator."""
+    return id(frame) if frame.f_code.co_flags & _GENERATOR else 0
+
+
+def _is_manager(frame: FrameType) -> bool:
+    """Whether a generator is a context manager of contextlib's whose `with` stands in plain code.
+
+    It is stepped in the context of that code, so that its block is one of that code's own.
+    """
+    caller = frame.f_back
+    if _module(caller) != "contextlib":
+        return False
+    while caller is not None and (_module(caller) == "contextlib" or _module(caller.f_back) == "contextlib"):
+        caller = caller.f_back
+    # A thread, or a task, that does nothing but enter it: its context ends there.
+    return caller is not None and not _place(caller) and _module(caller) not in _RUNNERS
+
+
+def _module(frame: FrameType | None) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0] if frame is not None else ""
+
+
 def _decorated(rule: Policy, target: F) -> F:
     """Mark the function, for what runs after it returns, and wrap it, for what calls it without a framework."""
     function: Any = target
     if not callable(function):
         raise ConfigurationError(f"{rule!r} decorates a function or a class, got {target!r:.80}")
-    for layer in _layers(target):
-        _mark(layer, rule)
+    marked = [_mark(layer, rule) for layer in _layers(target)]
+    if not any(marked):
+        raise ConfigurationError(f"{rule!r} cannot mark {target!r:.80}: decorate a function or a class around it")
     if inspect.isclass(target):
         return target
     # What is run where an object is called: that tells of which kind it is.
@@ -244,17 +269,21 @@ def _decorated(rule: Policy, target: F) -> F:
                 return function(*args, **kwargs)
 
     wrapped = wraps(function)(wrapper)
-    if marks_of(wrapped)[:1] != (rule,):
-        _mark(wrapped, rule)  # a bound method, say, takes no mark
+    if not hasattr(function, "__name__"):
+        # Frameworks call a partial or an object by its class, and so they do here.
+        wrapped.__name__ = wrapped.__qualname__ = type(function).__name__
     with suppress(Exception):
         # Resolved here, where the module's names are at hand: frameworks look them up in the wrapper's.
         wrapped.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined]
     return cast("F", wrapped)
 
 
-def _mark(layer: object, rule: Policy) -> None:
-    with suppress(AttributeError, TypeError):
+def _mark(layer: object, rule: Policy) -> bool:
+    try:
         setattr(layer, _MARK, (rule, *getattr(layer, _MARK, ())))
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def _layers(target: object) -> Iterator[object]:
@@ -262,7 +291,12 @@ def _layers(target: object) -> Iterator[object]:
     seen = 0
     while target is not None and seen < 50:  # noqa: PLR2004  (a chain that long is a loop)
         yield target
-        target = target.func if isinstance(target, partial) else getattr(target, "__wrapped__", None)
+        if isinstance(target, partial):
+            target = target.func
+        elif inspect.ismethod(target):
+            target = target.__func__  # it takes the mark that its method cannot
+        else:
+            target = getattr(target, "__wrapped__", None)
         seen += 1
 
 

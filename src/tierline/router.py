@@ -28,7 +28,14 @@ from tierline.clients import Slot
 from tierline.consult import Consultation, ask
 from tierline.conversation import Conversations
 from tierline.dispatch import pass_on
-from tierline.errors import BudgetExceededError, ConfigurationError, LedgerUnavailableError, TierlineError
+from tierline.errors import (
+    BUSY,
+    BudgetExceededError,
+    BusyError,
+    ConfigurationError,
+    LedgerUnavailableError,
+    TierlineError,
+)
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import actions_of
@@ -178,6 +185,9 @@ class Router(Generic[ClientT_co]):
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
         self._closing = False
+        self.binds = False
+        """Whether requests or jobs have been bound: a call of none is then worth a word."""
+        self._warned = False
 
     # What an app uses
 
@@ -261,9 +271,11 @@ class Router(Generic[ClientT_co]):
     def bind(self, *, tenant: str | None = None, route: str | None = None) -> Bound:
         """Bind work outside of requests, such as a job or a script, to a tenant and a route.
 
-        `async with router.bind(…) as binding:`, or `with` where there is no loop.
+        `async with router.bind(…) as binding:`, or `with` where there is no loop. Inside of a request it is a job of
+        its own, for whom and where it says; what holds around it holds in it too.
         """
-        return Bound(self, Binding(self, tenant=tenant, route=route))
+        self.binds = True
+        return Bound(self, tenant, route)
 
     async def classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
         """Label a text of the app's own on the cheapest tier, cached: one of `labels`, or None for no opinion.
@@ -274,7 +286,7 @@ class Router(Generic[ClientT_co]):
         if not labels or len(set(labels)) != len(labels):
             raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
             partial(ask, self.claude),
@@ -327,7 +339,7 @@ class Router(Generic[ClientT_co]):
         `whole` says that it ended as the app meant it to: what still reads an answer then is a task that the app
         started to outlive it. Where the client is gone, nobody is expected to read on.
         """
-        binding.over = True
+        binding.end()
         grace = self.ledger.lease if whole else _GONE
         for attempt in tuple(binding.open):
             self.books.background.start_on(attempt.loop, partial(attempt.sweep, grace))
@@ -336,19 +348,24 @@ class Router(Generic[ClientT_co]):
     async def run(self, call: Call, upstream: Upstream) -> Reply:
         """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         if self._mode == "off":
             return await self._pass_on(call, upstream, now, binding, "mode off")
         run = None
         try:
             run = CallRun(self, call, upstream, now, binding)
-            return await run.run()
+            reply = await run.run()
         except TierlineError as error:
             if self._mode == "observe" and now.own is None and not (run and run.sent):
                 log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
                 return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
-            binding.failing(error)
+            binding.failed(error)
             raise
+        else:
+            if reply.status in BUSY and binding.busy_as_503:
+                binding.failed(BusyError(reply.status, reply.retry_after))
+            return reply
         finally:
             if now.binding is None or binding.over:
                 await self.forget(binding)
@@ -361,7 +378,8 @@ class Router(Generic[ClientT_co]):
     async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
         """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         if self._mode == "off":
             return self._unrouted(call, now, binding)
         try:
@@ -369,7 +387,7 @@ class Router(Generic[ClientT_co]):
         except TierlineError as error:
             if self._mode == "observe":
                 return self._unrouted(call, now, binding)
-            binding.failing(error)
+            binding.failed(error)
             raise
 
     def refuse_unreadable(self, what: str) -> None:
@@ -377,15 +395,28 @@ class Router(Generic[ClientT_co]):
         if self._mode != "enforce":
             return
         now = context()
-        binding = now.binding or Binding(self)
+        binding = now.binding_of(self) or self._unbound(now)
+        binding.prepare()
         lines = now.own.lines if now.own is not None else self.rules.admission(now, binding).lines
         for line in lines:
             if line.hard:
                 refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
                 self.tally.refused()
                 self.metrics.refused(refusal)
-                binding.failing(error := BudgetExceededError(refusal))
+                error = BudgetExceededError(refusal)
+                binding.failed(error)
                 raise error
+
+    def _unbound(self, now: Context) -> Binding:
+        """A Binding for a call that has none: it is charged to the default accounts."""
+        if self.binds and not self._warned and now.own is None:
+            self._warned = True
+            log.warning(
+                "a call of Claude belongs to no request, and is charged to the default accounts: threads and "
+                "executors of your own do not carry a request. Use asyncio.to_thread, or "
+                "contextvars.copy_context().run; in jobs, `async with router.bind(tenant=…):`. This is said once"
+            )
+        return Binding(self)
 
     # What a call uses
 

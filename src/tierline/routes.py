@@ -64,10 +64,7 @@ class Route:
 
 def route_of(scope: Scope) -> Route | None:
     """The route that handles this request, or None where it cannot be told."""
-    root = scope.get("root_path", "")
-    # Only mounts leave `app_root_path`: without one, the root path is the server's, and no part of any template.
-    mounted = root.removeprefix(scope.get("app_root_path", root))
-    parameters = scope.get("path_params", {})
+    mounted, parameters = _mounted(scope)
     if "litestar_app" in scope:
         template = scope.get("path_template")
         if template is None or getattr(scope.get("route_handler"), "is_mount", False):
@@ -102,6 +99,18 @@ def _routes_within(router: object, depth: int = 0) -> Iterator[Any]:
             yield from _routes_within(route, depth + 1)
 
 
+def segments_before(scope: Scope) -> int:
+    """How many segments of the path stand before an app that is called with this scope: those of the mounts around."""
+    mounted, parameters = _mounted(scope)
+    return Route(mounted, "", parameters).segments[1]
+
+
+def _mounted(scope: Scope) -> tuple[str, Mapping[str, Any]]:
+    root = scope.get("root_path", "")
+    # Only mounts leave `app_root_path`: without one, the root path is the server's, and no part of any template.
+    return root.removeprefix(scope.get("app_root_path", root)), scope.get("path_params", {})
+
+
 class RouteTable:
     """Policies by route: `{"/checkout/*": policy(floor="sonnet")}`.
 
@@ -127,13 +136,22 @@ class RouteTable:
             self._generous.append((_generously(pattern), rule))
         self._strictest, self._narrowest = _strictest([rule for _, rule in self._rows], ladder)
 
-    def policies_for(self, scope: Scope | None, route: Route | None, entered: str = "") -> tuple[Policy, ...]:
-        """The policies of the table that hold for this request, whose path was `entered` when it came in."""
+    def policies_for(
+        self, scope: Scope | None, route: Route | None, before: int = 0, entered: str = ""
+    ) -> tuple[Policy, ...]:
+        """The policies of the table that hold for this request, whose path was `entered` when it came in.
+
+        A middleware below a mount has `before` segments of the path before it. Its patterns match with them and
+        without: an app keeps its floors wherever it is mounted.
+        """
         if not self._rows:
             return ()
         if route is not None:
             actual, mounted = route.segments
-            return tuple(rule for row, rule in self._rows if _matches(row, actual, mounted))
+            ways = [(actual, mounted)]
+            if 0 < before <= mounted:
+                ways.append((actual[before:], mounted - before))
+            return tuple(rule for row, rule in self._rows if any(_matches(row, *way) for way in ways))
         if scope is None:
             return ()
         if "app" in scope or "router" in scope:

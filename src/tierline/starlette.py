@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from tierline.asgi import SCOPE_KEY
+from tierline.binding import SCOPE_KEY, Context, context, enter
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,9 +25,15 @@ def sync_claude_of(connection: HTTPConnection) -> Anthropic:
 
 
 def routing_of(connection: HTTPConnection) -> Binding:
-    """The Binding of a request. It looks at this very scope from now on: some middleware hand on a copy."""
+    """The Binding of a request, which reads this very scope from here on: some middleware hand on a copy."""
     binding: Binding | None = connection.scope.get(SCOPE_KEY)
     if binding is None:
         raise ConfigurationError("no TierlineMiddleware is around this app: app.add_middleware(TierlineMiddleware, …)")
-    binding.scope = connection.scope
+    now = context()
+    if now.binding is None or not now.binding.is_of(binding):
+        return binding.seen_in(connection.scope)
+    # The same request, where a Router of its own may be further inside.
+    binding = now.binding.seen_in(connection.scope)
+    if binding is not now.binding:
+        enter(Context(binding, now.blocks, now.own))
     return binding
