@@ -40,6 +40,8 @@ TABLE: list[tuple[dict[str, Any], str]] = [
     ({"thinking": {"type": "disabled"}}, "yyy yy yy yynnnn ynnnn"),
     ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, "nny yy yy yynnnn ynnnn"),
     ({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}, "nnn yy yy ynnnnn nnnnn"),
+    ({"thinking": {"type": "between_tools"}, "output_config": {"effort": "high"}}, "nnn nn nn nnnnnn nynnn"),
+    ({"thinking": {"type": "between_tools"}, "output_config": {"effort": "max"}}, "nnn nn nn nnnnnn nnnnn"),
     ({"output_config": {"effort": "low"}}, "nny yy yy yyyyyy yyyyy"),
     ({"output_config": {"effort": "xhigh"}}, "nnn nn yy yyyyyy yyyyy"),
     ({"output_config": {"format": {}}}, "yyy yy yy yyyyyy yyyyy"),
@@ -51,7 +53,7 @@ TABLE: list[tuple[dict[str, Any], str]] = [
     ({"inference_geo": "us"}, "nnn yy yy yyyyyy yyyyy"),
     (
         {"tools": [{"name": "t"}], "tool_choice": {"type": "any"}, "thinking": {"type": "adaptive"}},
-        "nnn nn nn yyyynn ynnnn",
+        "nnn yy yy yyyynn ynnnn",
     ),
     ({"speed": "fast"}, "nnn nn ny nynnnn nnyyy"),
     ({"speed": "standard"}, "yyy yy yy yyyyyy yyyyy"),

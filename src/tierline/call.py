@@ -171,12 +171,12 @@ def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) ->
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     if isinstance(kind, str):
         yield f"thinking {kind}"
-        if kind == "disabled" and isinstance(effort, str):
-            yield f"thinking disabled, effort {effort}"
+        if kind in ("disabled", "between_tools") and isinstance(effort, str):
+            yield f"thinking {kind}, effort {effort}"
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in ("any", "tool"):
         yield "forced tool"
-        if kind in ("enabled", "adaptive"):
+        if kind == "enabled":
             yield "thinking with a forced tool"
     last = messages[-1]
     if isinstance(last, dict) and last.get("role") == "assistant":

@@ -143,7 +143,7 @@ def _rewritten(call: Call, facts: Model, limit: int | None, kinds: Iterable[str]
         changes["speed"] = None
         terms = call.terms._replace(fast=False)
         reasons.append("speed fast left out")
-    if "thinking" in kinds or "effort" in kinds:
+    if not {"thinking", "effort", "max_tokens"}.isdisjoint(kinds):
         changes |= _thinking(body, facts, limit, reasons)
     return Fit(changes, tuple(reasons), terms)
 
@@ -167,9 +167,12 @@ def _thinking(body: Mapping[str, Any], facts: Model, limit: int | None, reasons:
         if thinking["type"] not in facts.thinking:
             thinking, effort = None, effort or "low"
     now = thinking.get("type") if thinking is not None else None
-    if now in ("enabled", "adaptive") and facts.thinks == "asked" and _forced(body):
-        thinking = None
-    effort = _level(effort, facts, quiet=now == "disabled")
+    if thinking is not None and now == "enabled":
+        if _forced(body):
+            thinking = None
+        elif limit == facts.max_output and _tokens(thinking.get("budget_tokens")) >= limit:
+            thinking["budget_tokens"] = limit // 2  # of a `max_tokens` that was over what the model can write
+    effort = _level(effort, facts, quiet=now in ("disabled", "between_tools"))
     changes: dict[str, Any] = {}
     if thinking != asked:
         changes["thinking"] = thinking
@@ -205,5 +208,8 @@ def _spelt(thinking: Mapping[str, Any] | None) -> str:
 
 def effort_for(budget: object) -> str:
     """The lowest effort that covers a thinking budget, in tokens."""
-    tokens = budget if isinstance(budget, int) else 0
-    return next((effort for effort, most in EFFORT_TOKENS.items() if tokens <= most), "max")
+    return next((effort for effort, most in EFFORT_TOKENS.items() if _tokens(budget) <= most), "max")
+
+
+def _tokens(budget: object) -> int:
+    return budget if isinstance(budget, int) else 0

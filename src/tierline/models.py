@@ -82,10 +82,11 @@ class Model:
         refused |= {f"thinking {kind}" for kind in THINKING if kind not in self.thinking}
         refused |= {f"effort {level}" for level in EFFORTS if level not in self.efforts}
         refused |= {tool for tool in COMPUTER_TOOLS if tool not in self.computer}
-        if "disabled" in self.thinking:
-            refused |= {f"thinking disabled, effort {level}" for level in EFFORTS if level not in self.quiet_efforts}
-        if self.thinks == "asked":
-            refused |= {"thinking with a forced tool"}
+        loud = [level for level in EFFORTS if level not in self.quiet_efforts]
+        for off in {"disabled", "between_tools"}.intersection(self.thinking):
+            refused |= {f"thinking {off}, effort {level}" for level in loud}
+        if "enabled" in self.thinking:
+            refused |= {"thinking with a forced tool"}  # where it may think, and need not, the tool comes first
         for known, feature in (
             (self.sampling, "sampling"),
             (self.forced_tools, "forced tool"),
@@ -174,7 +175,11 @@ MODELS: Final[Mapping[str, Model]] = {
     "claude-haiku-5-5": replace(_5_5, quiet_efforts=("low", "medium", "high")),
     # Measured.
     "claude-sonnet-5-5": replace(
-        _5_5, thinking=("adaptive", "between_tools"), forced_tools=False, quiet="between_tools"
+        _5_5,
+        thinking=("adaptive", "between_tools"),
+        quiet_efforts=("low", "medium", "high"),
+        forced_tools=False,
+        quiet="between_tools",
     ),
     # Measured.
     "claude-opus-5-5": replace(_5_5, thinking=("adaptive",), thinks="always", forced_tools=False, fast=True, quiet=""),

@@ -48,6 +48,8 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "thinking disabled, xhigh": ({"thinking": {"type": "disabled"}, **effort("xhigh")}, "-- -- ++ +--- -----"),
     "thinking disabled, max": ({"thinking": {"type": "disabled"}, **effort("max")}, "-- ++ ++ +--- -----"),
     "thinking between tools": ({"thinking": {"type": "between_tools"}}, "-- -- -- ---- -+---"),
+    "between tools, high": ({"thinking": {"type": "between_tools"}, **effort("high")}, "-- -- -- ---- -+---"),
+    "between tools, xhigh": ({"thinking": {"type": "between_tools"}, **effort("xhigh")}, "-- -- -- ---- -----"),
     "effort low": (effort("low"), "-+ ++ ++ ++++ +++++"),
     "effort medium": (effort("medium"), "-+ ++ ++ ++++ +++++"),
     "effort high": (effort("high"), "-+ ++ ++ ++++ +++++"),
@@ -55,6 +57,18 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "effort max": (effort("max"), "-- ++ ++ ++++ +++++"),
     "forced any": ({"tools": [TOOL], "tool_choice": {"type": "any"}}, "++ ++ ++ +++- +----"),
     "forced tool": ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "look"}}, "++ ++ ++ +++- +----"),
+    "forced any, enabled": (
+        {
+            "tools": [TOOL],
+            "tool_choice": {"type": "any"},
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+        },
+        "-- -- -- ---- -----",
+    ),
+    "forced any, adaptive": (
+        {"tools": [TOOL], "tool_choice": {"type": "any"}, "thinking": {"type": "adaptive"}},
+        "-- ++ ++ +++- +----",
+    ),
     "choice auto": ({"tools": [TOOL], "tool_choice": {"type": "auto"}}, "++ ++ ++ ++++ +++++"),
     "choice none": ({"tools": [TOOL], "tool_choice": {"type": "none"}}, "++ ++ ++ ++++ +++++"),
     "prefill": ({"messages": [USER, {"role": "assistant", "content": "Well"}]}, "++ -- -- ---- -----"),

@@ -138,7 +138,6 @@ _SONNET_5_5: Final = replace(
     default_effort="high",
     forced_tools=False,
     verbosity=110,
-    disabled_efforts=_ALL,
     unreadable=frozenset({"opus", "fable", "mythos"}),
 )
 _OPUS_5_5: Final = replace(

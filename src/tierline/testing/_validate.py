@@ -207,7 +207,7 @@ def _check_choice(choice: Any, names: set[str], rules: ModelRules, thinking: str
         return
     if not rules.forced_tools:
         raise invalid(f"tool_choice: '{kind}' is not supported for {rules.id}; use 'auto' or 'none'")
-    if thinking == "enabled" or (thinking == "adaptive" and rules.thinks == "on_request"):
+    if thinking == "enabled":
         raise invalid("Thinking may not be enabled when tool_choice forces tool use.")
     if not names:
         raise invalid("tool_choice: may only be specified while providing tools")
@@ -275,8 +275,8 @@ def _check_thinking(body: Mapping[str, Any], rules: ModelRules, effort: str) -> 
     if kind not in rules.thinking:
         options = ", ".join(f"'{option}'" for option in sorted(rules.thinking))
         raise invalid(f"thinking.type: '{kind}' is not supported for {rules.id}; use one of {options}")
-    if kind == "disabled" and effort not in rules.disabled_efforts:
-        raise invalid(f"thinking.type: 'disabled' is not supported with effort '{effort}' for {rules.id}")
+    if kind in ("disabled", "between_tools") and effort not in rules.disabled_efforts:
+        raise invalid(f"thinking.type: '{kind}' is not supported with effort '{effort}' for {rules.id}")
     if kind == "enabled":
         budget = thinking.get("budget_tokens")
         if not isinstance(budget, int) or isinstance(budget, bool):
