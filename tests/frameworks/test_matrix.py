@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING
 
@@ -67,6 +69,20 @@ def cells() -> list[object]:
 
 
 everywhere = pytest.mark.parametrize("served", VERSIONS, indirect=True)
+
+
+@pytest.mark.parametrize(
+    ("served", "install"),
+    [pytest.param(name, found["install"], id=name) for name, found in VERSIONS.items() if found["install"]],
+    indirect=["served"],
+)
+def test_the_versions_are_those_that_are_named(served: Served, install: list[str]) -> None:
+    """What is laid over the environment is what its processes import."""
+    names = [spec.split("==")[0] for spec in install]
+    code = f"from importlib.metadata import version; print(*(f'{{n}}=={{version(n)}}' for n in {names}))"
+    asked = [sys.executable, "-c", code]
+    found = subprocess.run(asked, env=served.environment, capture_output=True, text=True, check=True)  # noqa: S603
+    assert found.stdout.split() == install
 
 
 @pytest.mark.parametrize(("served", "place"), cells(), indirect=["served"])
