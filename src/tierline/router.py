@@ -57,6 +57,10 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 MODE_VARIABLE: Final = "TIERLINE_MODE"
+UNBOUND: Final = (
+    "a call belongs to no request, and is charged to the default accounts: run its thread in the request's context "
+    "(contextvars.copy_context().run), or bind it, `with router.bind(…):`"
+)
 _MOST_KEPT: Final = 10_000
 _GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
@@ -155,6 +159,7 @@ class Router:
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
         self._closing = False
+        self._told = False
 
     # What an app uses
 
@@ -311,6 +316,9 @@ class Router:
         """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
         now = context()
         binding = now.binding or Binding(self)
+        if now.binding is None and self._lifespans and not self._told:
+            self._told = True
+            log.warning(UNBOUND)
         if self._mode == "off":
             return await self._pass_on(call, upstream, now, binding, "mode off")
         run = None
