@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import httpx2
 import pytest
 from anthropic import Anthropic
@@ -20,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from tierline import Budget, Router, policy
+from tierline import Budget, Router, current, policy
 from tierline.anthropic import attach
 from tierline.asgi import TierlineMiddleware
 from tierline.attempts import Timing
@@ -159,7 +160,8 @@ async def test_sync_generator_disconnect(router: Router, serve: Serve, fake: Fak
         assert (held.account, held.held > 0) == ("acme", True)
     await fake.idle()
     assert fake.requests[0].ended == "disconnected"
-    await router.books.background.drain(10)
+    while (await totals(router))[1]:  # noqa: ASYNC110  (who settles it is not known: a sweep, or the collector)
+        await asyncio.sleep(0.01)
     (left,) = await router.balances()
     assert (left.account, left.spent > 0, left.held) == ("acme", True, 0)
 
@@ -225,6 +227,27 @@ def test_test_client(router: Router, fake: FakeClaude) -> None:
     assert asyncio.run(totals(router)) == (fake.billed, 0)
 
 
+async def test_call_without_a_request_is_told_once(
+    router: Router, fake: FakeClaude, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While an app runs, a thread that knows no request is charged to the default accounts, which the log says once."""
+
+    def work() -> None:
+        threads = [threading.Thread(target=router.sync_claude.messages.create, kwargs=ASK) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    async with router.lifespan():
+        await asyncio.to_thread(work)
+        with router.bind(tenant="acme"):
+            await asyncio.to_thread(lambda: router.sync_claude.messages.create(**ASK))
+    assert {b.account for b in await router.balances()} == {"default", "acme"}
+    told = [r.getMessage() for r in caplog.records if "belongs to no request" in r.getMessage()]
+    assert len(told) == 1
+
+
 # In an `async def`
 
 
@@ -278,6 +301,30 @@ def test_classifier_that_blocks_the_portal(make_sync_router: MakeRouter, fake: F
     fake.verdict = lambda _text, _labels: ("complex", 0.9)
     assert router.sync_claude.messages.create(**ASK).model == OPUS
     assert [r.model for r in fake.requests] == [HAIKU, HAIKU, OPUS]
+
+
+async def test_loops_do_not_wait_for_each_other(
+    router: Router, fake: FakeClaude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is collected on a portal's loop is settled on its own, for which the portal does not wait."""
+    monkeypatch.setattr("tierline.tap._LONGEST_WAIT", 60)
+    with router.bind() as binding:
+        stream = await anyio.to_thread.run_sync(lambda: router.sync_claude.messages.create(**ASK, stream=True))
+        (attempt,) = binding.open
+        portal = router.portal.loop()
+        assert attempt.loop is asyncio.get_running_loop() is not portal
+        returned = asyncio.run_coroutine_threadsafe(_close(stream), portal)
+        # This loop stands still, as in a synchronous call by mistake.
+        assert returned.result(20) is False
+        await asyncio.sleep(0)
+        await router.books.background.drain(5)
+        assert binding.decisions[-1].settled
+
+
+async def _close(stream: Any) -> bool:
+    """Whether something was settled by the time that the stream was closed."""
+    stream.close()
+    return bool(current().decisions[-1].settled)
 
 
 # Shutdown and traces

@@ -89,6 +89,10 @@ async def _settle(endings: Sequence[Ending], timeout: float) -> None:
         await ending(timeout)
 
 
+class _PortalLoop(asyncio.SelectorEventLoop):
+    """The loop of a portal, to be told from those of apps."""
+
+
 class _Worker:
     """A thread with a loop. It knows nothing of its Portal, which may be collected."""
 
@@ -97,10 +101,14 @@ class _Worker:
         self._pid = os.getpid()
         self._timeout = 0.0
         ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._main(ready)), name="tierline", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="tierline", daemon=True)
         self._thread.start()
         ready.wait()
         atexit.register(self.close)
+
+    def _run(self, ready: threading.Event) -> None:
+        with asyncio.Runner(loop_factory=_PortalLoop) as runner:
+            runner.run(self._main(ready))
 
     async def _main(self, ready: threading.Event) -> None:
         self.loop = asyncio.get_running_loop()
@@ -109,7 +117,7 @@ class _Worker:
         await self._stop.wait()
         await _settle(self._endings, self._timeout)
         atexit.unregister(self.close)
-        # `asyncio.run` cancels the tasks that are left, which wakes those who wait for them.
+        # The runner cancels the tasks that are left, which wakes those who wait for them.
 
     def stop(self) -> None:
         """Let the thread settle what is open, and end."""
@@ -130,6 +138,15 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     with suppress(RuntimeError):
         return asyncio.get_running_loop()
     return None
+
+
+def may_wait_for(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this thread may stand still until something has run on `loop`.
+
+    A thread that runs a loop may wait for a portal, and a portal for nobody, or two would wait for each other.
+    """
+    running = running_loop()
+    return running is None or (isinstance(loop, _PortalLoop) and not isinstance(running, _PortalLoop))
 
 
 def _loop_of_worker_thread() -> asyncio.AbstractEventLoop | None:

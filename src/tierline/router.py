@@ -409,7 +409,7 @@ class Router(Generic[ClientT_co]):
 
     def _unbound(self, now: Context) -> Binding:
         """A Binding for a call that has none: it is charged to the default accounts."""
-        if self.binds and not self._warned and now.own is None:
+        if (self.binds or self._lifespans) and not self._warned and now.own is None:
             self._warned = True
             log.warning(
                 "a call of Claude belongs to no request, and is charged to the default accounts: threads and "

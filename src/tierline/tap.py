@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx2
 
-from tierline.blocking import running_loop
+from tierline.blocking import may_wait_for
 from tierline.usage import decoder_for, reader_for
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
 
         if not attempt.books.background.start_on(attempt.loop, settle):
             attempt.lapse()
-        elif wait and running_loop() is not attempt.loop:
+        elif wait and may_wait_for(attempt.loop):
             settled.wait(_LONGEST_WAIT)
 
     def __del__(self) -> None:
