@@ -1,7 +1,8 @@
 """A support desk that calls Claude, routed by Tierline.
 
-Four endpoints, three tenants, two budgets. Without ANTHROPIC_API_KEY it calls an offline stand-in for the API, and
-says so. Start it with `make run`, and ask:
+Five endpoints and a WebSocket, three tenants, two budgets. Without ANTHROPIC_API_KEY it calls an offline stand-in for
+the API, and says so. Start it with `make run`, and ask:
+
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
@@ -13,18 +14,28 @@ import hmac
 import json
 import logging
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from anthropic import AsyncAnthropic
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from anthropic import Anthropic, AsyncAnthropic
+from fastapi import (
+    APIRouter,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Response,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.requests import HTTPConnection
 
 from example_app.tracing import trace_to_collector
 from tierline import Budget, Decision, Report, Router, policy
 from tierline.asgi import TierlineMiddleware
-from tierline.fastapi import Claude, Routing
+from tierline.fastapi import REFUSALS, Claude, Routing, SyncClaude
 from tierline.testing import FakeClaude
 from tierline.values import usd
 
@@ -88,12 +99,12 @@ class Answer(BaseModel):
     why: Why
 
 
-async def authenticated(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+async def authenticated(connection: HTTPConnection, authorization: Annotated[str, Header()] = "") -> None:
     """Check the tenant's key. Tierline trusts what the app says here, and nothing that a client sends."""
     offered = authorization.removeprefix("Bearer ").encode()
     for key, tenant in KEYS.items():
         if hmac.compare_digest(key.encode(), offered):
-            request.state.tenant = tenant
+            connection.state.tenant = tenant
             return
     raise HTTPException(401, "send your key, such as `authorization: Bearer desk-acme`")
 
@@ -117,8 +128,11 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         fake = FakeClaude()
         client = AsyncAnthropic(api_key=fake.api_key, base_url=resources.enter_context(fake.serve_in_thread()))
         resources.push_async_callback(client.close)
+    sync_client = Anthropic(api_key=client.api_key, base_url=client.base_url) if client is not None else None
     router = Router(
-        client, budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")]
+        client,
+        sync_client=sync_client,
+        budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")],
     )
 
     @asynccontextmanager
@@ -127,11 +141,13 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
             async with resources, router.lifespan(app):
                 yield
 
-    app = FastAPI(title="Support desk", lifespan=lifespan, dependencies=[Depends(authenticated)])
+    app = FastAPI(title="Support desk", lifespan=lifespan)
     app.state.router = router
-    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of)
+    # Whoever calls the desk sees the tier in a header, and a busy API as "come back later".
+    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of, headers=True, busy_as_503=True)
+    desk = APIRouter(dependencies=[Depends(authenticated)], responses=REFUSALS)
 
-    @app.post("/classify", dependencies=[Depends(policy(task="classify a support ticket", expected_output=10))])
+    @desk.post("/classify", dependencies=[Depends(policy(task="classify a support ticket", expected_output=10))])
     async def classify(question: Question, claude: Claude, routing: Routing) -> Answer:
         message = await claude.messages.create(
             model="auto",
@@ -141,7 +157,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         )
         return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
 
-    @app.post("/answer")
+    @desk.post("/answer")
     async def answer(question: Question, claude: Claude, routing: Routing) -> Answer:
         message = await claude.messages.create(
             model="auto",
@@ -151,7 +167,18 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         )
         return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
 
-    @app.post("/contracts", dependencies=[Depends(policy(floor="sonnet", critical=True))])
+    @desk.post("/summary")
+    @policy(label="simple", tags={"feature": "summary"})
+    def summary(question: Question, claude: SyncClaude, routing: Routing) -> Answer:
+        message = claude.messages.create(
+            model="auto",
+            max_tokens=400,
+            system="Sum up the conversation in one sentence.",
+            messages=question.messages(),
+        )
+        return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+
+    @desk.post("/contracts", dependencies=[Depends(policy(floor="sonnet", critical=True))])
     async def contracts(question: Question, claude: Claude, routing: Routing) -> Answer:
         message = await claude.messages.create(
             model="auto",
@@ -161,7 +188,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         )
         return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
 
-    @app.post("/chat")
+    @desk.post("/chat")
     async def chat(question: Question, claude: Claude, routing: Routing) -> StreamingResponse:
         async def events() -> AsyncIterator[str]:
             async with claude.messages.stream(model="auto", max_tokens=1500, messages=question.messages()) as stream:
@@ -171,8 +198,26 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
-    @app.get("/report")
+    @desk.websocket("/live")
+    async def live(socket: WebSocket, claude: Claude, routing: Routing) -> None:
+        await socket.accept()
+        with suppress(WebSocketDisconnect):
+            async for text in socket.iter_text():
+                message = await claude.messages.create(
+                    model="auto", max_tokens=1500, messages=[{"role": "user", "content": text}]
+                )
+                answer = Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+                await socket.send_text(answer.model_dump_json())
+
+    @app.get("/ready")
+    async def ready(response: Response) -> list[str]:
+        found = await router.ready()
+        response.status_code = 200 if found else 503
+        return list(found.problems)
+
+    @desk.get("/report")
     async def report() -> Report:
         return router.report()
 
+    app.include_router(desk)
     return app

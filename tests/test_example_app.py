@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from example_app import demo
 from example_app.main import PLANS, build
@@ -52,6 +54,33 @@ async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient)
     assert len(frames) > 2
     assert frames[-1].startswith("event: why\ndata: ")
     assert json.loads(frames[-1].partition("data: ")[2])["cost"] != "$0.00"
+
+
+async def test_a_summary_is_made_by_a_synchronous_endpoint(desk: httpx.AsyncClient) -> None:
+    """A plain `def` asks with the synchronous client; the response shows the tier in its headers."""
+    response = await desk.post("/summary", json={"text": "The brakes squeak."})
+    assert (response.json()["why"]["tier"], response.json()["why"]["source"]) == ("haiku", "label")
+    assert response.headers["x-tierline-tier"] == "haiku"
+    assert (await desk.get("/report")).json()["by_tag"]["feature=summary"]["calls"] == 1
+
+
+async def test_the_desk_is_ready(desk: httpx.AsyncClient) -> None:
+    """A probe needs no key, and is told no more than that all is well."""
+    response = await desk.get("/ready", headers={"authorization": ""})
+    assert (response.status_code, response.json()) == (200, [])
+
+
+def test_a_conversation_over_a_websocket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message on a socket is a call of its own for the tenant of its handshake."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with TestClient(build()) as browser:
+        with browser.websocket_connect("/live", headers=ACME) as socket:
+            for text in ("Are you open on Saturday? Yes or no.", "Thanks!"):
+                socket.send_text(text)
+                assert json.loads(socket.receive_text())["why"]["tier"] == "haiku"
+        assert browser.get("/report", headers=ACME).json()["by_account"]["acme"]["calls"] == 2
+        with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/live"):
+            pass
 
 
 async def test_nobody_gets_in_without_a_key(desk: httpx.AsyncClient) -> None:
