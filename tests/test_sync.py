@@ -505,6 +505,7 @@ def test_thundering_herd_of_threads(make_sync_router: MakeRouter, fake: FakeClau
             highest.append(sum(balance(router)))
         return True
 
+    asyncio.run(idle(fake))
     before = fake.billed
     with ThreadPoolExecutor(30) as pool:
         passed = sum(pool.map(work, range(30)))
