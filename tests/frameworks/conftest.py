@@ -37,7 +37,7 @@ PAGES = {
     "django.md": "django-5.2",
 }
 """The pages of the cookbook, each with the version that it is served with."""
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds after which something that has not happened never will."""
 
 
