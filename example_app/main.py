@@ -3,7 +3,6 @@
 Five endpoints and a WebSocket, three tenants, two budgets. Without ANTHROPIC_API_KEY it calls an offline stand-in for
 the API, and says so. Start it with `make run`, and ask:
 
-
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
 """
