@@ -142,7 +142,7 @@ async def test_a_class_of_the_apps_own(make_router: Callable[..., Router], fake:
 @pytest.mark.parametrize("wrong", [None, "claude", AsyncAnthropic, httpx2.AsyncClient])
 def test_what_is_no_client(wrong: Any) -> None:
     """What is no client of the SDK is named as the mistake that it is."""
-    with pytest.raises(ConfigurationError, match="asynchronous client of the anthropic SDK"):
+    with pytest.raises(ConfigurationError, match="a client of the anthropic SDK is needed"):
         attach(wrong, Router())
 
 

@@ -476,6 +476,6 @@ async def test_closed_early(platform: Platform, fake: FakeClaude) -> None:
     async with router.bind() as binding:
         with pytest.raises(anthropic.APIConnectionError):
             await router.claude.messages.create(**ASK)
-    assert [a.outcome for a in binding.decisions[-1].attempts] == ["connection_error"]
+    assert [a.outcome for a in binding.decisions[-1].attempts] == ["client_closed"]
     assert fake.requests == []
     assert await balance(router) == (0, 0)

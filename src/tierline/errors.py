@@ -5,7 +5,8 @@
     ├── BudgetExceededError      a hard budget has no room for the cheapest offer
     ├── LedgerUnavailableError   the ledger cannot be asked, so nothing is sent
     ├── UnknownModelError        a model id that is on no rung and has no price
-    └── IllegalRequestError      no tier that is allowed accepts the request
+    ├── IllegalRequestError      no tier that is allowed accepts the request
+    └── BusyError                never raised: how clients are told of the API's 429 and 529
 
 Errors of the Claude API are not here: they reach the app as the SDK's own types.
 No message carries a prompt or a key.

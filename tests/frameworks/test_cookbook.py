@@ -81,4 +81,5 @@ def test_the_job_of_a_page(served: Served) -> None:
 
 def test_each_page_is_tested() -> None:
     """A page that nobody serves may say anything."""
-    assert {page.name for page in COOKBOOK.glob("*.md")} == set(PAGES)
+    others = {"libraries.md", "platforms.md"}  # tested where those are
+    assert {page.name for page in COOKBOOK.glob("*.md")} - others == set(PAGES)
