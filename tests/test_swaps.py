@@ -128,6 +128,19 @@ async def test_every_swap_through_the_sdk(make_router: Callable[..., Router], fa
     assert {request.status for request in fake.requests} == {200}
 
 
+async def test_a_count_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A token count names the model that the call would go to, and asks it nothing that it rejects."""
+    router = make_router()
+    with policy(tier="opus"):
+        counted = await router.claude.messages.count_tokens(
+            model="auto", messages=[USER], thinking={"type": "enabled", "budget_tokens": 2_000}
+        )
+    assert counted.input_tokens > 0
+    (request,) = fake.requests
+    assert (request.model, request.status) == ("claude-opus-5-5", 200)
+    assert request.body["thinking"] == {"type": "adaptive"}
+
+
 async def test_a_prefill_finds_the_tier_that_takes_it(make_router: Callable[..., Router], fake: FakeClaude) -> None:
     """Where one tier of several takes a request, it goes there; a model that rejects it is never asked."""
     router = make_router(ladder=Ladder.of(old="claude-haiku-4-5", new="claude-opus-5-5"))

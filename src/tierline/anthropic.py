@@ -62,6 +62,22 @@ _SERVER_ERROR: Final = 500
 _RAW: Final = "X-Stainless-Raw-Response"
 
 
+class Gate(Protocol):
+    """What takes requests."""
+
+    async def run(self, call: Call, upstream: Upstream) -> Reply:
+        """Take a call from admission to settlement."""
+        ...
+
+    async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
+        """The body of a token count, as the call would be sent."""
+        ...
+
+    def refuse_unreadable(self, what: str) -> None:
+        """Raise where a hard budget holds for a request that cannot be read."""
+        ...
+
+
 class Routes(Protocol):
     """What the seam needs of a Router."""
 
@@ -70,16 +86,9 @@ class Routes(Protocol):
         """Where calls of synchronous clients run that have no loop."""
         ...
 
-    async def run(self, call: Call, upstream: Upstream) -> Reply:
-        """Take a call from admission to settlement."""
-        ...
-
-    async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
-        """The body of a token count, with its model resolved."""
-        ...
-
-    def refuse_unreadable(self, what: str) -> None:
-        """Raise where a hard budget holds for a request that cannot be read."""
+    @property
+    def gate(self) -> Gate:
+        """What requests are handed to."""
         ...
 
 
@@ -179,9 +188,9 @@ class Seam(Middleware):
             return await call_next(request)
         exchange = _Exchange(self, request, call, call_next)
         if call.kind == "count":
-            request.options.json_data = await self.router.body_for_count(call, exchange)
+            request.options.json_data = await self.router.gate.body_for_count(call, exchange)
             return await call_next(request)
-        return cast("AsyncAPIResponse[Any]", _response(await self.router.run(call, exchange)))
+        return cast("AsyncAPIResponse[Any]", _response(await self.router.gate.run(call, exchange)))
 
     def handle(self, request: APIRequest, call_next: CallNext) -> APIResponse[Any]:
         """The same for a synchronous client: this thread waits for the core, and sends what that asks it to send."""
@@ -191,7 +200,7 @@ class Seam(Middleware):
         bridge = Bridge(self.router.portal)
         exchange = _Exchange(self, request, call, call_next, bridge)
         if call.kind == "count":
-            request.options.json_data = bridge.run(self.router.body_for_count(call, exchange))
+            request.options.json_data = bridge.run(self.router.gate.body_for_count(call, exchange))
             return call_next(request)
         return cast("APIResponse[Any]", _response(bridge.run(self._run(call, exchange))))
 
@@ -199,7 +208,7 @@ class Seam(Middleware):
         """Take a call to its end: a question of Tierline's own within its timeout, whatever it waits for."""
         timeout = exchange.timeout if context().own is not None else None
         async with asyncio.timeout(timeout):
-            return await self.router.run(call, exchange)
+            return await self.router.gate.run(call, exchange)
 
     def _read(self, request: APIRequest) -> Call | None:
         """The call that a request is; None for one that is passed on as it is."""
@@ -212,7 +221,7 @@ class Seam(Middleware):
         call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
         if call is None:
             if not counted:
-                self.router.refuse_unreadable(f"a request to {path} that is no Messages request")
+                self.router.gate.refuse_unreadable(f"a request to {path} that is no Messages request")
             return None
         if (region := getattr(self.client, "region", None)) is not None:
             # Vertex: no answer says what the client's endpoint costs.

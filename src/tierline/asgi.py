@@ -113,7 +113,7 @@ class TierlineMiddleware:
 
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
-        self.router.binds = True
+        self.router.gate.binds = True
         here = around.seen_in(scope) if around is not None else None
         known = here.of(self.router) if here is not None else None
         if known is None:

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tierline.errors import ConfigurationError
 from tierline.ladder import resource
-from tierline.values import NANO, REGIONAL, Terms, Usage
+from tierline.models import LARGEST_WINDOW, model_of
+from tierline.values import NANO, NO_PRICE, REGIONAL, Offer, Terms, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, ModelPrice
+
+    from tierline.call import Call
 
 STANDARD: Final = Terms()
 
@@ -200,6 +203,27 @@ class PriceBook:
             # Both sides of a step count: nothing says that the far side is the dearer one.
             rates = rates.stepped if step is not None and input_tokens > step else None
         return -(-entry // _SCALE), -(-most // _SCALE)
+
+    def offer(self, call: Call, model: str, max_tokens: int | None) -> Offer:
+        """The offer of a model with its worst case; None where it has no bound, with the reason."""
+        facts = model_of(model)
+        window = facts.window if facts is not None else LARGEST_WINDOW
+        prompt = window if call.input_bound is None else min(call.input_bound, window)
+        prompt *= call.rounds
+        bounds = self.bounds(
+            model,
+            prompt,
+            max_tokens or 0,
+            web_searches=call.web_searches,
+            cache_ttl=call.cache_ttl,
+            terms=call.terms,
+        )
+        if bounds is None:
+            return Offer("", model, None, 0, NO_PRICE, max_tokens)
+        entry, most = bounds
+        if call.unbounded or max_tokens is None:
+            return Offer("", model, None, entry, call.unbounded, max_tokens)
+        return Offer("", model, most, entry, "", max_tokens)
 
     def _row(self, model: str, terms: Terms) -> _Row | None:
         if self._snapshot is None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
@@ -16,39 +16,34 @@ from weakref import WeakKeyDictionary
 
 from tierline.admission import Rules
 from tierline.attempts import Books, Timing
-from tierline.binding import Binding, Context, context
+from tierline.binding import Binding, context
 from tierline.blocking import Portal
 from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
-from tierline.call import AUTO
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
 from tierline.consult import Consultation, ask
 from tierline.conversation import Conversations
-from tierline.dispatch import pass_on
 from tierline.errors import (
-    BUSY,
-    BudgetExceededError,
-    BusyError,
     ConfigurationError,
     LedgerUnavailableError,
-    TierlineError,
 )
+from tierline.gate import Gate
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
-from tierline.models import LARGEST_WINDOW, model_of, notice_of
+from tierline.models import notice_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
 from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
-from tierline.run import CallRun, Labeller
+from tierline.run import Labeller
 from tierline.telemetry import tracer_of
-from tierline.values import MODES, NO_PRICE, Decision, Offer, Refusal, View
+from tierline.values import MODES, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -59,10 +54,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from tierline.anthropic import Client
-    from tierline.attempts import Reply
-    from tierline.call import Call
     from tierline.classify import Classifier
-    from tierline.dispatch import Upstream
     from tierline.ledger import Balance, Ledger
     from tierline.legality import Action
     from tierline.report import Report
@@ -185,9 +177,8 @@ class Router(Generic[ClientT_co]):
         self._prefix = secrets.token_hex(4)
         self._lifespans = 0
         self._closing = False
-        self.binds = False
-        """Whether requests or jobs have been bound: a call of none is then worth a word."""
-        self._warned = False
+        self.gate = Gate(self)
+        """Where calls come in, from the seam."""
 
     # What an app uses
 
@@ -223,6 +214,7 @@ class Router(Generic[ClientT_co]):
             rule.check(self.ladder, where)
             self.rules.check(rule)
         self._lifespans += 1
+        self.gate.binds = True
         try:
             if self._lifespans == 1:
                 self._warm_up()
@@ -274,7 +266,7 @@ class Router(Generic[ClientT_co]):
         `async with router.bind(…) as binding:`, or `with` where there is no loop. Inside of a request it is a job of
         its own, for whom and where it says; what holds around it holds in it too.
         """
-        self.binds = True
+        self.gate.binds = True
         return Bound(self, tenant, route)
 
     async def classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
@@ -286,7 +278,7 @@ class Router(Generic[ClientT_co]):
         if not labels or len(set(labels)) != len(labels):
             raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
         now = context()
-        binding = now.binding_of(self) or self._unbound(now)
+        binding = now.binding_of(self) or self.gate.unbound(now)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
             partial(ask, self.claude),
@@ -345,124 +337,14 @@ class Router(Generic[ClientT_co]):
             self.books.background.start_on(attempt.loop, partial(attempt.sweep, grace))
         await self.forget(binding)
 
-    async def run(self, call: Call, upstream: Upstream) -> Reply:
-        """Steps 2 to 8 of one call. Raises TierlineError where nothing may be sent."""
-        now = context()
-        binding = now.binding_of(self) or self._unbound(now)
-        binding.prepare()
-        if self._mode == "off":
-            return await self._pass_on(call, upstream, now, binding, "mode off")
-        run = None
-        try:
-            run = CallRun(self, call, upstream, now, binding)
-            reply = await run.run()
-        except TierlineError as error:
-            if self._mode == "observe" and now.own is None and not (run and run.sent):
-                log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
-                return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
-            binding.failed(error)
-            raise
-        else:
-            if reply.status in BUSY and binding.busy_as_503:
-                binding.failed(BusyError(reply.status, reply.retry_after))
-            return reply
-        finally:
-            if now.binding is None or binding.over:
-                await self.forget(binding)
-
     async def forget(self, binding: Binding) -> None:
         """Drop the accounts of a request that is over, once nothing of it is in flight."""
         if binding.request_lines and not binding.open:
             await self.ledger.forget(tuple(binding.request_lines))
 
-    async def body_for_count(self, call: Call, upstream: Upstream) -> dict[str, Any]:
-        """The body of a free token count, with the model that a call with it would go to. Nobody is asked for that."""
-        now = context()
-        binding = now.binding_of(self) or self._unbound(now)
-        binding.prepare()
-        if self._mode == "off":
-            return self._unrouted(call, now, binding)
-        try:
-            return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
-        except TierlineError as error:
-            if self._mode == "observe":
-                return self._unrouted(call, now, binding)
-            binding.failed(error)
-            raise
-
-    def refuse_unreadable(self, what: str) -> None:
-        """BudgetExceededError where a hard budget holds for a request that cannot be read, and so not bounded."""
-        if self._mode != "enforce":
-            return
-        now = context()
-        binding = now.binding_of(self) or self._unbound(now)
-        binding.prepare()
-        lines = now.own.lines if now.own is not None else self.rules.admission(now, binding).lines
-        for line in lines:
-            if line.hard:
-                refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
-                self.tally.refused()
-                self.metrics.refused(refusal)
-                error = BudgetExceededError(refusal)
-                binding.failed(error)
-                raise error
-
-    def _unbound(self, now: Context) -> Binding:
-        """A Binding for a call that has none: it is charged to the default accounts."""
-        if (self.binds or self._lifespans) and not self._warned and now.own is None:
-            self._warned = True
-            log.warning(
-                "a call of Claude belongs to no request, and is charged to the default accounts: threads and "
-                "executors of your own do not carry a request. Use asyncio.to_thread, or "
-                "contextvars.copy_context().run; in jobs, `async with router.bind(tenant=…):`. This is said once"
-            )
-        return Binding(self)
-
-    # What a call uses
-
-    async def _pass_on(self, call: Call, upstream: Upstream, now: Context, binding: Binding, why: str) -> Reply:
-        """Send a call as the app wrote it. It leaves a decision, for apps look at it, but one that knows no money."""
-        body = self._unrouted(call, now, binding)
-        if now.own is None:
-            model = str(body["model"])
-            rung = self.ladder.rung_of(model)
-            tier = self.ladder[self.ladder.top if rung is None else rung].name
-            binding.record(Decision(self.next_id(), tier, model, tier, None, 0.0, "default", (why,), settled=True))
-        return await pass_on(body, upstream, self.timing)
-
-    def _unrouted(self, call: Call, now: Context, binding: Binding) -> dict[str, Any]:
-        """The body as the app wrote it. Something must stand for `auto`: the highest tier that may be used here."""
-        if call.model != AUTO:
-            return dict(call.body)
-        highest = self.ladder.top
-        with suppress(TierlineError):
-            highest = self.rules.policy_of(now, binding).ceiling
-        return {**call.body, "model": self.ladder[highest].model}
-
     def next_id(self) -> str:
         """An id for a decision, unique over processes."""
         return f"{self._prefix}-{next(self._ids)}"
-
-    def worst(self, call: Call, model: str, max_tokens: int | None) -> Offer:
-        """The offer of a model with its worst case; None where it has no bound, with the reason."""
-        facts = model_of(model)
-        window = facts.window if facts is not None else LARGEST_WINDOW
-        prompt = window if call.input_bound is None else min(call.input_bound, window)
-        prompt *= call.rounds
-        bounds = self.prices.bounds(
-            model,
-            prompt,
-            max_tokens or 0,
-            web_searches=call.web_searches,
-            cache_ttl=call.cache_ttl,
-            terms=call.terms,
-        )
-        if bounds is None:
-            return Offer("", model, None, 0, NO_PRICE, max_tokens)
-        entry, most = bounds
-        if call.unbounded or max_tokens is None:
-            return Offer("", model, None, entry, call.unbounded, max_tokens)
-        return Offer("", model, most, entry, "", max_tokens)
 
 
 def _mode(where: str, mode: str) -> Mode:

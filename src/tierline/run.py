@@ -18,7 +18,7 @@ from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
 from tierline.legality import fit
-from tierline.plan import admit, plan, unenforced
+from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
 from tierline.telemetry import CallTrace, describe
@@ -150,12 +150,15 @@ class CallRun:
         """Whether anything of this call has been sent."""
         return self.dispatch is not None and self.dispatch.offer is not None
 
-    async def model_for_count(self) -> str:
-        """The model that a call like this would go to, as far as that can be told for free."""
+    async def body_for_count(self) -> dict[str, Any]:
+        """The body of a token count of this call as it would be sent, as far as that can be told for free."""
         router = self.router
         read = unenforced if self.observing else admit
         request = read(self.call, self.policy, router.ladder, router.prices.list_output_price)
-        return (await self._plan(request, None, _FREE)).offers[0].model
+        offer = (await self._plan(request, None, _FREE)).offers[0]
+        # What is not counted is no part of such a body.
+        counted = {name: value for name, value in offer.changes.items() if name in self.call.body}
+        return adapt(self.call, offer._replace(changes=counted))
 
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
         router = self.router
@@ -171,7 +174,7 @@ class CallRun:
             router.ladder,
             sure=router.min_confidence,
             fit=partial(fit, actions=router.legality),
-            worst=router.worst,
+            worst=router.prices.offer,
             hold=self._hold,
         )
 
