@@ -13,6 +13,7 @@ from tierline.attempts import Timing
 from tierline.call import read_call
 from tierline.classify import FixedClassifier
 from tierline.conversation import MOST_TURNS, Conversation, Conversations, Warm, moving
+from tierline.errors import ConfigurationError
 from tierline.prices import PriceBook
 from tierline.values import Terms, Usage
 
@@ -273,6 +274,20 @@ async def test_a_tier_that_is_gone(make_router: MakeRouter, fake: FakeClaude) ->
         await desk.say("complex", binding)
         desk.router.ladder = desk.router.rules.ladder = Ladder.of(haiku=HAIKU, sonnet=SONNET)
         assert await desk.say("moderate", binding) == "sonnet"
+
+
+async def test_an_app_may_name_its_conversations(desk: Desk) -> None:
+    """With a name of the app's own a conversation is known however it begins; another name is another one."""
+    async with desk.router.bind() as binding:
+        binding.conversation = "chat 7"
+        assert await desk.say("complex", binding) == "opus"
+        desk.messages = [{"role": "user", "content": "cut"}, {"role": "assistant", "content": "short"}]
+        assert await desk.say("moderate", binding) == "opus"
+        binding.conversation = "chat 8"
+        assert await desk.say("moderate", binding) == "sonnet"
+        with pytest.raises(ConfigurationError, match="a conversation has a name or None, got int"):
+            binding.conversation = 7  # type: ignore[assignment]
+        assert binding.conversation == "chat 8"
 
 
 async def test_other_peoples_conversations_are_not_mine(desk: Desk) -> None:

@@ -277,9 +277,16 @@ class _Exchange:
 
     async def ask(self, body: dict[str, Any], timeout: float) -> Any:
         """A question of Tierline's own, with the client whose call this is: no other may belong to this loop."""
+        return await self._ask(self.client.messages.create, body, timeout)
+
+    async def count(self, body: dict[str, Any], timeout: float) -> Any:
+        """The tokens of a prompt, with the same client."""
+        return await self._ask(self.client.messages.count_tokens, body, timeout)
+
+    async def _ask(self, method: Callable[..., Any], body: dict[str, Any], timeout: float) -> Any:
         if self._bridge is None:
-            return await ask(self.client, body, timeout)
-        create = partial(self.client.messages.create, **body, timeout=timeout)
+            return await ask(method, body, timeout)
+        create = partial(method, **body, timeout=timeout)
         try:
             return await self._bridge.here(partial(copy_context().run, create))
         except APITimeoutError as error:

@@ -66,6 +66,7 @@ class Binding:
     __slots__ = (
         "blocks",
         "busy_as_503",
+        "chat",
         "decisions",
         "ended",
         "failure",
@@ -115,6 +116,7 @@ class Binding:
         """Blocks in generators, by policy and frame, each with how often it was entered."""
         if outer is not None:
             self._inherit(outer)
+        self.chat: str | None = None
         self.ended = False
         self.failure: TierlineError | None = None
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
@@ -154,6 +156,20 @@ class Binding:
     def end(self) -> None:
         """The request has ended: what still runs for it was started to outlive it."""
         (self.origin or self).ended = True
+
+    @property
+    def conversation(self) -> str | None:
+        """The app's own name of the conversation that this request is a turn of; None: it is told by how it begins.
+
+        Set it before Claude is called: `routing.conversation = chat_id`. Names are each tenant's own.
+        """
+        return (self.origin or self).chat
+
+    @conversation.setter
+    def conversation(self, name: str | None) -> None:
+        if name is not None and (not isinstance(name, str) or not name):
+            raise ConfigurationError(f"a conversation has a name or None, got {type(name).__name__}")
+        (self.origin or self).chat = name
 
     @property
     def error(self) -> TierlineError | None:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from tierline.values import View
 
 
-async def ask(client: Any, body: dict[str, Any], timeout: float) -> Any:
-    """Claude's answer to a question of Tierline's own, from an asynchronous client. TimeoutError after `timeout` s."""
+async def ask(method: Callable[..., Awaitable[Any]], body: dict[str, Any], timeout: float) -> Any:
+    """A question of Tierline's own, by a method of an asynchronous client. TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
-        return await client.messages.create(**body)
+        return await method(**body)
 
 
 @dataclass(slots=True)

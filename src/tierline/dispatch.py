@@ -52,6 +52,10 @@ class Upstream(Protocol):
         """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
         ...
 
+    async def count(self, body: dict[str, Any], timeout: float) -> Any:
+        """Count the tokens of a prompt with that client. TimeoutError after `timeout` seconds."""
+        ...
+
     async def send(self, body: dict[str, Any], number: int) -> Reply:
         """Send one attempt. `number` counts from 0. Raises only what is no failure of the API (cancellation)."""
         ...

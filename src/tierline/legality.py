@@ -53,8 +53,11 @@ EFFORT_TOKENS: Final[Mapping[str, int]] = MappingProxyType(
 """The thinking budget, in tokens, that an effort stands for. A budget becomes the lowest effort that covers it, the
 highest where none does; so an effort that became a budget becomes the same effort again."""
 _LEAST_BUDGET: Final = 1_024
-_SURE: Final = 5
-"""Bytes of plain text that no tokenizer of these models makes one token of: more than that is over the window."""
+_SPARSE: Final = 5
+"""More bytes than that of any plain text are never one token, by the tokenizers of these models."""
+_DENSE: Final = 2
+"""As few bytes of common text are still one token, whatever its language; tokenizers that count more have less."""
+_WORDIER: Final = 1.3
 
 
 class Fit(NamedTuple):
@@ -91,14 +94,20 @@ def actions_of(changed: Mapping[str, Action] | None) -> Mapping[str, Action]:
     return {**ACTIONS, **(changed or {})}
 
 
-def fit(call: Call, model: str, limit: int | None, actions: Mapping[str, Action] = ACTIONS) -> Fit:
-    """What it takes to send `call` to `model` with `max_tokens=limit`."""
+def fit(
+    call: Call,
+    model: str,
+    limit: int | None,
+    actions: Mapping[str, Action] = ACTIONS,
+    counted: Mapping[str, int] = MappingProxyType({}),
+) -> Fit:
+    """What it takes to send `call` to `model` with `max_tokens=limit`. `counted` has its prompt's tokens by model."""
     facts = model_of(model)
     if facts is None:
         return AS_IT_IS
     wrong = facts.rejects & call.features
     over = limit is not None and limit > facts.max_output
-    long = call.input_bound is not None and call.input_bound > facts.window * _SURE
+    long = counted[model] > facts.window if model in counted else _room(call, facts) == "none"
     if not (wrong or over or long):
         return AS_IT_IS
     kinds = dict.fromkeys(map(_kind, sorted(wrong)))
@@ -113,6 +122,31 @@ def fit(call: Call, model: str, limit: int | None, actions: Mapping[str, Action]
         if actions[kind] != "rewrite":
             return Fit(blocked=_told(kind, wrong, facts), refuse=actions[kind] == "refuse")
     return _rewritten(call, facts, limit, kinds)
+
+
+def _room(call: Call, facts: Model) -> Literal["enough", "unsure", "none"]:
+    """Whether a prompt fits into a model's window, by its size alone."""
+    size = call.input_bound
+    if size is None:
+        return "unsure"
+    if size > facts.window * _SPARSE:
+        return "none"
+    tokens = size / _DENSE * (_WORDIER if facts.wordy else 1)
+    return "enough" if size <= facts.window or tokens <= facts.window else "unsure"
+
+
+def unsure(call: Call, models: Iterable[str]) -> list[str]:
+    """The models on which a prompt may not fit, and should be counted.
+
+    Of one whose length nobody can tell (documents, files) only those that have less room than another.
+    """
+    known = {model: facts for model in models if (facts := model_of(model)) is not None}
+    most = max((facts.window for facts in known.values()), default=0)
+    return [
+        model
+        for model, facts in known.items()
+        if _room(call, facts) == "unsure" and (call.input_bound is not None or facts.window < most)
+    ]
 
 
 def _kind(feature: str) -> str:

@@ -194,6 +194,9 @@ UNKNOWN: Final[Mapping[str, str]] = {
 }
 """Ids of the SDK's list that have no entry, and why."""
 
+SMALLEST_WINDOW: Final = min(model.window for model in MODELS.values())
+"""Every model has room for a prompt of so many tokens."""
+
 LARGEST_WINDOW: Final = 1_000_000
 """The window of a model that is not in the table, in tokens: the largest there is."""
 

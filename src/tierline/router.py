@@ -26,6 +26,7 @@ from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
 from tierline.consult import Consultation, ask
 from tierline.conversation import Conversations
+from tierline.counting import PromptCounts
 from tierline.errors import (
     ConfigurationError,
     LedgerUnavailableError,
@@ -147,6 +148,7 @@ class Router(Generic[ClientT_co]):
         self.metrics = Metrics(meter_provider)
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
+        self.counts = PromptCounts(secret)
         self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
         self.cache = VerdictCache(
             maxsize=cache_size,
@@ -281,7 +283,7 @@ class Router(Generic[ClientT_co]):
         binding = now.binding_of(self) or self.gate.unbound(now)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
-            partial(ask, self.claude),
+            partial(ask, cast("Any", self.claude).messages.create),
             self.cache,
             self.ladder[0],
             found.tenant,

@@ -82,7 +82,7 @@ class CallRun:
         cached = self.call.cache_ttl is not None
         if self.own is None and self.policy.sticky is not False and (self.policy.sticky or cached):
             # Where nothing is kept warm, there is nothing to lose.
-            self.talk_keys = router.conversations.keys(call, self.tenant, None)
+            self.talk_keys = router.conversations.keys(call, self.tenant, binding.conversation)
             self.talk = router.conversations.find(self.talk_keys)
 
     async def run(self) -> Reply:
@@ -167,13 +167,17 @@ class CallRun:
             opinion = await self._opinion(
                 request.policy, trace, silent or router.rejected.get(self.upstream.client, "")
             )
+        counted: dict[str, int] = {}
+        if self.call.kind == "create" and self.own is None and request.model is None:
+            tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
+            counted = await router.counts.of(self.call, tiers, self.upstream.count)
         return plan(
             self.call,
             request,
             opinion,
             router.ladder,
             sure=router.min_confidence,
-            fit=partial(fit, actions=router.legality),
+            fit=partial(fit, actions=router.legality, counted=counted),
             worst=router.prices.offer,
             hold=self._hold,
         )
