@@ -318,7 +318,7 @@ def test_a_prefill_is_no_turn() -> None:
 @pytest.mark.parametrize(
     ("extra", "why"),
     [
-        ({"fallbacks": [{"model": "claude-opus-5-5"}]}, "fallbacks"),
+        ({"fallbacks": "default"}, "fallbacks"),
         ({"tools": [{"type": "advisor_20260301", "name": "advisor", "model": "x", "max_uses": 1}]}, "advisor"),
         ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "compaction"),
         ({"mcp_servers": [{"url": "x"}]}, "mcp_servers"),

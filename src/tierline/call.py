@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tierline.policies import Effective
 
 AUTO: Final = "auto"
+API_CHOOSES: Final = "a model of the API's choice may answer (fallbacks), at its own price"
+"""Why a call has no bound whose `fallbacks` name no models."""
 _GAP: Final = "\n[…]\n"
 VIEW_CHARS: Final = 4_000
 """Most characters of a turn that are classified: two thirds from its start, one third from its end."""
@@ -40,6 +42,14 @@ _MOST_USES: Final = 10_000
 
 # What the API's own tools cost beside tokens is bounded only where `max_uses` is.
 _SERVER_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "advisor", "mcp_toolset")
+
+
+class Fallback(NamedTuple):
+    """A model that the API itself asks where the one before refuses. None: as the request has it."""
+
+    model: str
+    max_tokens: int | None
+    fast: bool | None
 
 
 class Call(NamedTuple):
@@ -68,6 +78,8 @@ class Call(NamedTuple):
     """Whether the server holds the conversation: a later turn then sends only what is new."""
     continues: str = ""
     """The id of the answer that such a turn follows."""
+    fallbacks: tuple[Fallback, ...] = ()
+    """In the order of the body's."""
 
 
 def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
@@ -111,7 +123,23 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
+        fallbacks=fallbacks_of(body),
     )
+
+
+def fallbacks_of(body: Mapping[str, Any]) -> tuple[Fallback, ...]:
+    """The `fallbacks` that a body names, each with what it sets itself; empty where they cannot all be told."""
+    found = []
+    entries = body.get("fallbacks")
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+            return ()
+        limit = entry.get("max_tokens")
+        if limit is not None and whole(limit, least=1) is None:
+            return ()
+        speed = entry.get("speed")
+        found.append(Fallback(entry["model"], limit, None if speed is None else speed == "fast"))
+    return tuple(found)
 
 
 def whole(value: object, *, least: int = 0) -> int | None:
@@ -123,8 +151,8 @@ def _without_bound(body: Mapping[str, Any]) -> str:
     """Why what a request may cost has no bound, whatever its tokens; empty where it has one."""
     if body.get("mcp_servers"):
         return "remote tools (mcp_servers) have no bound"
-    if body.get("fallbacks"):
-        return "another model may answer (fallbacks), at its own price"
+    if body.get("fallbacks") and not fallbacks_of(body):
+        return API_CHOOSES
     management = body.get("context_management")
     edits = management.get("edits") if isinstance(management, dict) else None
     kinds = [edit.get("type") for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []

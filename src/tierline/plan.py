@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import AUTO, features_of
+from tierline.call import API_CHOOSES, AUTO, features_of
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
@@ -36,6 +36,8 @@ class Request(NamedTuple):
     target: int | None = None
     model: str | None = None
     reasons: tuple[str, ...] = ()
+    fallbacks: tuple[int, ...] | None = None
+    """Which of the body's `fallbacks` may be asked, by their place; None: all."""
 
 
 class Plan(NamedTuple):
@@ -57,6 +59,42 @@ class Plan(NamedTuple):
 
 
 def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[str], int | None]) -> Request:
+    """What a call asks for, and which of the `fallbacks` that it gives the API may be asked under the policy.
+
+    UnknownModelError as for the model that it names.
+    """
+    request = _admit(call, policy, ladder, list_price)
+    given = call.body.get("fallbacks")
+    most = policy.max_tokens
+    if not given or not (policy.floored or policy.capped or policy.pinned or most is not None):
+        return request
+    low, high = request.policy.floor, request.policy.ceiling
+    kept = tuple(
+        place
+        for place, other in enumerate(call.fallbacks)
+        if (rung := _rank(other.model, ladder, list_price)) is not None
+        and low <= rung <= high
+        and (most is None or other.max_tokens is None or other.max_tokens <= most)
+    )
+    if call.fallbacks and len(kept) == len(call.fallbacks):
+        return request
+    return request._replace(fallbacks=kept, reasons=(*request.reasons, "fallbacks outside of the policy are left out"))
+
+
+def _rank(model: str, ladder: Ladder, list_price: Callable[[str], int | None]) -> int | None:
+    """The rung of a model, by its list price for output where it is on none; None where that cannot be told."""
+    rung = ladder.rung_of(model)
+    price = list_price(model) if rung is None else None
+    if rung is not None or price is None:
+        return rung
+    prices = [list_price(tier.model) for tier in ladder]
+    top = prices[ladder.top]
+    if top is None or price > top:
+        return None
+    return max((place for place, known in enumerate(prices) if known is not None and known <= price), default=None)
+
+
+def _admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[str], int | None]) -> Request:
     """Read what the model id and the policy settle by themselves.
 
     `list_price` gives the output price of a model id that is on no rung, for ranking. UnknownModelError where
@@ -130,9 +168,17 @@ def plan(
     """
     policy, reasons = request.policy, list(request.reasons)
     target, source, label, confidence = _wanted(request, opinion, ladder, sure, reasons)
+    held: dict[str, Any] = {}
+    if request.fallbacks is not None:
+        entries = [call.body["fallbacks"][place] for place in request.fallbacks]
+        held["fallbacks"] = entries or None
+        call = call._replace(
+            fallbacks=tuple(call.fallbacks[place] for place in request.fallbacks),
+            unbounded="" if call.unbounded == API_CHOOSES else call.unbounded,
+        )
     if request.model is not None:
         name = ladder[target].name
-        offer = worst(call, request.model, _limit(call, policy))._replace(tier=name)
+        offer = worst(call, request.model, _limit(call, policy))._replace(tier=name, changes=held)
         return Plan((offer,), (), name, False, source, label, confidence, tuple(reasons))
 
     routed = request.target is None
@@ -162,7 +208,7 @@ def plan(
         billed = sent if found.terms is None else sent._replace(terms=found.terms)
         own = {name: value for name, value in tier.patch.items() if name not in call.body} if sent is not call else {}
         return worst(billed, tier.model, limit)._replace(
-            tier=tier.name, changes={**own, **found.changes}, reasons=found.reasons, terms=found.terms
+            tier=tier.name, changes={**own, **found.changes, **held}, reasons=found.reasons, terms=found.terms
         )
 
     offers = tuple(offer_at(p) for p in (target, *cheaper))

@@ -223,6 +223,14 @@ class PriceBook:
         entry, most = bounds
         if call.unbounded or max_tokens is None:
             return Offer("", model, None, entry, call.unbounded, max_tokens)
+        for place, other in enumerate(call.fallbacks):
+            # Each of them may be asked, and all of them may be billed.
+            fast = call.terms.fast if other.fast is None else other.fast
+            alone = call._replace(fallbacks=(), terms=call.terms._replace(fast=fast))
+            further = self.offer(alone, other.model, other.max_tokens or max_tokens)
+            if further.cost is None:
+                return Offer("", model, None, entry, f"fallback {place + 1}: {further.unbounded}", max_tokens)
+            most += further.cost
         return Offer("", model, most, entry, "", max_tokens)
 
     def _row(self, model: str, terms: Terms) -> _Row | None:
