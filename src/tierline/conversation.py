@@ -155,6 +155,6 @@ def _scale(model: str) -> float:
     return _WORDIER if facts is not None and facts.wordy else 1.0
 
 
-def told(here: str, there: str, saving: int, cold: int, turns: int) -> str:
+def told(verb: str, there: str, saving: int, cold: int, turns: int) -> str:
     """The arithmetic, for the reasons of a decision."""
-    return f"stays on {here}: {there} saves {usd(saving)} over about {turns} turns, and costs {usd(cold)} to warm up"
+    return f"{verb}: {there} saves {usd(saving)} over about {turns} turns, and costs {usd(cold)} to warm up"

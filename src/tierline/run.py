@@ -196,9 +196,11 @@ class CallRun:
         saving, cold, turns = moving(
             talk, talk.model, there.model, router.prices, self.call.terms, router.timing.perf()
         )
-        if cold <= 0 or saving > cold:
+        if cold <= 0:
             return place, ""
-        return here, told(talk.tier, there.name, saving, cold, turns)
+        if saving > cold:
+            return place, told(f"moves from {talk.tier}", there.name, saving, cold, turns)
+        return here, told(f"stays on {talk.tier}", there.name, saving, cold, turns)
 
     async def _opinion(self, policy: Effective, trace: CallTrace | None, silent: str) -> Classification | None:
         """What the request is: said by the policy, known from the loop that it is in, or asked for."""
