@@ -221,6 +221,7 @@ async def test_a_warm_conversation_stays(desk: Desk, stream: bool) -> None:
         (why,) = (reason for reason in decision.reasons if reason.startswith("stays on opus: sonnet saves $"))
         assert "turns, and costs $" in why
         assert await desk.say("simple", binding, stream) == "haiku"
+        assert any(reason.startswith("moves from opus: haiku saves $") for reason in binding.decisions[-1].reasons)
         desk.now += 301
         assert await desk.say("moderate", binding, stream) == "sonnet"
 
