@@ -82,7 +82,7 @@ class CallRun:
         cached = self.call.cache_ttl is not None
         if self.own is None and self.policy.sticky is not False and (self.policy.sticky or cached):
             # Where nothing is kept warm, there is nothing to lose.
-            self.talk_keys = router.conversations.keys(call, self.tenant, None)
+            self.talk_keys = router.conversations.keys(call, self.tenant)
             self.talk = router.conversations.find(self.talk_keys)
 
     async def run(self) -> Reply:
