@@ -131,6 +131,8 @@ def attach(client: ClientT, router: Routes) -> ClientT:
 
     A synchronous copy may be used in any thread. In an `async def` it works too, but blocks the event loop, as every
     synchronous client does; that is logged once.
+
+    ConfigurationError for what is no client of the SDK, and for a class of the app's own that cannot be copied.
     """
     is_blocking(client)
     if any(isinstance(entry, Seam) and entry.router is router for entry in client.middleware):

@@ -174,7 +174,7 @@ class Binding:
 
     @property
     def tenant(self) -> str | None:
-        """Whom the request is for, as the app's `tenant` function says now."""
+        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no text."""
         said: object = None
         if self.fixed_tenant is None and self.scope is not None:
             scope = self.scope
