@@ -58,20 +58,24 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-async def make_router(sdk: AsyncAnthropic, waits: list[float]) -> AsyncIterator[Callable[..., Router]]:
-    """Make Routers of `sdk`; everything is `moderate` unless a classifier is given."""
-    made: list[Router] = []
+def defaults(waits: list[float]) -> dict[str, Any]:
+    """What Routers are made with unless a test says otherwise: everything is `moderate`, and no time passes."""
 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
         await asyncio.sleep(0)
 
+    return {"classifier": FixedClassifier("moderate"), "timing": Timing(sleep=sleep, jitter=lambda: 0.5)}
+
+
+@pytest.fixture
+async def make_router(sdk: AsyncAnthropic, defaults: dict[str, Any]) -> AsyncIterator[Callable[..., Router]]:
+    """Make Routers of `sdk`; everything is `moderate` unless a classifier is given."""
+    made: list[Router] = []
+
     def make(client: Any = sdk, **options: Any) -> Router:
-        options.setdefault("classifier", FixedClassifier("moderate"))
-        options.setdefault("timing", Timing(sleep=sleep, jitter=lambda: 0.5))
-        router = Router(client, **options)
-        made.append(router)
-        return router
+        made.append(Router(client, **defaults | options))
+        return made[-1]
 
     yield make
     for router in made:
@@ -99,20 +103,13 @@ def sync_sdk(fake: FakeClaude, thread_url: str) -> Iterator[Anthropic]:
 
 
 @pytest.fixture
-def make_sync_router(sync_sdk: Anthropic, waits: list[float]) -> Iterator[Callable[..., Router]]:
+def make_sync_router(sync_sdk: Anthropic, defaults: dict[str, Any]) -> Iterator[Callable[..., Router]]:
     """Make Routers of `sync_sdk` for code without a loop; everything is `moderate` unless a classifier is given."""
     made: list[Router] = []
 
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        await asyncio.sleep(0)
-
     def make(sync_client: Any = sync_sdk, **options: Any) -> Router:
-        options.setdefault("classifier", FixedClassifier("moderate"))
-        options.setdefault("timing", Timing(sleep=sleep, jitter=lambda: 0.5))
-        router = Router(sync_client=sync_client, **options)
-        made.append(router)
-        return router
+        made.append(Router(sync_client=sync_client, **defaults | options))
+        return made[-1]
 
     yield make
     for router in made:

@@ -115,14 +115,14 @@ def read(*messages: str, system: Any = None) -> Call:
 def test_a_conversation_is_known_by_its_beginning() -> None:
     """Its later turns find it; another system, another first turn, another tenant or another answer is another one."""
     known = Conversations(b"secret", lambda: 0.0)
-    first = known.keys(read("hi", system="S"), "acme", None)
+    first = known.keys(read("hi", system="S"), "acme")
     known.keep(first, "opus", OPUS, Usage(10, 5, 100))
-    second = known.keys(read("hi", "hello", "more", system="S"), "acme", None)
+    second = known.keys(read("hi", "hello", "more", system="S"), "acme")
     found = known.find(second)
     assert found is not None
     assert (found.turns, found.prompt, found.warm[OPUS].tokens) == (1, 115, 100)
     known.keep(second, "opus", OPUS, Usage(20, 5, 10, 0, 100))
-    again = known.find(known.keys(read("hi", "hello", "more", "yes", "and", system="S"), "acme", None))
+    again = known.find(known.keys(read("hi", "hello", "more", "yes", "and", system="S"), "acme"))
     assert again is not None
     assert (again.turns, again.prompt, again.grows, again.warm[OPUS].tokens) == (2, 135, 15, 110)
     for call, tenant in (
@@ -131,18 +131,9 @@ def test_a_conversation_is_known_by_its_beginning() -> None:
         (read("hi", system="S"), "initech"),
         (read("hi", system="S"), None),
     ):
-        assert known.find(known.keys(call, tenant, None)) is None
-    other = known.find(known.keys(read("hi", "welcome", "more", system="S"), "acme", None))
+        assert known.find(known.keys(call, tenant)) is None
+    other = known.find(known.keys(read("hi", "welcome", "more", system="S"), "acme"))
     assert other is found  # they have the warm beginning in common
-
-
-def test_a_name_of_the_apps_own_comes_first() -> None:
-    """An app that knows its conversations by name needs nothing of their text."""
-    known = Conversations(b"secret", lambda: 0.0)
-    known.keep(known.keys(read("hi"), "acme", "c1"), "opus", OPUS, Usage(1, 1))
-    assert known.find(known.keys(read("something else"), "acme", "c1")) is not None
-    assert known.find(known.keys(read("hi"), "acme", "c2")) is None
-    assert known.find(known.keys(read("hi"), "initech", "c1")) is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +143,7 @@ def test_caches_live_as_long_as_they_were_written_for(usage: Usage, seconds: flo
     """What was written for an hour is warm for an hour, and reading begins the time anew."""
     now = [0.0]
     known = Conversations(b"secret", lambda: now[0])
-    keys = known.keys(read("hi"), None, None)
+    keys = known.keys(read("hi"), None)
     known.keep(keys, "opus", OPUS, usage)
     found = known.find(keys)
     assert found is not None
@@ -167,7 +158,7 @@ def test_odd_bodies_have_a_beginning_too() -> None:
     for content in ([{"type": "text", "text": "x"}], [{"type": "image"}], 5, None, [None, 3], {"a": 1}, "x" * 10**6):
         call = read("hi")
         call.body["messages"][0]["content"] = content
-        assert len(known.keys(call, None, None)[0]) == 16
+        assert len(known.keys(call, None)[0]) == 16
 
 
 # On the way of a call

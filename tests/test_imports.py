@@ -34,11 +34,13 @@ PUBLIC = {
     "tierline.fastapi": [
         "Claude", "SyncClaude", "Routing", "claude_of", "sync_claude_of", "routing_of", "REFUSALS",
     ],
-    "tierline.starlette": ["claude_of", "sync_claude_of"],
+    "tierline.starlette": ["claude_of", "sync_claude_of", "routing_of"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",
     ],
     "tierline.ledger": ["MemoryLedger"],
+    "tierline.legality": ["ACTIONS", "EFFORT_TOKENS"],
+    "tierline.prices": ["PriceBook", "Rates"],
     "tierline.testing": ["FakeClaude"],
     "tierline.errors": [
         "TierlineError", "ConfigurationError", "BudgetExceededError", "LedgerUnavailableError", "UnknownModelError",

@@ -12,12 +12,7 @@ import anthropic
 import httpx2
 import pytest
 from anthropic import (
-    AsyncAnthropicAWS,
     AsyncAnthropicBedrock,
-    AsyncAnthropicBedrockMantle,
-    AsyncAnthropicFoundry,
-    AsyncAnthropicGoogleCloud,
-    AsyncAnthropicVertex,
     beta_async_tool,
 )
 from pydantic import BaseModel
@@ -59,49 +54,64 @@ MANTLE = Ladder.of(
 VERTEX = Ladder.of(haiku="claude-haiku-4-5@20251001", sonnet="claude-sonnet-5-5", opus="claude-opus-5-5@20260901")
 ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-5-5"
 
-MAKE: dict[str, tuple[Callable[[str, str], Any], Ladder]] = {
+MAKE: dict[str, tuple[str, Callable[[str, str], dict[str, Any]], Ladder]] = {
     "bedrock": (
-        lambda key, url: AsyncAnthropicBedrock(
-            aws_access_key=key, aws_secret_key="secret", aws_region="us-east-1", base_url=url
-        ),
+        "AnthropicBedrock",
+        lambda key, url: {
+            "aws_access_key": key, "aws_secret_key": "secret", "aws_region": "us-east-1", "base_url": url
+        },
         BEDROCK,
     ),
     "bedrock with a key": (
-        lambda key, url: AsyncAnthropicBedrock(api_key=key, aws_region="us-east-1", base_url=url),
+        "AnthropicBedrock",
+        lambda key, url: {"api_key": key, "aws_region": "us-east-1", "base_url": url},
         BEDROCK,
     ),
     "mantle": (
-        lambda key, url: AsyncAnthropicBedrockMantle(
-            aws_access_key=key, aws_secret_key="secret", aws_region="us-east-1", base_url=f"{url}/anthropic"
-        ),
+        "AnthropicBedrockMantle",
+        lambda key, url: {
+            "aws_access_key": key, "aws_secret_key": "secret", "aws_region": "us-east-1", "base_url": f"{url}/anthropic"
+        },
         MANTLE,
     ),
     "vertex": (
-        lambda key, url: AsyncAnthropicVertex(
-            region="europe-west1", project_id="p", access_token=key, base_url=f"{url}/v1"
-        ),
+        "AnthropicVertex",
+        lambda key, url: {
+            "region": "europe-west1", "project_id": "p", "access_token": key, "base_url": f"{url}/v1"
+        },
         VERTEX,
     ),
     "vertex global": (
-        lambda key, url: AsyncAnthropicVertex(region="global", project_id="p", access_token=key, base_url=url),
+        "AnthropicVertex",
+        lambda key, url: {"region": "global", "project_id": "p", "access_token": key, "base_url": url},
         VERTEX,
     ),
-    "foundry": (lambda key, url: AsyncAnthropicFoundry(api_key=key, base_url=f"{url}/anthropic"), OWN),
+    "foundry": ("AnthropicFoundry", lambda key, url: {"api_key": key, "base_url": f"{url}/anthropic"}, OWN),
     "foundry with a token": (
-        lambda key, url: AsyncAnthropicFoundry(azure_ad_token_provider=lambda: key, base_url=f"{url}/anthropic"),
+        "AnthropicFoundry",
+        lambda key, url: {"azure_ad_token_provider": lambda: key, "base_url": f"{url}/anthropic"},
         OWN,
     ),
     "aws": (
-        lambda key, url: AsyncAnthropicAWS(
-            aws_access_key=key, aws_secret_key="secret", aws_region="us-east-1", workspace_id="w", base_url=url
-        ),
+        "AnthropicAWS",
+        lambda key, url: {
+            "aws_access_key": key, "aws_secret_key": "secret", "aws_region": "us-east-1", "workspace_id": "w",
+            "base_url": url,
+        },
         OWN,
     ),
     "google cloud": (
-        lambda key, url: AsyncAnthropicGoogleCloud(token_provider=lambda: key, workspace_id="w", base_url=url),
+        "AnthropicGoogleCloud",
+        lambda key, url: {"token_provider": lambda: key, "workspace_id": "w", "base_url": url},
         OWN,
     ),
-}
+}  # fmt: skip
+"""Clients by the name of their class, with what they are made of."""
+
+
+def made(name: str, key: str, url: str, prefix: str = "Async") -> Any:
+    kind, arguments, _ = MAKE[name]
+    return getattr(anthropic, prefix + kind)(**arguments(key, url))
 
 
 @dataclass
@@ -128,9 +138,8 @@ EACH = ("bedrock", "mantle", "vertex", "foundry", "aws", "google cloud")
 async def platform(
     request: pytest.FixtureRequest, fake: FakeClaude, fake_url: str, make_router: Callable[..., Router]
 ) -> AsyncIterator[Platform]:
-    make, ladder = MAKE[request.param]
-    async with make(fake.api_key, fake_url) as client:
-        yield Platform(request.param, client, ladder, make_router)
+    async with made(request.param, fake.api_key, fake_url) as client:
+        yield Platform(request.param, client, MAKE[request.param][-1], make_router)
 
 
 def models(fake: FakeClaude) -> list[str | None]:
@@ -154,6 +163,22 @@ async def test_create(platform: Platform, fake: FakeClaude) -> None:
     assert (decision.tier, decision.estimated) == ("sonnet", False)
     assert await balance(router) == (decision.cost, 0) == (fake.billed, 0)
     assert decision.saved > 0
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_synchronous(name: str, fake: FakeClaude, thread_url: str, make_sync_router: Callable[..., Router]) -> None:
+    """A synchronous client of the platform is routed and billed the same, streams included."""
+    ladder = MAKE[name][-1]
+    with made(name, fake.api_key, thread_url, prefix="") as client:
+        router = make_sync_router(client, ladder=ladder, budgets=[HARD])
+        assert type(router.sync_claude) is type(client)
+        with router.bind() as binding:
+            router.sync_claude.messages.create(**ASK)
+            with router.sync_claude.messages.stream(**ASK) as stream:
+                assert len(list(stream.text_stream)) > 1
+        assert models(fake) == [next(tier.model for tier in ladder if tier.name == "sonnet")] * 2
+        assert sum(decision.cost for decision in binding.decisions) == fake.billed
+        assert asyncio.run(balance(router)) == (fake.billed, 0)
 
 
 @pytest.mark.parametrize("platform", MAKE, indirect=True)
@@ -452,9 +477,8 @@ async def test_a_region_costs_more(fake: FakeClaude, fake_url: str, make_router:
     """The same call on a regional endpoint of Vertex is held and charged a tenth more than on the global one."""
     worst, costs = [], []
     for name in ("vertex global", "vertex"):
-        make, ladder = MAKE[name]
-        async with make(fake.api_key, fake_url) as client:
-            router = make_router(client, ladder=ladder, budgets=[HARD])
+        async with made(name, fake.api_key, fake_url) as client:
+            router = make_router(client, ladder=MAKE[name][-1], budgets=[HARD])
             with policy(tier="haiku"):
                 async with router.claude.messages.stream(**ASK) as stream:
                     worst.append((await balance(router))[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierline.recent import Recent
+from tierline.recent import Recent, keyed
 
 
 def test_recent_is_bounded() -> None:
@@ -13,3 +13,14 @@ def test_recent_is_bounded() -> None:
     assert kept.find("a") == 0
     kept.keep("c", 2)
     assert (kept.find("a"), kept.find("b"), kept.find("c")) == (0, None, 2)
+
+
+def test_keyed_hashes_need_the_secret_and_keep_purposes_apart() -> None:
+    """Another secret, however long, or another purpose gives another hash; a text of its own another one."""
+    long = b"secret" * 50
+    states = [keyed(b"secret", b"a"), keyed(b"secret", b"b"), keyed(b"another", b"a"), keyed(long, b"a")]
+    assert len({state.digest() for state in states}) == 4
+    assert keyed(long, b"a").digest() == states[-1].digest()
+    states[0].update(b"text")
+    assert states[0].digest() != keyed(b"secret", b"a").digest()
+    assert states[0].digest_size == 16

@@ -156,6 +156,3 @@ class World:
 def tiers(world: World) -> list[str]:
     names = {tier.model: tier.name for tier in LADDER}
     return [names[body["model"]] for body in world.bodies]
-
-
-# Retries and fallbacks

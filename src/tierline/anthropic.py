@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from tierline.blocking import Portal
     from tierline.call import Call
     from tierline.dispatch import Upstream
+    from tierline.usage import Metered
     from tierline.values import Terms
 
 _CREATE: Final = "/v1/messages"
@@ -139,6 +140,8 @@ def attach(client: ClientT, router: Routes) -> ClientT:
 
     A synchronous copy may be used in any thread. In an `async def` it works too, but blocks the event loop, as every
     synchronous client does; that is logged once.
+
+    ConfigurationError for what is no client of the SDK, and for a class of the app's own that cannot be copied.
     """
     is_blocking(client)
     if any(isinstance(entry, Seam) and entry.router is router for entry in client.middleware):
@@ -231,7 +234,7 @@ class Seam(Middleware):
 
 
 def _response(reply: Reply) -> Any:
-    """What goes back to the SDK."""
+    """What goes back to the SDK, or is raised in it."""
     if reply.exception is not None:
         raise reply.exception
     return reply.response
@@ -337,7 +340,7 @@ class _Exchange:
         blocking = self._bridge is not None
         return Reply(response, status=raw.status_code, tap=partial(tap, raw, blocking=blocking))
 
-    async def _meter(self, response: Any, raw: httpx2.Response) -> Any:
+    async def _meter(self, response: Any, raw: httpx2.Response) -> Metered | None:
         """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
         message = None
         if not _is_raw(self._request):
@@ -371,7 +374,8 @@ def _is_raw(request: APIRequest) -> bool:
     return request.headers.get(_RAW) is not None if isinstance(request.headers, dict) else False
 
 
-def _usage_in(raw: httpx2.Response, terms: Terms) -> Any:
+def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:
+    """The usage of a whole answer, from its bytes."""
     reader = WholeReader(terms)
     reader.feed(raw.content)
     return reader.seen

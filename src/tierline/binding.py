@@ -13,15 +13,13 @@ from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator, MutableMapping
+    from collections.abc import Callable, Iterator
 
-    from tierline.budgets import Line
+    from tierline.budgets import Line, Scope
     from tierline.errors import TierlineError
     from tierline.policies import Policy
     from tierline.routes import Route, RouteTable
     from tierline.values import Decision
-
-    Scope = MutableMapping[str, Any]
 
 SCOPE_KEY: Final = "tierline"
 """Where the Binding is in the ASGI scope, for those who have the request and not the context."""
@@ -123,7 +121,6 @@ class Binding:
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
-
         self.ident = ""
 
     def _inherit(self, outer: Binding) -> None:
@@ -193,7 +190,7 @@ class Binding:
 
     @property
     def tenant(self) -> str | None:
-        """Whom the request is for, as the app's `tenant` function says now."""
+        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no text."""
         said: object = None
         if self.fixed_tenant is None and self.scope is not None:
             scope = self.scope

@@ -8,12 +8,11 @@ twice within the time that a cache lives. Nothing but `cache_control` is added t
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.call import text_bytes
 from tierline.models import model_of
-from tierline.recent import Recent
+from tierline.recent import Recent, keyed
 from tierline.values import Usage
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class PromptCaching:
     """Remembers prefixes by a keyed hash. Bounded, and safe from any thread. `clock` gives seconds."""
 
     def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
-        self._keyed = blake2b(key=blake2b(secret, digest_size=32).digest(), digest_size=16, person=_PURPOSE)
+        self._keyed = keyed(secret, _PURPOSE)
         self._clock = clock
         self._seen: Recent[bytes, float] = Recent(_MOST)
 
@@ -53,9 +52,9 @@ class PromptCaching:
         least = min((facts.min_cacheable for model in models if (facts := model_of(model)) is not None), default=0)
         if text_bytes(prefix) < least * _BYTES:
             return None
-        keyed = self._keyed.copy()
-        keyed.update(prefix.encode("utf-8", "surrogatepass"))
-        key, now = keyed.digest(), self._clock()
+        digest = self._keyed.copy()
+        digest.update(prefix.encode("utf-8", "surrogatepass"))
+        key, now = digest.digest(), self._clock()
         before = self._seen.find(key)
         self._seen.keep(key, now)
         if before is None or now - before >= TTL:

@@ -1,4 +1,4 @@
-"""The two clients that a Router holds: an asynchronous and a synchronous one."""
+"""The clients that a Router holds: an asynchronous and a synchronous one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tierline.router import Router
+    from tierline.anthropic import Routes
 
 
 class Slot:
@@ -34,7 +34,7 @@ class Slot:
                     f"Router({name}=…) takes {word} client, got {type(given).__name__}: give it as Router({other}=…)"
                 )
 
-    def routed(self, router: Router[Any]) -> Any:
+    def routed(self, router: Routes) -> Any:
         """The routed copy, from any thread."""
         with self._lock:
             if self._routed is None:
@@ -46,7 +46,7 @@ class Slot:
                 self._routed = attach(self._client, router)
             return self._routed
 
-    def keyless(self, router: Router[Any]) -> bool:
+    def keyless(self, router: Routes) -> bool:
         """Whether the client has no key, and no way to one."""
         from tierline.anthropic import has_credentials  # noqa: PLC0415
 

@@ -8,11 +8,10 @@ the two is arithmetic over what the API itself said it wrote and read. Nothing h
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.models import model_of
-from tierline.recent import Recent
+from tierline.recent import Recent, keyed
 from tierline.values import Usage, usd
 
 if TYPE_CHECKING:
@@ -66,11 +65,11 @@ class Conversations:
     """
 
     def __init__(self, secret: bytes, clock: Callable[[], float]) -> None:
-        self._keyed = blake2b(key=blake2b(secret, digest_size=32).digest(), digest_size=16, person=_PURPOSE)
+        self._keyed = keyed(secret, _PURPOSE)
         self._clock = clock
         self._known: Recent[bytes, Conversation] = Recent(_MOST)
 
-    def keys(self, call: Call, tenant: str | None, name: str | None) -> tuple[bytes, ...]:
+    def keys(self, call: Call, tenant: str | None, name: str | None = None) -> tuple[bytes, ...]:
         """What a conversation is found by: the app's own name of it, else its system and first turns.
 
         The first turn alone is not enough to tell "hi" from "hi", and yet all there is on it: both are keys. Two
@@ -108,9 +107,9 @@ class Conversations:
         )
 
     def _key(self, tenant: str | None, parts: list[str]) -> bytes:
-        keyed = self._keyed.copy()
-        keyed.update(json.dumps([tenant, *parts]).encode())
-        return keyed.digest()
+        digest = self._keyed.copy()
+        digest.update(json.dumps([tenant, *parts]).encode())
+        return digest.digest()
 
 
 def _gist(content: object) -> str:

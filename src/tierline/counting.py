@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.binding import Context, OwnCall, context, enter
 from tierline.legality import unsure
 from tierline.models import SMALLEST_WINDOW
-from tierline.recent import Recent
+from tierline.recent import Recent, keyed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +27,7 @@ class PromptCounts:
     """Counts of prompts, by a keyed hash. Bounded, and safe from any thread."""
 
     def __init__(self, secret: bytes) -> None:
-        self._keyed = blake2b(key=blake2b(secret, digest_size=32).digest(), digest_size=16, person=_PURPOSE)
+        self._keyed = keyed(secret, _PURPOSE)
         self._known: Recent[bytes, int] = Recent(_MOST)
 
     async def of(
@@ -54,9 +53,9 @@ class PromptCounts:
         return found
 
     def _key(self, body: dict[str, Any]) -> bytes:
-        keyed = self._keyed.copy()
-        keyed.update(json.dumps(body, default=str, sort_keys=True).encode())
-        return keyed.digest()
+        digest = self._keyed.copy()
+        digest.update(json.dumps(body, default=str, sort_keys=True).encode())
+        return digest.digest()
 
 
 async def _asked(

@@ -86,7 +86,10 @@ class Dispatch:
     """The first reservation."""
 
     async def run(self) -> Reply:
-        """Attempts until one brings an answer or none is left. BudgetExceededError where nothing may be sent."""
+        """Attempts until one brings an answer or none is left.
+
+        BudgetExceededError where nothing may be sent, UnknownModelError where that is for want of a price.
+        """
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
         if isinstance(held, Refusal):
             first = self.plan.offers[0]

@@ -53,7 +53,7 @@ class Tier:
 
     `max_tokens` caps what a routed call may ask for here (tokens of output, thinking included).
     `patch` gives top-level fields that a request going here gets where the app did not set them,
-    such as `{"output_config": {"effort": "low"}}`.
+    such as `{"output_config": {"effort": "low"}}`. Raises ConfigurationError for what cannot work.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Ladder:
 
     `labels` says which tier a label begins at; by default `simple` is the first, `complex` the last and
     `moderate` number n // 2, counted from 0. `max_tokens` caps the output of routed calls by label.
+    Raises ConfigurationError for what cannot work.
     """
 
     __slots__ = ("_by_model", "_by_name", "caps", "labels", "tiers")

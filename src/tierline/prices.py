@@ -110,6 +110,8 @@ class PriceBook:
 
     A price that does not exist is None, and never a neighbouring one: a model nobody knows, fast mode on a model that
     has none. To a budget such a call has no bound. Safe to share between threads.
+
+    Raises ConfigurationError for overrides that cannot be.
     """
 
     def __init__(self, overrides: Mapping[str, Rates] | None = None, *, today: Callable[[], date] = _utc_today) -> None:

@@ -1,14 +1,24 @@
-"""A bounded memory of what was seen lately."""
+"""A bounded memory of what was seen lately, and the keyed hashes that requests are known by in it."""
 
 from __future__ import annotations
 
 import threading
+from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+def keyed(secret: bytes, purpose: bytes) -> blake2b:
+    """A hash (16 bytes) that tells nothing of a text to one who does not have `secret`. Copied for each text.
+
+    `purpose` (at most 16 bytes) keeps apart what is made with the same secret.
+    """
+    # Hashed first, because blake2b takes a key of at most 64 bytes. Copying a keyed state is cheaper than keying.
+    return blake2b(key=blake2b(secret, digest_size=32).digest(), digest_size=16, person=purpose)
 
 
 class Recent(Generic[K, V]):

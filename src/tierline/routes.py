@@ -15,7 +15,7 @@ from tierline.policies import Policy, marks_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tierline.binding import Scope
+    from tierline.budgets import Scope
     from tierline.ladder import Ladder
 
 LONGEST_PATH: Final = 1_000

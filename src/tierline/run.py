@@ -74,7 +74,7 @@ class CallRun:
         self.policy, self.version, self.lines, self.route, self.tenant = admission
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
-        if router.caching is not None and self.own is None and not self.observing:
+        if router.caching is not None and self.own is None and not self.observing and call.kind == "create":
             tiers = router.ladder[self.policy.floor : self.policy.ceiling + 1]
             marked = router.caching.marked(call, [call.model, *(tier.model for tier in tiers)])
             if marked is not None:

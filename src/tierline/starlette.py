@@ -1,4 +1,4 @@
-"""Starlette: the routed clients of a request."""
+"""Starlette: the routed clients and the Binding of a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def sync_claude_of(connection: HTTPConnection) -> Anthropic:
 
 
 def routing_of(connection: HTTPConnection) -> Binding:
-    """The Binding of a request, which reads this very scope from here on: some middleware hand on a copy."""
+    """The Binding of a request, which reads this very scope from here on: some middleware hand on a copy.
+
+    ConfigurationError where no TierlineMiddleware is around the app.
+    """
     binding: Binding | None = connection.scope.get(SCOPE_KEY)
     if binding is None:
         raise ConfigurationError("no TierlineMiddleware is around this app: app.add_middleware(TierlineMiddleware, …)")

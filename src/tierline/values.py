@@ -1,4 +1,4 @@
-"""The words of DESIGN's vocabulary as frozen values. Nothing here does anything but compute.
+"""The vocabulary as frozen values. Nothing here does anything but compute.
 
 What is made several times on every call is a named tuple: a frozen dataclass costs four times as much.
 
@@ -23,7 +23,7 @@ LABELS: Final[tuple[Label, ...]] = ("simple", "moderate", "complex")
 Source = Literal[
     "pin", "label", "explicit", "keyword", "signal", "route", "local", "claude", "cache", "sticky", "fixed", "default"
 ]
-"""Who chose: the last four of DESIGN's list are a cached verdict, a kept tier, a constant, and nobody."""
+"""Who chose. The last four are a cached verdict, a kept tier, a constant, and nobody."""
 
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""

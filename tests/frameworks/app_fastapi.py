@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import anyio.from_thread
 from common import BINDS, FLOOR, answer, balances, events, router, strict, words, words_in_a_block
+from endpoints import Floored, Method, letters
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 
 from tierline.asgi import TierlineMiddleware
@@ -88,22 +87,7 @@ app.get("/decorator/sync")(FLOOR(sync_endpoint))
 @app.get("/decorator/stream")
 @FLOOR
 async def decorated_stream() -> StreamingResponse:
-    def letters() -> Iterator[str]:
-        yield anyio.from_thread.run(answer)["tier"]
-
     return StreamingResponse(letters())
-
-
-@FLOOR
-class Floored(HTTPEndpoint):
-    async def get(self, _: Request) -> JSONResponse:
-        return JSONResponse(await answer())
-
-
-class Method(HTTPEndpoint):
-    @FLOOR
-    async def get(self, _: Request) -> JSONResponse:
-        return JSONResponse(await answer())
 
 
 app.add_route("/decorator/class", Floored)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import anyio.from_thread
 from common import BINDS, FLOOR, answer, balances, events, router, strict, words, words_in_a_block
+from endpoints import Floored, Method, letters
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.endpoints import HTTPEndpoint
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
@@ -54,22 +53,7 @@ async def inside(_: Request) -> JSONResponse:
 
 @FLOOR
 async def decorated_stream(_: Request) -> StreamingResponse:
-    def letters() -> Iterator[str]:
-        yield anyio.from_thread.run(answer)["tier"]
-
     return StreamingResponse(letters())
-
-
-@FLOOR
-class Floored(HTTPEndpoint):
-    async def get(self, _: Request) -> JSONResponse:
-        return JSONResponse(await answer())
-
-
-class Method(HTTPEndpoint):
-    @FLOOR
-    async def get(self, _: Request) -> JSONResponse:
-        return JSONResponse(await answer())
 
 
 async def block(_: Request) -> JSONResponse:

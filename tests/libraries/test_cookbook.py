@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 need("pydantic_ai", "langchain_anthropic", "instructor", "boto3")
+
+from langchain_core.messages import HumanMessage  # noqa: E402
 
 COOKBOOK = Path(__file__).parents[2] / "docs" / "cookbook"
 QUESTION = "What is the largest city of Italy?"
@@ -64,12 +67,16 @@ async def test_libraries(page: dict[str, Any], fake: FakeClaude, library: str) -
     assert sum(decision.cost for decision in binding.decisions) == fake.billed > 0
 
 
-async def test_langchain_does_not_slip_away(page: dict[str, Any], fake: FakeClaude) -> None:
-    """The synchronous methods of the routed chat fail, and send nothing."""
-    with pytest.raises(TypeError, match="ainvoke"):
-        page["chat"].invoke(QUESTION)
-    assert fake.requests == []
-    await page["router"].claude.close()
+def test_langchain_does_not_slip_away(page: dict[str, Any], fake: FakeClaude) -> None:
+    """The synchronous methods of the routed chat are routed too, its token count among them."""
+    router, chat = page["router"], page["chat"]
+    with router.bind() as binding, policy(floor="opus"):
+        chat.invoke(QUESTION)
+        assert chat.get_num_tokens_from_messages([HumanMessage(QUESTION)]) > 0
+    assert [received.model for received in fake.requests] == ["claude-opus-5-5"] * 2
+    assert binding.decisions[-1].cost == fake.billed > 0
+    asyncio.run(router.claude.close())
+    asyncio.run(router.aclose())
 
 
 async def test_platforms(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from anthropic import AsyncAnthropic
 
-from tierline.testing import FakeClaude
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-
-@pytest.fixture
-def fake() -> FakeClaude:
-    return FakeClaude()
+    from tierline.testing import FakeClaude
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cachetools import TTLCache
 
 from tierline.errors import ConfigurationError
+from tierline.recent import keyed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tierline.values import Classification, View
 
 _PURPOSE: Final = b"tierline verdict"
-"""Keeps keys apart from whatever else is made with the same secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +74,7 @@ class VerdictCache:
     - it may be used from any thread and any loop; its lock is never held over an await
 
     `maxsize` is in verdicts (about 400 bytes each), `ttl` in seconds of `clock`. `on_lookup` is told of every look-up,
-    whether it was a hit. Raises `ConfigurationError` for a
-    size, an age or a secret that cannot work.
+    whether it was a hit. Raises ConfigurationError for a size, an age or a secret that cannot work.
     """
 
     def __init__(
@@ -91,9 +89,7 @@ class VerdictCache:
         _check(maxsize, ttl, secret)
         self._maxsize, self._ttl, self._clock = maxsize, ttl, clock
         self._on_lookup = on_lookup
-        # Hashed first, because blake2b takes a key of at most 64 bytes. Copying a keyed state is cheaper than keying.
-        key = blake2b(secret, digest_size=32, person=_PURPOSE).digest()
-        self._keyed = blake2b(key=key, digest_size=16, person=_PURPOSE)
+        self._keyed = keyed(secret, _PURPOSE)
         self._verdicts = self._empty()
         self._lock = threading.Lock()
         # Not bounded: there is a flight only for a request that is being served, each ends with its question's
@@ -120,10 +116,10 @@ class VerdictCache:
             f"{-1 if view.task is None else len(task)},{view.turns},{view.tools},{view.forced_tool:d},{view.images},"
             f"{view.documents},{view.max_tokens},{view.expected_output}\0"
         ).encode()
-        keyed = self._keyed.copy()
-        keyed.update(b"".join((header, who, judge, policy, task, context)))
-        keyed.update(text)
-        return keyed.digest()
+        digest = self._keyed.copy()
+        digest.update(b"".join((header, who, judge, policy, task, context)))
+        digest.update(text)
+        return digest.digest()
 
     def peek(self, key: bytes) -> Classification | None:
         """The kept verdict, with source `cache` and cost 0. Counts a hit; finding none counts nothing.

@@ -55,6 +55,8 @@ class MemoryLedger:
 
     Memory: one record for each account in a window that has not ended, one for each hold, and a bounded number of
     lapsed ones. Records of ended windows go a few with each reservation.
+
+    Raises ConfigurationError for a lease that cannot be.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, lease: float = 30.0) -> None:

@@ -100,6 +100,8 @@ class FakeClaude:
     - `aliases`: further model ids, each with the known model that it behaves and is billed as
     - `inference_geo`: where requests run that do not say; "us" is billed at 1.1
     - `clock` and `sleep`: the time of TTLs and latencies, so that a test need not wait
+
+    Raises ConfigurationError for what cannot work.
     """
 
     def __init__(
