@@ -268,6 +268,22 @@ async def test_a_tier_that_is_gone(make_router: MakeRouter, fake: FakeClaude) ->
         assert await desk.say("moderate", binding) == "sonnet"
 
 
+async def test_observing_follows_what_would_have_been(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """Where all calls go to the top, what is warm there says nothing of where enforcing would have held them."""
+    desk = Desk(make_router, fake, mode="observe")
+    async with desk.router.bind() as binding:
+        for label in ("simple", "moderate", "moderate", "complex", "moderate"):
+            await desk.say(label, binding)
+    assert [d.tier for d in binding.decisions] == ["opus"] * 5
+    assert [d.observed and d.observed.tier for d in binding.decisions] == [
+        "haiku",
+        "sonnet",
+        "sonnet",
+        "opus",
+        "sonnet",
+    ]
+
+
 async def test_an_app_may_name_its_conversations(desk: Desk) -> None:
     """With a name of the app's own a conversation is known however it begins; another name is another one."""
     async with desk.router.bind() as binding:

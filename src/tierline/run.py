@@ -251,7 +251,10 @@ class CallRun:
             return
         if self.call.threaded:
             self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
-        if self.talk_keys:
+        if self.observing:
+            # As if it had been enforced: what is warm on the model that all calls go to would hold every one there.
+            offer = self.plan.offers[0] if self.plan is not None else None
+        if self.talk_keys and offer is not None:
             self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
 
     # Step 8: observe
