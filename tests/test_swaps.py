@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.testing.test_rules import GRID, ORDER
-from tierline import Ladder, policy
+from tierline import Ladder, Tier, policy
 from tierline.call import read_call
 from tierline.errors import IllegalRequestError
 from tierline.legality import fit
@@ -152,9 +152,31 @@ async def test_an_id_of_the_apps_own_is_sent_as_written(make_router: Callable[..
 
 async def test_a_patch_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
     """What a tier gives every request is changed where it would make one illegal."""
-    from tierline import Tier
-
     router = make_router(ladder=Ladder(Tier("top", "claude-opus-5-5", patch={"thinking": {"type": "disabled"}})))
     await router.claude.messages.create(model="auto", max_tokens=50, messages=[USER])
     assert fake.requests[-1].body["output_config"] == {"effort": "low"}
     assert "thinking" not in fake.requests[-1].body
+
+
+async def test_a_cut_answer_of_a_tier_that_is_told_to_think(make_router: Callable[..., Router]) -> None:
+    """What a tier's patch makes a model think is charged as unseen where the stream is cut, as if the app asked."""
+    thoughts = {"thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    costs = []
+    for patch, asked in (({}, thoughts), (thoughts, {})):
+        router = make_router(ladder=Ladder(Tier("old", "claude-haiku-4-5", patch=patch)))
+        async with router.bind() as binding:
+            stream = await router.claude.messages.create(
+                model="auto",
+                max_tokens=4_000,
+                messages=[USER],
+                stream=True,
+                **asked,  # type: ignore[call-overload]
+            )
+            async for event in stream:
+                if event.type == "content_block_start":
+                    break
+            await stream.close()
+        costs.append(binding.decisions[-1].cost)
+    output = router.prices.rates("claude-haiku-4-5")
+    assert output is not None
+    assert min(costs) >= 4_000 * output.output // 1_000_000
