@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.testing.test_rules import GRID, ORDER
-from tierline import Ladder, Tier, policy
+from tierline import Budget, Ladder, Tier, policy
 from tierline.call import read_call
 from tierline.errors import IllegalRequestError
 from tierline.legality import fit
@@ -180,3 +180,17 @@ async def test_a_cut_answer_of_a_tier_that_is_told_to_think(make_router: Callabl
     output = router.prices.rates("claude-haiku-4-5")
     assert output is not None
     assert min(costs) >= 4_000 * output.output // 1_000_000
+
+
+async def test_the_worst_case_has_what_a_patch_adds_to_the_prompt(make_router: Callable[..., Router]) -> None:
+    """A schema that a tier's patch brings along is held for, as one of the app's own."""
+    fields = {f"field_{n}": {"type": "string", "description": "what it is for"} for n in range(100)}
+    schema = {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "properties": fields}}}}
+    held = []
+    for patch, asked in (({}, schema), (schema, {})):
+        ladder = Ladder(Tier("only", "claude-haiku-5-5", patch=patch))
+        router = make_router(ladder=ladder, budgets=[Budget("$1")])
+        async with router.bind() as binding:
+            await router.claude.messages.create(model="auto", max_tokens=100, messages=[USER], **asked)
+        held.append(binding.decisions[-1].budgets[0].limit - binding.decisions[-1].budgets[0].remaining)
+    assert held[1] >= held[0]

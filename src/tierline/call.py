@@ -156,6 +156,16 @@ def features_of(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_features(body, body["messages"], tools if isinstance(tools, list) else []))
 
 
+def extended(call: Call, fields: Mapping[str, Any]) -> Call:
+    """A call with further fields, and with what they may add to its prompt."""
+    if not fields:
+        return call
+    body, size = {**call.body, **fields}, _Size()
+    size.add_plain(fields)
+    bound = None if call.input_bound is None or size.open_ended else call.input_bound + size.tokens - _REQUEST_TOKENS
+    return call._replace(body=body, features=features_of(body), input_bound=bound)
+
+
 def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> Iterator[str]:
     """What some model rejects, in the words of `tierline.models`."""
     sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) is not None]
@@ -209,15 +219,15 @@ class _Size:
             if isinstance(message, dict):
                 self._content(message.get("content"))
             else:
-                self._plain(message)
+                self.add_plain(message)
         for tool in tools:
             self.tokens += _TOOL_TOKENS
-            self._plain(tool)
+            self.add_plain(tool)
             if isinstance(tool, dict) and (control := tool.get("cache_control")):
                 self._control(control)
         for key in ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences"):
             if (extra := body.get(key)) is not None:
-                self._plain(extra)
+                self.add_plain(extra)
 
     def _control(self, control: object) -> None:
         self.cached = True
@@ -231,11 +241,11 @@ class _Size:
             for block in content:
                 self._block(block)
         elif content is not None:
-            self._plain(content)
+            self.add_plain(content)
 
     def _block(self, block: object) -> None:
         if not isinstance(block, dict):
-            self._plain(block)
+            self.add_plain(block)
             return
         if control := block.get("cache_control"):
             self._control(control)
@@ -244,14 +254,14 @@ class _Size:
         if kind == "text" and isinstance(text, str):
             self.tokens += text_bytes(text) + _MESSAGE_TOKENS
             if citations := block.get("citations"):
-                self._plain(citations)
+                self.add_plain(citations)
         elif kind == "image":
             self.tokens += _IMAGE_TOKENS
         elif kind == "tool_result":
-            self._plain(block.get("tool_use_id"))
+            self.add_plain(block.get("tool_use_id"))
             self._content(block.get("content"))
         else:
-            self._plain(block)
+            self.add_plain(block)
             self._attached(block)
 
     def _attached(self, value: object) -> None:
@@ -271,7 +281,8 @@ class _Size:
                     self.open_ended = True
             self._attached(value.get("content"))
 
-    def _plain(self, value: object) -> None:
+    def add_plain(self, value: object) -> None:
+        """Add what has no more tokens than its JSON has characters."""
         try:
             self.tokens += len(json.dumps(value, ensure_ascii=True, default=str)) + _MESSAGE_TOKENS
         except (ValueError, TypeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import AUTO, features_of
+from tierline.call import AUTO, extended
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
@@ -227,10 +227,7 @@ def _legal(target: int, fits: Mapping[int, Fit], policy: Effective, ladder: Ladd
 
 def _patched(call: Call, tier: Tier) -> Call:
     """A call with the fields that a tier gives where the app did not set them."""
-    if not tier.patch:
-        return call
-    body = {**tier.patch, **call.body}
-    return call._replace(body=body, features=features_of(body))
+    return extended(call, {name: value for name, value in tier.patch.items() if name not in call.body})
 
 
 def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:
