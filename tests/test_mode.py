@@ -195,6 +195,49 @@ async def test_observing_needs_no_ledger(
         await router.claude.messages.create(model="auto", **ASK)
 
 
+class GoneLater(MemoryLedger):
+    """A ledger that goes away after the first call was admitted."""
+
+    asked = 0
+
+    async def reserve(self, *args: Any, **more: Any) -> Any:
+        self.asked += 1
+        if self.asked > 1:
+            raise LedgerUnavailableError("no answer")
+        return await super().reserve(*args, **more)
+
+
+async def test_observing_needs_no_ledger_for_a_retry(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """A ledger that goes away between two attempts takes no retry from the app, and gives it none beside."""
+    router = make_router(mode="observe", ledger=GoneLater(), budgets=[FULL])
+    fake.script(Fault.overloaded())
+    assert (await router.claude.messages.create(model=SONNET, **ASK)).model == SONNET
+    fake.script(*[Fault.overloaded()] * 5)
+    router = make_router(mode="observe", ledger=GoneLater(), budgets=[FULL])
+    with pytest.raises(anthropic.InternalServerError):
+        await router.claude.messages.create(model=SONNET, **ASK)
+    assert len(fake.requests) == 2 + 3
+
+
+async def test_observing_survives_what_the_app_says_of_a_request(
+    make_router: MakeRouter, fake: FakeClaude, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A function of the app that fails where it says who pays keeps no call from being sent, and is told of."""
+
+    def amount(_account: str) -> str:
+        raise KeyError("sk-ant-secret")
+
+    router = make_router(mode="observe", budgets=[Budget(amount, name="plans")])
+    await router.claude.messages.create(model=SONNET, **ASK)
+    await router.claude.messages.count_tokens(model=SONNET, messages=ASK["messages"])
+    assert [request.model for request in fake.requests] == [SONNET] * 2
+    assert "unobserved: KeyError" in caplog.text
+    assert "secret" not in caplog.text
+    router.mode = "enforce"
+    with pytest.raises(KeyError):
+        await router.claude.messages.create(model=SONNET, **ASK)
+
+
 async def test_questions_of_its_own_hold_to_budgets(make_router: MakeRouter, fake: FakeClaude) -> None:
     """Observing spends nothing on verdicts that a hard budget has no room for."""
     router = make_router(mode="observe", budgets=[FULL], classifier=ClaudeClassifier())

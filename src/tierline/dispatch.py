@@ -220,9 +220,8 @@ def wait_before(reply: Reply, number: int, retries: int, timing: Timing) -> floa
     return timing.jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(number - 1, 10))
 
 
-async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing) -> Reply:
+async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing, number: int = 0) -> Reply:
     """Send a request with nothing but its retries, which the SDK no longer makes: no ledger, no spans, no settling."""
-    number = 0
     while True:
         reply = await upstream.send(body, number)
         number += 1

@@ -150,6 +150,11 @@ class CallRun:
         """Whether anything of this call has been sent."""
         return self.dispatch is not None and self.dispatch.offer is not None
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts have ended."""
+        return len(self.dispatch.attempts) if self.dispatch is not None else 0
+
     async def model_for_count(self) -> str:
         """The model that a call like this would go to, as far as that can be told for free."""
         router = self.router
