@@ -68,6 +68,8 @@ class Call(NamedTuple):
     """Whether the server holds the conversation: a later turn then sends only what is new."""
     continues: str = ""
     """The id of the answer that such a turn follows."""
+    text_bytes: int = 0
+    """Bytes of plain text in the prompt: pictures, files and what stands in it as JSON may have few tokens."""
 
 
 def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
@@ -111,6 +113,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
+        text_bytes=size.text,
     )
 
 
@@ -203,10 +206,11 @@ def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) ->
 class _Size:
     """Adds up an upper bound of a prompt's tokens."""
 
-    __slots__ = ("cached", "open_ended", "tokens", "ttl_1h")
+    __slots__ = ("cached", "open_ended", "text", "tokens", "ttl_1h")
 
     def __init__(self) -> None:
         self.tokens = _REQUEST_TOKENS
+        self.text = 0
         self.cached = self.ttl_1h = self.open_ended = False
 
     def add_body(self, body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> None:
@@ -236,7 +240,7 @@ class _Size:
 
     def _content(self, content: object) -> None:
         if isinstance(content, str):
-            self.tokens += text_bytes(content)
+            self._text(content)
         elif isinstance(content, list):
             for block in content:
                 self._block(block)
@@ -252,7 +256,8 @@ class _Size:
         kind = block.get("type")
         text = block.get("text")
         if kind == "text" and isinstance(text, str):
-            self.tokens += text_bytes(text) + _MESSAGE_TOKENS
+            self._text(text)
+            self.tokens += _MESSAGE_TOKENS
             if citations := block.get("citations"):
                 self.add_plain(citations)
         elif kind == "image":
@@ -263,6 +268,11 @@ class _Size:
         else:
             self.add_plain(block)
             self._attached(block)
+
+    def _text(self, text: str) -> None:
+        size = text_bytes(text)
+        self.text += size
+        self.tokens += size
 
     def _attached(self, value: object) -> None:
         """Add what is not as long as it is written: pictures and files, however deep in a block."""

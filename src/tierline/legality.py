@@ -98,7 +98,8 @@ def fit(call: Call, model: str, limit: int | None, actions: Mapping[str, Action]
         return AS_IT_IS
     wrong = facts.rejects & call.features
     over = limit is not None and limit > facts.max_output
-    long = call.input_bound is not None and call.input_bound > facts.window * _SURE
+    # How long a prompt is may be asked of any.
+    long = call.kind == "create" and call.text_bytes > facts.window * _SURE
     if not (wrong or over or long):
         return AS_IT_IS
     kinds = dict.fromkeys(map(_kind, sorted(wrong)))
