@@ -194,3 +194,16 @@ async def test_the_worst_case_has_what_a_patch_adds_to_the_prompt(make_router: C
             await router.claude.messages.create(model="auto", max_tokens=100, messages=[USER], **asked)
         held.append(binding.decisions[-1].budgets[0].limit - binding.decisions[-1].budgets[0].remaining)
     assert held[1] >= held[0]
+
+
+async def test_a_count_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """What can be sent can be counted, and so can a prompt that is too long for every model."""
+    router = make_router(ladder=Ladder(Tier("only", "claude-sonnet-5-5", patch={"metadata": {"user_id": "x"}})))
+    counted = await router.claude.messages.count_tokens(
+        model="auto", messages=[USER], thinking={"type": "enabled", "budget_tokens": 1_024}
+    )
+    assert counted.input_tokens > 0
+    assert fake.requests[-1].body["thinking"] == {"type": "adaptive"}
+    assert "metadata" not in fake.requests[-1].body
+    long = [{"role": "user", "content": "word " * 1_100_000}]
+    assert (await router.claude.messages.count_tokens(model="auto", messages=long)).input_tokens > 1_000_000  # type: ignore[arg-type]

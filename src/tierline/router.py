@@ -388,7 +388,7 @@ class Router(Generic[ClientT_co]):
         if self._mode == "off":
             return self._unrouted(call, now, binding)
         try:
-            return {**call.body, "model": await CallRun(self, call, upstream, now, binding).model_for_count()}
+            return await CallRun(self, call, upstream, now, binding).body_for_count()
         except Exception as error:
             if self._mode == "observe":
                 return self._unrouted(call, now, binding)

@@ -18,7 +18,7 @@ from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
 from tierline.legality import fit
-from tierline.plan import admit, plan, unenforced
+from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
 from tierline.telemetry import CallTrace, describe
@@ -155,12 +155,15 @@ class CallRun:
         """How many attempts have ended."""
         return len(self.dispatch.attempts) if self.dispatch is not None else 0
 
-    async def model_for_count(self) -> str:
-        """The model that a call like this would go to, as far as that can be told for free."""
+    async def body_for_count(self) -> dict[str, Any]:
+        """The body of the token count of a call like this, as far as it can be told for free where that would go."""
         router = self.router
         read = unenforced if self.observing else admit
         request = read(self.call, self.policy, router.ladder, router.prices.list_output_price)
-        return (await self._plan(request, None, _FREE)).offers[0].model
+        offer = (await self._plan(request, None, _FREE)).offers[0]
+        # What the app did not write, a count may not take.
+        changes = {name: value for name, value in offer.changes.items() if name in self.call.body}
+        return adapt(self.call, offer._replace(changes=changes))
 
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
         router = self.router
