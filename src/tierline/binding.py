@@ -220,6 +220,8 @@ class Binding:
 
     def prepare(self) -> None:
         """A call begins here, and may fail: let the framework know how to answer its errors."""
+        # Who asks again has not failed for what was raised before.
+        (self.origin or self).failure = None
         if self.on_error is not None:
             self.on_error(self)
 
