@@ -280,6 +280,8 @@ class _Size:
             for item in value:
                 self._attached(item)
         elif isinstance(value, dict):
+            if control := value.get("cache_control"):
+                self._control(control)
             kind, source = value.get("type"), value.get("source")
             if kind == "image":
                 self.tokens += _IMAGE_TOKENS
