@@ -391,3 +391,19 @@ async def test_observing_and_enforcing_agree(
             assert would.tier is None
         else:
             assert would.tier == done.decisions[-1].tier
+
+
+async def test_an_observed_conversation_goes_on_where_it_would_have(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """What observing says of a conversation is what enforcing does with it, turn by turn."""
+    seen = []
+    for mode in ("enforce", "observe"):
+        always = policy(explicit_model="route", sticky=True)
+        router = make_router(mode=mode, policy=always, classifier=FixedClassifier("simple"))
+        messages: list[Any] = []
+        async with router.bind() as binding:
+            for turn in ("hi", "go on", "and then?"):
+                messages.append({"role": "user", "content": turn})
+                await router.claude.messages.create(model=OPUS, max_tokens=300, messages=messages)
+                messages.append({"role": "assistant", "content": "I see."})
+        seen.append([d.observed.tier if d.observed is not None else d.tier for d in binding.decisions])
+    assert seen == [["haiku"] * 3] * 2

@@ -28,6 +28,7 @@ from tierline.values import Classification, Decision, Observed, Terms, Usage
 if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
+    from tierline.budgets import Fit
     from tierline.call import Call
     from tierline.classify.base import Consult
     from tierline.conversation import Conversation
@@ -250,7 +251,12 @@ class CallRun:
             return
         if self.call.threaded:
             self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
-        if self.talk_keys:
+        if self.talk_keys and self.observing:
+            # A conversation that is only observed goes on where it would have gone.
+            fit = self._fit()
+            offers = self.plan.offers if self.plan is not None and fit is not None else ()
+            offer = offers[fit.skipped] if fit is not None and fit.skipped < len(offers) else None
+        if self.talk_keys and offer is not None:
             self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
 
     # Step 8: observe
@@ -359,13 +365,19 @@ class CallRun:
             observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,
         )
 
-    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
-        """What enforcing would have made of this call: from the balances as they were when it was admitted."""
+    def _fit(self) -> Fit | None:
+        """What budgets would have made of the plan: from the balances as they were when the call was admitted."""
         held = self.dispatch.admitted if self.dispatch is not None else None
-        if self.observed is not None or self.plan is None or held is None:
+        if self.plan is None or held is None:
+            return None
+        return first_fit(self.plan.offers, self.lines, held.used, thresholds=self.plan.thresholds)
+
+    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
+        """What enforcing would have made of this call."""
+        fit = self._fit()
+        if self.observed is not None or self.plan is None or fit is None:
             return self.observed
         offers = self.plan.offers
-        fit = first_fit(offers, self.lines, held.used, thresholds=self.plan.thresholds)
         if fit.skipped == len(offers):
             return Observed(None, offers[-1].unbounded or f"budget {fit.tight} has no room")
         tier = offers[fit.skipped].tier
