@@ -66,6 +66,7 @@ class Binding:
     __slots__ = (
         "blocks",
         "busy_as_503",
+        "charged",
         "decisions",
         "ended",
         "failure",
@@ -121,7 +122,7 @@ class Binding:
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
-
+        self.charged = 0
         self.ident = ""
 
     def _inherit(self, outer: Binding) -> None:
@@ -154,6 +155,15 @@ class Binding:
     def end(self) -> None:
         """The request has ended: what still runs for it was started to outlive it."""
         (self.origin or self).ended = True
+
+    def charge(self, cost: int) -> None:
+        """A call of this request is settled (nano-USD)."""
+        (self.origin or self).charged += cost
+
+    @property
+    def left_behind(self) -> int:
+        """What was charged to accounts that ended with this request, in nano-USD: they are gone, this is not."""
+        return (self.origin or self).charged if self.over else 0
 
     @property
     def error(self) -> TierlineError | None:

@@ -279,6 +279,7 @@ class CallRun:
             own.cost += decision.cost
             self.router.tally.asked(decision.cost, own.route, own.tenant)
         else:
+            self.binding.charge(decision.cost)
             self._record(decision)
             if outcome != "refused":
                 self._count(decision, failed=bool(error))
