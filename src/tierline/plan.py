@@ -142,19 +142,20 @@ def plan(
     allowed = range(policy.floor, policy.ceiling + 1)
     patched = {p: _patched(call, ladder[p]) if request.source != "explicit" else call for p in allowed}
     fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
-    target = _legal(target, fits, policy, ladder, reasons)
+    target = wanted = _legal(target, fits, policy, ladder, reasons)
     if routed:
         stays, why = hold(target)
         if stays in allowed and not fits[stays].blocked:
             reasons += (why,) if why else ()
             source = source if stays == target else "sticky"
             target = stays
+    # What is held, and then moved for a budget's sake, goes where it would have gone: tiers between are as cold.
+    below = min(target - 1, wanted)
     cheaper = (
-        [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
-        if routed and not policy.critical
-        else []
+        [p for p in range(below, policy.floor - 1, -1) if not fits[p].blocked] if routed and not policy.critical else []
     )
-    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked] if routed else []
+    above = target if policy.critical else below
+    dearer = [p for p in range(above + 1, policy.ceiling + 1) if p != target and not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
         tier, found, sent = ladder[place], fits[place], patched[place]
