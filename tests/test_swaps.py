@@ -207,3 +207,12 @@ async def test_a_count_is_made_legal_too(make_router: Callable[..., Router], fak
     assert "metadata" not in fake.requests[-1].body
     long = [{"role": "user", "content": "word " * 1_100_000}]
     assert (await router.claude.messages.count_tokens(model="auto", messages=long)).input_tokens > 1_000_000  # type: ignore[arg-type]
+
+
+async def test_a_patch_leaves_room_for_the_answer(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A tier that is told to think does where the request has room for it, and answers where it has not."""
+    thoughts = {"thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    router = make_router(ladder=Ladder(Tier("old", "claude-haiku-4-5", patch=thoughts)))
+    for most in (2_000, 2_001):
+        await router.claude.messages.create(model="auto", max_tokens=most, messages=[USER])
+    assert [request.body.get("thinking") for request in fake.requests] == [None, thoughts["thinking"]]
