@@ -190,7 +190,8 @@ class CallRun:
         here = router.ladder.place_of(talk.tier) if talk is not None else None
         if talk is None or here is None or here <= place:
             return place, ""
-        if self.policy.sticky:
+        begins = len(self.call.body["messages"]) == 1  # another one, which began alike: there is nothing to stay on yet
+        if self.policy.sticky and not begins:
             return here, f"sticky: the conversation stays on {talk.tier}"
         if self.call.in_tool_loop:
             return here, f"a tool loop stays on {talk.tier}"
