@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Mount, Route
 
 from tests.apps import CANARY, CORS, answer, app_of, ask, held_by, refusing
-from tierline import Budget
+from tierline import Budget, policy
 from tierline.answers import told
 from tierline.asgi import TierlineMiddleware
 from tierline.errors import LONGEST_RETRY_AFTER, RETRY_AFTER, BudgetExceededError, LedgerUnavailableError, TierlineError
@@ -522,6 +522,20 @@ async def test_other_answers_of_a_framework_stay(make_router: MakeRouter, serve:
         app = swallowing(lambda claude=ours.claude: claude.messages.create(**ask()), status)  # type: ignore[misc]
         response = await (await serve(TierlineMiddleware(app, router=ours))).get("/")
         assert (response.status_code, response.text[:4]) == (status, "<h1>")
+
+
+async def test_an_app_that_asked_again_fails_for_itself(make_router: MakeRouter, serve: Serve) -> None:
+    """A refusal that the app caught, and went on from with another call, is not what its own 500 is exchanged for."""
+    router = make_router()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with policy(budgets=[Budget("$0.000000001", name="full")]), suppress(BudgetExceededError):
+            await router.claude.messages.create(**ask())
+        await router.claude.messages.create(**ask())
+        await PlainTextResponse("the database is gone", 500)(scope, receive, send)
+
+    response = await (await serve(TierlineMiddleware(app, router=router))).get("/")
+    assert (response.status_code, response.text) == (500, "the database is gone")
 
 
 async def test_handler_of_the_app_may_say_500(make_router: MakeRouter, serve: Serve) -> None:

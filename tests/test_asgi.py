@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -286,6 +287,33 @@ async def test_request_budgets_are_forgotten(make_router: MakeRouter, serve: Ser
     assert (await browser.get("/greedy")).json() == first
     await browser.get("/chat")
     await settled(router)
+    assert await router.balances() == []
+
+
+async def test_request_budgets_outlive_the_request(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
+    """A task that goes on when its request is over has what that left of its budget, and leaves no account behind."""
+    router = make_router(budgets=[Budget("$0.03", per="request")], policy=policy(tier="sonnet"))
+    fake.answer = lambda _: Reply("word " * 400, output_tokens=490)
+    over, tasks = asyncio.Event(), list[asyncio.Task[None]]()
+
+    async def later(request: Request) -> None:
+        await over.wait()
+        for _ in range(10):
+            with suppress(BudgetExceededError):
+                await claude_of(request).messages.create(**ask())
+
+    async def begin(request: Request) -> JSONResponse:
+        await claude_of(request).messages.create(**ask())
+        tasks.append(asyncio.create_task(later(request)))
+        return JSONResponse(None)
+
+    browser = await serve(app_of(router, Route("/begin", begin)))
+    await browser.get("/begin")
+    await settled(router)
+    over.set()
+    await asyncio.gather(*tasks)
+    assert 1 < len(fake.requests) < 10
+    assert fake.billed <= 30_000_000
     assert await router.balances() == []
 
 

@@ -61,6 +61,10 @@ def marked(call: Call, models: tuple[str, ...] = (HAIKU,)) -> Call | None:
             {"system": [{"type": "text", "text": "a"}, {"type": "text", "text": LONG, "cache_control": MARK}]},
         ),
         ({"tools": [TOOL, WORDY]}, {"tools": [TOOL, WORDY | {"cache_control": MARK}]}),
+        (
+            {"tools": [WORDY, TOOL | {"defer_loading": True}]},
+            {"tools": [WORDY | {"cache_control": MARK}, TOOL | {"defer_loading": True}]},
+        ),
         ({"system": "x", "tools": [WORDY]}, {"system": [{"type": "text", "text": "x", "cache_control": MARK}]}),
     ],
 )
@@ -85,6 +89,7 @@ def test_the_end_of_the_prefix_is_marked(body: dict[str, Any], end: dict[str, An
         {"system": {"odd": LONG}},
         {"tools": {"odd": LONG}},
         {"system": LONG, "tools": [{1, 2}]},
+        {"tools": [WORDY | {"defer_loading": True}]},
     ],
 )
 def test_what_is_left_alone(body: dict[str, Any]) -> None:
@@ -143,6 +148,15 @@ async def test_an_app_that_does_not_cache(make_router: MakeRouter, fake: FakeCla
     assert "prompt caching" in str(report)
     (balance,) = await router.balances()
     assert (balance.spent, balance.held) == (fake.billed, 0)
+
+
+async def test_a_count_reads_no_cache(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """An app that counts before it asks has sent its prefix once, and not twice."""
+    router = make_router(cache_prompt=True)
+    say: Any = {"model": "auto", "system": LONG, "messages": [{"role": "user", "content": "hi"}]}
+    await router.claude.messages.count_tokens(**say)
+    await router.claude.messages.create(max_tokens=9, **say)
+    assert fake.requests[-1].body["system"] == LONG
 
 
 @pytest.mark.parametrize("mode", ["observe", "off"])

@@ -213,6 +213,9 @@ def test_server_tools_without_a_bound(uses: Any) -> None:
     assert read(body(mcp_servers=[{"url": "u"}])).unbounded
 
 
+HOUR = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+
+
 @pytest.mark.parametrize(
     ("more", "ttl"),
     [
@@ -221,6 +224,10 @@ def test_server_tools_without_a_bound(uses: Any) -> None:
         ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, "1h"),
         ({"system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}}]}, "5m"),
         ({"tools": [{"name": "t", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}, "1h"),
+        *(
+            ({"messages": [{"role": "user", "content": [{**block, "content": [HOUR]}]}]}, "1h")
+            for block in ({"type": "search_result"}, {"type": "tool_result"})
+        ),
     ],
 )
 def test_cache_ttl(more: dict[str, Any], ttl: str | None) -> None:

@@ -236,6 +236,17 @@ async def test_sticky_says_it_one_way_or_the_other(desk: Desk) -> None:
         assert await desk.say("moderate", binding, sticky=False) == "sonnet"
 
 
+async def test_what_begins_stays_on_nothing(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """A first turn is another conversation than the one that began alike, whatever that came to need."""
+    router = make_router(classifier=FixedClassifier("simple"), policy=policy(sticky=True))
+    async with router.bind() as binding:
+        first: Any = {"model": "auto", "max_tokens": 300, "messages": [{"role": "user", "content": "hi"}]}
+        with policy(floor="opus"):
+            await router.claude.messages.create(**first)
+        await router.claude.messages.create(**first)
+    assert [decision.tier for decision in binding.decisions] == ["opus", "haiku"]
+
+
 async def test_nothing_is_held_where_nothing_is_cached(make_router: MakeRouter, fake: FakeClaude) -> None:
     """An app that does not cache loses nothing by moving, and nothing is remembered of its conversations."""
     router = make_router()

@@ -44,7 +44,7 @@ def paths(fake: FakeClaude) -> list[tuple[str, str | None]]:
 def read(size: int | None) -> Call:
     call = read_call("create", ask("hi"))
     assert call is not None
-    return call._replace(input_bound=size)
+    return call._replace(input_bound=size, text_bytes=size or 0)
 
 
 @pytest.mark.parametrize(

@@ -147,10 +147,21 @@ def test_more_budget_is_never_less_effort(one: int, other: int) -> None:
 @given(st.integers(0, 8_000_000))
 def test_a_prompt_over_the_window(size: int) -> None:
     """A prompt is objected to only where it is over the window by far, and a smaller window objects first."""
-    call = read()._replace(input_bound=size)
+    call = read()._replace(text_bytes=size)
     small, large = (fit(call, model, 9).blocked for model in (OLD, HAIKU))
     assert bool(small) == (size > 1_000_000)
     assert bool(large) == (size > 5_000_000)
+
+
+def test_only_text_makes_a_prompt_too_long() -> None:
+    """A picture is as long as it is wide, whatever its file: no model refuses it for its bytes."""
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "A" * 1_500_000}}
+    document = {"type": "document", "source": {"type": "content", "content": [picture]}}
+    many = [*[picture] * 100, {"type": "text", "text": "word " * 110_000}]
+    for content in ([document], many):
+        assert fit(read(messages=[{"role": "user", "content": content}]), OLD, 9) is AS_IT_IS
+    assert fit(read(messages=[{"role": "user", "content": "word " * 210_000}]), OLD, 9).blocked
+    assert fit(read(system=[{"type": "text", "text": "word " * 210_000}]), OLD, 9).blocked
 
 
 def test_an_open_ended_prompt_is_no_objection() -> None:

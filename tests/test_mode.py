@@ -195,6 +195,49 @@ async def test_observing_needs_no_ledger(
         await router.claude.messages.create(model="auto", **ASK)
 
 
+class GoneLater(MemoryLedger):
+    """A ledger that goes away after the first call was admitted."""
+
+    asked = 0
+
+    async def reserve(self, *args: Any, **more: Any) -> Any:
+        self.asked += 1
+        if self.asked > 1:
+            raise LedgerUnavailableError("no answer")
+        return await super().reserve(*args, **more)
+
+
+async def test_observing_needs_no_ledger_for_a_retry(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """A ledger that goes away between two attempts takes no retry from the app, and gives it none beside."""
+    router = make_router(mode="observe", ledger=GoneLater(), budgets=[FULL])
+    fake.script(Fault.overloaded())
+    assert (await router.claude.messages.create(model=SONNET, **ASK)).model == SONNET
+    fake.script(*[Fault.overloaded()] * 5)
+    router = make_router(mode="observe", ledger=GoneLater(), budgets=[FULL])
+    with pytest.raises(anthropic.InternalServerError):
+        await router.claude.messages.create(model=SONNET, **ASK)
+    assert len(fake.requests) == 2 + 3
+
+
+async def test_observing_survives_what_the_app_says_of_a_request(
+    make_router: MakeRouter, fake: FakeClaude, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A function of the app that fails where it says who pays keeps no call from being sent, and is told of."""
+
+    def amount(_account: str) -> str:
+        raise KeyError("sk-ant-secret")
+
+    router = make_router(mode="observe", budgets=[Budget(amount, name="plans")])
+    await router.claude.messages.create(model=SONNET, **ASK)
+    await router.claude.messages.count_tokens(model=SONNET, messages=ASK["messages"])
+    assert [request.model for request in fake.requests] == [SONNET] * 2
+    assert "unobserved: KeyError" in caplog.text
+    assert "secret" not in caplog.text
+    router.mode = "enforce"
+    with pytest.raises(KeyError):
+        await router.claude.messages.create(model=SONNET, **ASK)
+
+
 async def test_questions_of_its_own_hold_to_budgets(make_router: MakeRouter, fake: FakeClaude) -> None:
     """Observing spends nothing on verdicts that a hard budget has no room for."""
     router = make_router(mode="observe", budgets=[FULL], classifier=ClaudeClassifier())
@@ -348,3 +391,19 @@ async def test_observing_and_enforcing_agree(
             assert would.tier is None
         else:
             assert would.tier == done.decisions[-1].tier
+
+
+async def test_an_observed_conversation_goes_on_where_it_would_have(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """What observing says of a conversation is what enforcing does with it, turn by turn."""
+    seen = []
+    for mode in ("enforce", "observe"):
+        always = policy(explicit_model="route", sticky=True)
+        router = make_router(mode=mode, policy=always, classifier=FixedClassifier("simple"))
+        messages: list[Any] = []
+        async with router.bind() as binding:
+            for turn in ("hi", "go on", "and then?"):
+                messages.append({"role": "user", "content": turn})
+                await router.claude.messages.create(model=OPUS, max_tokens=300, messages=messages)
+                messages.append({"role": "assistant", "content": "I see."})
+        seen.append([d.observed.tier if d.observed is not None else d.tier for d in binding.decisions])
+    assert seen == [["haiku"] * 3] * 2

@@ -86,6 +86,15 @@ async def test_a_key_that_is_rejected(make_router: MakeRouter, fake: FakeClaude)
     assert await router.ready()
 
 
+async def test_a_model_that_a_key_may_not_use(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """A 403 for one model takes no instance out of service, for none would be asked that could bring it back."""
+    router = make_router()
+    fake.script(Fault.error(403))
+    with pytest.raises(anthropic.PermissionDeniedError):
+        await router.claude.messages.create(**ASK)
+    assert await router.ready()
+
+
 @pytest.mark.parametrize(
     ("options", "ready"),
     [

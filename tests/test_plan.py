@@ -369,3 +369,23 @@ def test_adapt_changes_only_what_must_change(extra: dict[str, Any], changed: dic
     assert all(sent[k] is before[k] for k in before if k not in ("model", "max_tokens", *changed))
     assert adapt(call, Offer("a", "model-a", 1, max_tokens=1_000)) == {**before, "model": "model-a"}
     assert adapt(call, Offer("a", "model-a", 1))["max_tokens"] == 1_000
+
+
+@pytest.mark.parametrize(("critical", "offers", "fallbacks"), [(False, "ca", "abd"), (True, "c", "d")])
+def test_a_budget_moves_what_is_held_to_where_it_was_wanted(critical: bool, offers: str, fallbacks: str) -> None:
+    """A conversation that may not stay goes to the tier that is good enough: one between is as cold, and dearer."""
+    ladder = Ladder(*(Tier(name, f"model-{name}") for name in "abcd"))
+    call = read()
+    policy = combine([Policy(critical=critical)], ladder)
+    found = plan(
+        call,
+        admit(call, policy, ladder, PRICES.get),
+        Classification("simple", 1.0, "keyword"),
+        ladder,
+        sure=0.6,
+        fit=lambda *_: AS_IT_IS,
+        worst=worst,
+        hold=lambda _place: (2, "warm"),
+    )
+    assert "".join(offer.tier for offer in found.offers) == offers
+    assert "".join(offer.tier for offer in found.fallbacks) == fallbacks

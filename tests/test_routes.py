@@ -421,6 +421,27 @@ def test_a_path_in_a_mount_is_one_segment() -> None:
         assert table.policies_for({}, Told(f"/x/{value}", "/chat", {"p": value})) == (B,)
 
 
+async def chat_below(request: Request) -> JSONResponse:
+    return JSONResponse({"held": len(TABLE_OF_MOUNTS.policies_for(request.scope, route_of(request.scope)))})
+
+
+TABLE_OF_MOUNTS = RouteTable({"/api/checkout/*": B}, LADDER)
+
+
+@pytest.mark.parametrize("written", ["x", "x/y", "api/checkout", "api/check", "api/checkout/api/checkout"])
+def test_a_path_below_a_mount_does_not_hide_the_mount(written: str) -> None:
+    """A client that repeats the mount's path in its own part of the path stays below the mount's policies."""
+    app = Starlette(routes=[Mount("/api/checkout", routes=[Plain("/{p:path}", chat_below)])])
+    assert ask(app, f"/api/checkout/{written}") == {"held": 1}
+
+
+@pytest.mark.parametrize("written", ["x", "x/y", "api/api", "api/api/api"])
+def test_a_path_in_a_mount_may_read_like_what_stands_before(written: str) -> None:
+    """A client that writes the beginning of the path once more as a mount's parameter stays below its policies."""
+    table = RouteTable({"/api/{p}/chat": B}, LADDER)
+    assert table.policies_for({}, Told(f"/api/{written}", "/chat", {"p": written})) == (B,)
+
+
 def test_litestar_leaves_a_template() -> None:
     """A route of Litestar is told by its template, with what it is mounted at; in its own mounts there is none."""
     scope = {"app": 1, "litestar_app": 1, "path_template": "/items/{n:int}", "path_params": {"n": 5}}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.testing.test_rules import GRID, ORDER
-from tierline import Ladder, policy
+from tierline import Budget, Ladder, Tier, policy
 from tierline.call import read_call
 from tierline.errors import IllegalRequestError
 from tierline.legality import fit
@@ -128,19 +128,6 @@ async def test_every_swap_through_the_sdk(make_router: Callable[..., Router], fa
     assert {request.status for request in fake.requests} == {200}
 
 
-async def test_a_count_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
-    """A token count names the model that the call would go to, and asks it nothing that it rejects."""
-    router = make_router()
-    with policy(tier="opus"):
-        counted = await router.claude.messages.count_tokens(
-            model="auto", messages=[USER], thinking={"type": "enabled", "budget_tokens": 2_000}
-        )
-    assert counted.input_tokens > 0
-    (request,) = fake.requests
-    assert (request.model, request.status) == ("claude-opus-5-5", 200)
-    assert request.body["thinking"] == {"type": "adaptive"}
-
-
 async def test_a_prefill_finds_the_tier_that_takes_it(make_router: Callable[..., Router], fake: FakeClaude) -> None:
     """Where one tier of several takes a request, it goes there; a model that rejects it is never asked."""
     router = make_router(ladder=Ladder.of(old="claude-haiku-4-5", new="claude-opus-5-5"))
@@ -165,9 +152,67 @@ async def test_an_id_of_the_apps_own_is_sent_as_written(make_router: Callable[..
 
 async def test_a_patch_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
     """What a tier gives every request is changed where it would make one illegal."""
-    from tierline import Tier
-
     router = make_router(ladder=Ladder(Tier("top", "claude-opus-5-5", patch={"thinking": {"type": "disabled"}})))
     await router.claude.messages.create(model="auto", max_tokens=50, messages=[USER])
     assert fake.requests[-1].body["output_config"] == {"effort": "low"}
     assert "thinking" not in fake.requests[-1].body
+
+
+async def test_a_cut_answer_of_a_tier_that_is_told_to_think(make_router: Callable[..., Router]) -> None:
+    """What a tier's patch makes a model think is charged as unseen where the stream is cut, as if the app asked."""
+    thoughts = {"thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    costs = []
+    for patch, asked in (({}, thoughts), (thoughts, {})):
+        router = make_router(ladder=Ladder(Tier("old", "claude-haiku-4-5", patch=patch)))
+        async with router.bind() as binding:
+            stream = await router.claude.messages.create(
+                model="auto",
+                max_tokens=4_000,
+                messages=[USER],
+                stream=True,
+                **asked,  # type: ignore[call-overload]
+            )
+            async for event in stream:
+                if event.type == "content_block_start":
+                    break
+            await stream.close()
+        costs.append(binding.decisions[-1].cost)
+    output = router.prices.rates("claude-haiku-4-5")
+    assert output is not None
+    assert min(costs) >= 4_000 * output.output // 1_000_000
+
+
+async def test_the_worst_case_has_what_a_patch_adds_to_the_prompt(make_router: Callable[..., Router]) -> None:
+    """A schema that a tier's patch brings along is held for, as one of the app's own."""
+    fields = {f"field_{n}": {"type": "string", "description": "what it is for"} for n in range(100)}
+    schema = {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "properties": fields}}}}
+    held = []
+    for patch, asked in (({}, schema), (schema, {})):
+        ladder = Ladder(Tier("only", "claude-haiku-5-5", patch=patch))
+        router = make_router(ladder=ladder, budgets=[Budget("$1")])
+        async with router.bind() as binding:
+            await router.claude.messages.create(model="auto", max_tokens=100, messages=[USER], **asked)
+        held.append(binding.decisions[-1].budgets[0].limit - binding.decisions[-1].budgets[0].remaining)
+    assert held[1] >= held[0]
+
+
+async def test_a_count_is_made_legal_too(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """What can be sent can be counted, and so can a prompt that is too long for every model."""
+    router = make_router(ladder=Ladder(Tier("only", "claude-sonnet-5-5", patch={"metadata": {"user_id": "x"}})))
+    counted = await router.claude.messages.count_tokens(
+        model="auto", messages=[USER], thinking={"type": "enabled", "budget_tokens": 1_024}
+    )
+    assert counted.input_tokens > 0
+    assert fake.requests[-1].body["thinking"] == {"type": "adaptive"}
+    assert "metadata" not in fake.requests[-1].body
+    long = [{"role": "user", "content": "word " * 1_100_000}]
+    assert (await router.claude.messages.count_tokens(model="auto", messages=long)).input_tokens > 1_000_000  # type: ignore[arg-type]
+
+
+async def test_a_patch_leaves_room_for_the_answer(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """A tier that is told to think does where the request has room for it, and answers where it has not."""
+    thoughts = {"thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    router = make_router(ladder=Ladder(Tier("old", "claude-haiku-4-5", patch=thoughts)))
+    for most in (2_000, 2_001):
+        await router.claude.messages.create(model="auto", max_tokens=most, messages=[USER])
+    assert [request.body.get("thinking") for request in fake.requests] == [None, thoughts["thinking"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tierline.budgets import check_budgets
@@ -59,9 +60,12 @@ class Rules:
         for budget in budgets:
             request = binding.id if budget.per == "request" else ""
             line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request))
-            lines.append(line)
             if request:
                 binding.request_lines.add(line)
+                if spent := binding.left_behind:
+                    # A task that outlives its request begins no new account with the whole limit.
+                    line = replace(line, limit=max(1, line.limit - spent))
+            lines.append(line)
         return Admission(policy, version, tuple(lines), name, tenant)
 
     def _in_force(

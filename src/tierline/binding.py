@@ -64,6 +64,7 @@ class Binding:
     __slots__ = (
         "blocks",
         "busy_as_503",
+        "charged",
         "chat",
         "decisions",
         "ended",
@@ -121,6 +122,7 @@ class Binding:
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
+        self.charged = 0
         self.ident = ""
 
     def _inherit(self, outer: Binding) -> None:
@@ -153,6 +155,15 @@ class Binding:
     def end(self) -> None:
         """The request has ended: what still runs for it was started to outlive it."""
         (self.origin or self).ended = True
+
+    def charge(self, cost: int) -> None:
+        """A call of this request is settled (nano-USD)."""
+        (self.origin or self).charged += cost
+
+    @property
+    def left_behind(self) -> int:
+        """What was charged to accounts that ended with this request, in nano-USD: they are gone, this is not."""
+        return (self.origin or self).charged if self.over else 0
 
     @property
     def conversation(self) -> str | None:
@@ -233,6 +244,8 @@ class Binding:
 
     def prepare(self) -> None:
         """A call begins here, and may fail: let the framework know how to answer its errors."""
+        # Who asks again has not failed for what was raised before.
+        (self.origin or self).failure = None
         if self.on_error is not None:
             self.on_error(self)
 

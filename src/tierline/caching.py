@@ -42,8 +42,8 @@ class PromptCaching:
 
     def marked(self, call: Call, models: Iterable[str]) -> Call | None:
         """The call with its prefix marked, or None where that would not pay on any of the models that it may go to."""
-        if call.cache_ttl is not None or call.continues:
-            return None  # the app does it itself, or the server holds the prefix
+        if call.kind == "count" or call.cache_ttl is not None or call.continues:
+            return None  # nothing is cached, the app does it itself, or the server holds the prefix
         system, tools = call.body.get("system"), call.body.get("tools")
         try:
             prefix = json.dumps([tools, system], ensure_ascii=False)
@@ -68,8 +68,14 @@ def _with_mark(system: object, tools: object) -> dict[str, Any] | None:
     if isinstance(system, str) and system:
         return {"system": [{"type": "text", "text": system, "cache_control": _MARK}]}
     for name, blocks in (("system", system), ("tools", tools)):
-        if isinstance(blocks, list) and blocks and isinstance(blocks[-1], dict):
-            return {name: [*blocks[:-1], {**blocks[-1], "cache_control": _MARK}]}
+        if not isinstance(blocks, list):
+            continue
+        # A tool that is loaded later is no part of the prefix: to mark it is a 400.
+        end = len(blocks) - 1
+        while end >= 0 and isinstance(blocks[end], dict) and blocks[end].get("defer_loading"):
+            end -= 1
+        if end >= 0 and isinstance(blocks[end], dict):
+            return {name: [*blocks[:end], {**blocks[end], "cache_control": _MARK}, *blocks[end + 1 :]]}
     return None
 
 

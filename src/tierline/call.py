@@ -80,6 +80,8 @@ class Call(NamedTuple):
     """The id of the answer that such a turn follows."""
     fallbacks: tuple[Fallback, ...] = ()
     """In the order of the body's."""
+    text_bytes: int = 0
+    """Bytes of plain text in the prompt: pictures, files and what stands in it as JSON may have few tokens."""
 
 
 def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
@@ -124,6 +126,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
         fallbacks=fallbacks_of(body),
+        text_bytes=size.text,
     )
 
 
@@ -184,6 +187,16 @@ def features_of(body: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(_features(body, body["messages"], tools if isinstance(tools, list) else []))
 
 
+def extended(call: Call, fields: Mapping[str, Any]) -> Call:
+    """A call with further fields, and with what they may add to its prompt."""
+    if not fields:
+        return call
+    body, size = {**call.body, **fields}, _Size()
+    size.add_plain(fields)
+    bound = None if call.input_bound is None or size.open_ended else call.input_bound + size.tokens - _REQUEST_TOKENS
+    return call._replace(body=body, features=features_of(body), input_bound=bound)
+
+
 def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> Iterator[str]:
     """What some model rejects, in the words of `tierline.models`."""
     sampling = [name for name in ("temperature", "top_p", "top_k") if body.get(name) is not None]
@@ -221,10 +234,11 @@ def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) ->
 class _Size:
     """Adds up an upper bound of a prompt's tokens."""
 
-    __slots__ = ("cached", "open_ended", "tokens", "ttl_1h")
+    __slots__ = ("cached", "open_ended", "text", "tokens", "ttl_1h")
 
     def __init__(self) -> None:
         self.tokens = _REQUEST_TOKENS
+        self.text = 0
         self.cached = self.ttl_1h = self.open_ended = False
 
     def add_body(self, body: Mapping[str, Any], messages: list[Any], tools: list[Any]) -> None:
@@ -237,15 +251,15 @@ class _Size:
             if isinstance(message, dict):
                 self._content(message.get("content"))
             else:
-                self._plain(message)
+                self.add_plain(message)
         for tool in tools:
             self.tokens += _TOOL_TOKENS
-            self._plain(tool)
+            self.add_plain(tool)
             if isinstance(tool, dict) and (control := tool.get("cache_control")):
                 self._control(control)
         for key in ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences"):
             if (extra := body.get(key)) is not None:
-                self._plain(extra)
+                self.add_plain(extra)
 
     def _control(self, control: object) -> None:
         self.cached = True
@@ -254,33 +268,39 @@ class _Size:
 
     def _content(self, content: object) -> None:
         if isinstance(content, str):
-            self.tokens += text_bytes(content)
+            self._text(content)
         elif isinstance(content, list):
             for block in content:
                 self._block(block)
         elif content is not None:
-            self._plain(content)
+            self.add_plain(content)
 
     def _block(self, block: object) -> None:
         if not isinstance(block, dict):
-            self._plain(block)
+            self.add_plain(block)
             return
         if control := block.get("cache_control"):
             self._control(control)
         kind = block.get("type")
         text = block.get("text")
         if kind == "text" and isinstance(text, str):
-            self.tokens += text_bytes(text) + _MESSAGE_TOKENS
+            self._text(text)
+            self.tokens += _MESSAGE_TOKENS
             if citations := block.get("citations"):
-                self._plain(citations)
+                self.add_plain(citations)
         elif kind == "image":
             self.tokens += _IMAGE_TOKENS
         elif kind == "tool_result":
-            self._plain(block.get("tool_use_id"))
+            self.add_plain(block.get("tool_use_id"))
             self._content(block.get("content"))
         else:
-            self._plain(block)
+            self.add_plain(block)
             self._attached(block)
+
+    def _text(self, text: str) -> None:
+        size = text_bytes(text)
+        self.text += size
+        self.tokens += size
 
     def _attached(self, value: object) -> None:
         """Add what is not as long as it is written: pictures and files, however deep in a block."""
@@ -288,6 +308,8 @@ class _Size:
             for item in value:
                 self._attached(item)
         elif isinstance(value, dict):
+            if control := value.get("cache_control"):
+                self._control(control)
             kind, source = value.get("type"), value.get("source")
             if kind == "image":
                 self.tokens += _IMAGE_TOKENS
@@ -299,7 +321,8 @@ class _Size:
                     self.open_ended = True
             self._attached(value.get("content"))
 
-    def _plain(self, value: object) -> None:
+    def add_plain(self, value: object) -> None:
+        """Add what has no more tokens than its JSON has characters."""
         try:
             self.tokens += len(json.dumps(value, ensure_ascii=True, default=str)) + _MESSAGE_TOKENS
         except (ValueError, TypeError):

@@ -32,7 +32,7 @@ LONGEST_WAIT: Final = 60.0
 """Most seconds that a `Retry-After` is waited for; a longer one is answered with the error, or by another tier."""
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 8.0
-_THINKING: Final = frozenset({"thinking enabled", "thinking adaptive", "thinking between_tools"})
+_THINKING: Final = ("enabled", "adaptive", "between_tools")
 
 
 class Upstream(Protocol):
@@ -147,7 +147,10 @@ class Dispatch:
         self.offer, self.reservation = held.offer, held
         self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons if role != "retry"]
         span = self.trace.child(f"attempt {held.offer.tier}")
-        facts = model_of(held.offer.model)
+        body, facts = adapt(self.call, held.offer), model_of(held.offer.model)
+        # As it is sent: a tier may have it in its patch, or take another kind.
+        thinking = body.get("thinking")
+        asked = isinstance(thinking, dict) and thinking.get("type") in _THINKING
         attempt = OpenAttempt(
             self.books,
             self.binding,
@@ -155,12 +158,12 @@ class Dispatch:
             role=role,
             number=number + 1,
             terms=held.offer.terms or self.call.terms,
-            thinks=facts is None or facts.thinks != "asked" or not _THINKING.isdisjoint(self.call.features),
+            thinks=facts is None or facts.thinks != "asked" or asked,
             span=span,
         )
         try:
             with active(span):
-                reply = await self.upstream.send(adapt(self.call, held.offer), number)
+                reply = await self.upstream.send(body, number)
             if reply.error:
                 await attempt.failed(reply)
             elif reply.tap is not None:
@@ -224,9 +227,8 @@ def wait_before(reply: Reply, number: int, retries: int, timing: Timing) -> floa
     return timing.jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(number - 1, 10))
 
 
-async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing) -> Reply:
+async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing, number: int = 0) -> Reply:
     """Send a request with nothing but its retries, which the SDK no longer makes: no ledger, no spans, no settling."""
-    number = 0
     while True:
         reply = await upstream.send(body, number)
         number += 1

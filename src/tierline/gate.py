@@ -43,11 +43,16 @@ class Gate:
         try:
             run = CallRun(self._router, call, upstream, now, binding)
             reply = await run.run()
-        except TierlineError as error:
-            if self._router.mode == "observe" and now.own is None and not (run and run.sent):
-                log.warning("a call is sent unobserved: %s: %s", type(error).__name__, error)
-                return await self._pass_on(call, upstream, now, binding, f"only observed: {type(error).__name__}")
-            binding.failed(error)
+        except Exception as error:
+            ours = isinstance(error, TierlineError)
+            # Once it was sent, only the money for a retry may have failed: what was sent before has failed for itself.
+            if self._router.mode == "observe" and now.own is None and (ours or not (run and run.sent)):
+                why = type(error).__name__
+                log.warning("a call is sent unobserved: %s", f"{why}: {error}" if ours else why)
+                sent = run.attempts if run is not None else 0
+                return await self._pass_on(call, upstream, now, binding, f"only observed: {why}", sent)
+            if isinstance(error, TierlineError):
+                binding.failed(error)
             raise
         else:
             if reply.status in BUSY and binding.busy_as_503:
@@ -66,10 +71,11 @@ class Gate:
             return self._unrouted(call, now, binding)
         try:
             return await CallRun(self._router, call, upstream, now, binding).body_for_count()
-        except TierlineError as error:
+        except Exception as error:
             if self._router.mode == "observe":
                 return self._unrouted(call, now, binding)
-            binding.failed(error)
+            if isinstance(error, TierlineError):
+                binding.failed(error)
             raise
 
     def refuse_unreadable(self, what: str) -> None:
@@ -100,8 +106,13 @@ class Gate:
             )
         return Binding(self._router)
 
-    async def _pass_on(self, call: Call, upstream: Upstream, now: Context, binding: Binding, why: str) -> Reply:
-        """Send a call as the app wrote it. It leaves a decision, for apps look at it, but one that knows no money."""
+    async def _pass_on(
+        self, call: Call, upstream: Upstream, now: Context, binding: Binding, why: str, number: int = 0
+    ) -> Reply:
+        """Send a call as the app wrote it, after `number` attempts.
+
+        It leaves a decision, for apps look at it, but one that knows no money.
+        """
         body, ladder = self._unrouted(call, now, binding), self._router.ladder
         if now.own is None:
             model = str(body["model"])
@@ -110,7 +121,7 @@ class Gate:
             binding.record(
                 Decision(self._router.next_id(), tier, model, tier, None, 0.0, "default", (why,), settled=True)
             )
-        return await pass_on(body, upstream, self._router.timing)
+        return await pass_on(body, upstream, self._router.timing, number)
 
     def _unrouted(self, call: Call, now: Context, binding: Binding) -> dict[str, Any]:
         """The body as the app wrote it. Something must stand for `auto`: the highest tier that may be used here."""

@@ -107,7 +107,11 @@ def fit(
         return AS_IT_IS
     wrong = facts.rejects & call.features
     over = limit is not None and limit > facts.max_output
-    long = counted[model] > facts.window if model in counted else _room(call, facts) == "none"
+    if model in counted:
+        long = counted[model] > facts.window
+    else:
+        # How long a prompt is may be asked of any.
+        long = call.kind == "create" and _room(call, facts) == "none"
     if not (wrong or over or long):
         return AS_IT_IS
     kinds = dict.fromkeys(map(_kind, sorted(wrong)))
@@ -126,11 +130,11 @@ def fit(
 
 def _room(call: Call, facts: Model) -> Literal["enough", "unsure", "none"]:
     """Whether a prompt fits into a model's window, by its size alone."""
+    if call.text_bytes > facts.window * _SPARSE:
+        return "none"
     size = call.input_bound
     if size is None:
         return "unsure"
-    if size > facts.window * _SPARSE:
-        return "none"
     tokens = size / _DENSE * (_WORDIER if facts.wordy else 1)
     return "enough" if size <= facts.window or tokens <= facts.window else "unsure"
 

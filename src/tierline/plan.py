@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import API_CHOOSES, AUTO, features_of
+from tierline.call import API_CHOOSES, AUTO, extended
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
@@ -186,27 +187,28 @@ def plan(
     capped = request.source != "explicit" and not policy.critical
     limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
     allowed = range(policy.floor, policy.ceiling + 1)
-    patched = {p: _patched(call, ladder[p]) if request.source != "explicit" else call for p in allowed}
+    patched = {p: _patched(call, ladder[p], limits[p]) if request.source != "explicit" else call for p in allowed}
     fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
-    target = _legal(target, fits, policy, ladder, reasons)
+    target = wanted = _legal(target, fits, policy, ladder, reasons)
     if routed:
         stays, why = hold(target)
         if stays in allowed and not fits[stays].blocked:
             reasons += (why,) if why else ()
             source = source if stays == target else "sticky"
             target = stays
+    # What is held, and then moved for a budget's sake, goes where it would have gone: tiers between are as cold.
+    below = min(target - 1, wanted)
     cheaper = (
-        [p for p in range(target - 1, policy.floor - 1, -1) if not fits[p].blocked]
-        if routed and not policy.critical
-        else []
+        [p for p in range(below, policy.floor - 1, -1) if not fits[p].blocked] if routed and not policy.critical else []
     )
-    dearer = [p for p in range(target + 1, policy.ceiling + 1) if not fits[p].blocked] if routed else []
+    above = target if policy.critical else below
+    dearer = [p for p in range(above + 1, policy.ceiling + 1) if p != target and not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
         tier, found, sent = ladder[place], fits[place], patched[place]
         limit = found.changes.get("max_tokens", limits[place])
         billed = sent if found.terms is None else sent._replace(terms=found.terms)
-        own = {name: value for name, value in tier.patch.items() if name not in call.body} if sent is not call else {}
+        own = {name: value for name, value in sent.body.items() if name not in call.body} if sent is not call else {}
         return worst(billed, tier.model, limit)._replace(
             tier=tier.name, changes={**own, **found.changes, **held}, reasons=found.reasons, terms=found.terms
         )
@@ -271,12 +273,14 @@ def _legal(target: int, fits: Mapping[int, Fit], policy: Effective, ladder: Ladd
     return other
 
 
-def _patched(call: Call, tier: Tier) -> Call:
-    """A call with the fields that a tier gives where the app did not set them."""
-    if not tier.patch:
-        return call
-    body = {**tier.patch, **call.body}
-    return call._replace(body=body, features=features_of(body))
+def _patched(call: Call, tier: Tier, limit: int | None) -> Call:
+    """A call with the fields that a tier gives where the app did not set them, and where there is room for them."""
+    fields = {name: value for name, value in tier.patch.items() if name not in call.body}
+    thinking = fields.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    if isinstance(budget, int) and limit is not None and budget >= limit:
+        del fields["thinking"]  # a budget of at least `max_tokens` is a 400
+    return extended(call, fields)
 
 
 def _limit(call: Call, policy: Effective, *caps: int | None) -> int | None:

@@ -313,7 +313,8 @@ class Router(Generic[ClientT_co]):
                 problems.append(f"the ledger cannot be asked: {error}")
         if any(slot.brought and slot.keyless(self) for slot in self._clients):
             problems.append("the Router's client has no API key")
-        problems += dict.fromkeys(self.rejected.values())
+        # A 403 may be about one model: out of service, no call would come that could succeed with another.
+        problems += dict.fromkeys(why for why in tuple(self.rejected.values()) if " 401 " in why)
         return Readiness(tuple(problems))
 
     def report(self) -> Report:

@@ -55,9 +55,12 @@ class Route:
     def segments(self) -> tuple[tuple[str, ...], int]:
         """The parts between slashes, and how many of them are the mount's: a parameter's value is one of them."""
         mounted = self.mounted
-        for value in self.parameters.values():
-            if "/" in (text := str(value)):
-                mounted = mounted.replace(f"/{text}", "/{}")
+        for name, value in self.parameters.items():
+            # One of the template stands behind the mount: what a client writes there changes nothing of it. And what
+            # stands before the value may read like it.
+            if "/" in (text := str(value)) and f"{{{name}}}" not in self.template:
+                head, found, tail = mounted.rpartition(f"/{text}")
+                mounted = f"{head}/{{}}{tail}" if found else mounted
         before = _segments(mounted)
         return (*before, *_segments(self.template)), len(before)
 

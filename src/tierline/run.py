@@ -28,6 +28,7 @@ from tierline.values import Classification, Decision, Observed, Terms, Usage
 if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
+    from tierline.budgets import Fit
     from tierline.call import Call
     from tierline.classify.base import Consult
     from tierline.conversation import Conversation
@@ -74,7 +75,7 @@ class CallRun:
         self.policy, self.version, self.lines, self.route, self.tenant = admission
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
-        if router.caching is not None and self.own is None and not self.observing and call.kind == "create":
+        if router.caching is not None and self.own is None and not self.observing:
             tiers = router.ladder[self.policy.floor : self.policy.ceiling + 1]
             marked = router.caching.marked(call, [call.model, *(tier.model for tier in tiers)])
             if marked is not None:
@@ -150,6 +151,11 @@ class CallRun:
         """Whether anything of this call has been sent."""
         return self.dispatch is not None and self.dispatch.offer is not None
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts have ended."""
+        return len(self.dispatch.attempts) if self.dispatch is not None else 0
+
     async def body_for_count(self) -> dict[str, Any]:
         """The body of a token count of this call as it would be sent, as far as that can be told for free."""
         router = self.router
@@ -188,7 +194,8 @@ class CallRun:
         here = router.ladder.place_of(talk.tier) if talk is not None else None
         if talk is None or here is None or here <= place:
             return place, ""
-        if self.policy.sticky:
+        begins = len(self.call.body["messages"]) == 1  # another one, which began alike: there is nothing to stay on yet
+        if self.policy.sticky and not begins:
             return here, f"sticky: the conversation stays on {talk.tier}"
         if self.call.in_tool_loop:
             return here, f"a tool loop stays on {talk.tier}"
@@ -251,9 +258,11 @@ class CallRun:
             return
         if self.call.threaded:
             self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
-        if self.observing:
-            # As if it had been enforced: what is warm on the model that all calls go to would hold every one there.
-            offer = self.plan.offers[0] if self.plan is not None else None
+        if self.talk_keys and self.observing:
+            # A conversation that is only observed goes on where it would have gone.
+            fit = self._fit()
+            offers = self.plan.offers if self.plan is not None and fit is not None else ()
+            offer = offers[fit.skipped] if fit is not None and fit.skipped < len(offers) else None
         if self.talk_keys and offer is not None:
             self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
 
@@ -277,6 +286,7 @@ class CallRun:
             own.cost += decision.cost
             self.router.tally.asked(decision.cost, own.route, own.tenant)
         else:
+            self.binding.charge(decision.cost)
             self._record(decision)
             if outcome != "refused":
                 self._count(decision, failed=bool(error))
@@ -363,13 +373,19 @@ class CallRun:
             observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,
         )
 
-    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
-        """What enforcing would have made of this call: from the balances as they were when it was admitted."""
+    def _fit(self) -> Fit | None:
+        """What budgets would have made of the plan: from the balances as they were when the call was admitted."""
         held = self.dispatch.admitted if self.dispatch is not None else None
-        if self.observed is not None or self.plan is None or held is None:
+        if self.plan is None or held is None:
+            return None
+        return first_fit(self.plan.offers, self.lines, held.used, thresholds=self.plan.thresholds)
+
+    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
+        """What enforcing would have made of this call."""
+        fit = self._fit()
+        if self.observed is not None or self.plan is None or fit is None:
             return self.observed
         offers = self.plan.offers
-        fit = first_fit(offers, self.lines, held.used, thresholds=self.plan.thresholds)
         if fit.skipped == len(offers):
             return Observed(None, offers[-1].unbounded or f"budget {fit.tight} has no room")
         tier = offers[fit.skipped].tier
