@@ -161,6 +161,16 @@ def test_odd_bodies_have_a_beginning_too() -> None:
         assert len(known.keys(call, None)[0]) == 16
 
 
+def test_no_body_is_too_deep() -> None:
+    """A message in a message in a message is read no deeper than one."""
+    deep: Any = "x"
+    for _ in range(5_000):
+        deep = {"role": "user", "content": deep}
+    call = read_call("create", {"model": "auto", "max_tokens": 9, "messages": [deep]})
+    assert call is not None
+    assert len(Conversations(b"secret", lambda: 0.0).keys(call, None, None)) == 1
+
+
 # On the way of a call
 
 

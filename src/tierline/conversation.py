@@ -116,7 +116,8 @@ def _gist(content: object) -> str:
     """Enough of a system prompt or a message to know it again."""
     text = content if isinstance(content, str) else ""
     if isinstance(content, dict):
-        return f"{content.get('role')}:{_gist(content.get('content'))}"
+        said = content.get("content")
+        return f"{content.get('role')}:{'' if isinstance(said, dict) else _gist(said)}"
     if isinstance(content, list):
         texts = [block.get("text") for block in content[:50] if isinstance(block, dict)]
         text = "\n".join(part for part in texts if isinstance(part, str)) + f"\n{len(content)}"
