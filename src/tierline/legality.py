@@ -107,11 +107,8 @@ def fit(
         return AS_IT_IS
     wrong = facts.rejects & call.features
     over = limit is not None and limit > facts.max_output
-    if model in counted:
-        long = counted[model] > facts.window
-    else:
-        # How long a prompt is may be asked of any.
-        long = call.kind == "create" and _room(call, facts) == "none"
+    # How long a prompt is may be asked of any.
+    long = call.kind == "create" and _room(call, facts, counted.get(model)) == "none"
     if not (wrong or over or long):
         return AS_IT_IS
     kinds = dict.fromkeys(map(_kind, sorted(wrong)))
@@ -128,8 +125,10 @@ def fit(
     return _rewritten(call, facts, limit, kinds)
 
 
-def _room(call: Call, facts: Model) -> Literal["enough", "unsure", "none"]:
-    """Whether a prompt fits into a model's window, by its size alone."""
+def _room(call: Call, facts: Model, counted: int | None = None) -> Literal["enough", "unsure", "none"]:
+    """Whether a prompt fits into a model's window, by its tokens, or else by its size alone."""
+    if counted is not None:
+        return "none" if counted > facts.window else "enough"
     if call.text_bytes > facts.window * _SPARSE:
         return "none"
     size = call.input_bound
