@@ -51,6 +51,27 @@ def nested(router: Router, inner: dict[str, Any], outer: dict[str, Any], *routes
     return app
 
 
+async def test_who_asks_inside_does_not_ask_around(make_router: MakeRouter, serve: Serve) -> None:
+    """What an app does after it has called the one inside is not charged to whom that one named."""
+    router = make_router(budgets=[Budget("$5", per="tenant")])
+
+    async def inside(scope: Scope, receive: Receive, send: Send) -> None:
+        await router.claude.messages.create(**ask())
+
+    inner = TierlineMiddleware(inside, router=router, tenant=lambda _: "inner")
+
+    async def around(request: Request) -> JSONResponse:
+        await claude_of(request).messages.create(**ask())
+        await inner(request.scope, request.receive, request._send)
+        await claude_of(request).messages.create(**ask())
+        await router.claude.messages.create(**ask())
+        return JSONResponse([decision.tenant for decision in routing_of(request).decisions])
+
+    app = Starlette(routes=[Route("/both", around)])
+    app.add_middleware(TierlineMiddleware, router=router)
+    assert (await (await serve(app)).get("/both")).json() == [None, "inner", None, None]
+
+
 async def test_policies_of_both_tables_hold(router: Router, serve: Serve) -> None:
     """The outer floor holds inside, the inner one where it is higher; an inner ceiling or pin lifts none."""
     app = nested(

@@ -50,6 +50,16 @@ async def test_ready(make_router: MakeRouter) -> None:
         assert await router.ready()
 
 
+async def test_a_key_of_somebodys_own(make_router: MakeRouter) -> None:
+    """A key that a customer brought, and that is wrong, takes no instance out of service."""
+    router = make_router()
+    theirs = router.claude.with_options(api_key="wrong")
+    with pytest.raises(anthropic.AuthenticationError):
+        await theirs.messages.create(**ASK)
+    assert await router.ready()
+    assert len(router.rejected) == 1
+
+
 class Away(MemoryLedger):
     """A ledger over a network that is down, or so slow that it may as well be."""
 

@@ -107,6 +107,8 @@ class TierlineMiddleware:
                 raise
         finally:
             enter(before)
+            if around is not None:
+                scope[SCOPE_KEY] = around
             # One that joined leaves it to the middleware around, unless that has gone before.
             if around is None or around.of(self.router) is None or binding.over:
                 await self.router.end(binding, whole=sent.over)
@@ -126,7 +128,10 @@ class TierlineMiddleware:
             # It has passed here before: the app calls itself, perhaps several times at once.
             binding.keep_apart()
         if self.tenant is not None and self.tenant not in binding.tenants:
-            binding.tenants.append(self.tenant)
+            if binding is around:
+                # Who asks is said here for what runs inside, and not for what the app around does afterwards.
+                binding = binding.view(scope, binding.outer)
+            binding.tenants = [*binding.tenants, self.tenant]
         binding.busy_as_503 |= self.busy_as_503
         return binding
 

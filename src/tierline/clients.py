@@ -52,6 +52,10 @@ class Slot:
 
         return not has_credentials(self.routed(router))
 
+    def is_of(self, client: object) -> bool:
+        """Whether a routed client is this one, and not one that the app attached or derived itself."""
+        return client is self._routed
+
     def take(self) -> Any:
         """A client that was made here, to be closed; None where there is none."""
         with self._lock:

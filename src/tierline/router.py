@@ -314,7 +314,12 @@ class Router(Generic[ClientT_co]):
         if any(slot.brought and slot.keyless(self) for slot in self._clients):
             problems.append("the Router's client has no API key")
         # A 403 may be about one model: out of service, no call would come that could succeed with another.
-        problems += dict.fromkeys(why for why in tuple(self.rejected.values()) if " 401 " in why)
+        # Nor does a key of somebody's own, on a copy of the client, speak for all.
+        problems += dict.fromkeys(
+            why
+            for client, why in tuple(self.rejected.items())
+            if " 401 " in why and any(slot.is_of(client) for slot in self._clients)
+        )
         return Readiness(tuple(problems))
 
     def report(self) -> Report:
