@@ -49,7 +49,7 @@ def _busy(raised: BaseException | None) -> BusyError | None:
     error: Any = raised
     if error.status_code not in BUSY and getattr(error, "type", None) not in _BUSY_TYPES:
         return None
-    from tierline.anthropic import retry_after  # noqa: PLC0415  (imports the SDK, which is there)
+    from tierline.exchange import retry_after  # noqa: PLC0415  (imports the SDK, which is there)
 
     return BusyError(error.status_code, retry_after(error.response.headers))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tierline.binding import Context, OwnCall, context, enter
+from tierline.classify.base import Question, fingerprint_of
 from tierline.classify.question import body_of, parse_answer
 from tierline.errors import TierlineError
 from tierline.models import model_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tierline.budgets import Line
-    from tierline.classify.base import Classifier, Question
+    from tierline.classify.base import Classifier, Consult
     from tierline.classify.cache import VerdictCache
     from tierline.ladder import Tier
     from tierline.telemetry import CallTrace
@@ -132,3 +133,22 @@ def _checked(opinion: object) -> Classification | None:
     if opinion.label not in LABELS or not 0 <= opinion.confidence <= 1:
         raise ValueError("no label of the three, or no confidence from 0 to 1")
     return opinion
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """A question of the app's own, as a classifier: for the verdict cache."""
+
+    labels: tuple[str, ...]
+    instruction: str
+    name: str = "app"
+    cacheable: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the labels and the instruction."""
+        return fingerprint_of(self.labels, self.instruction)
+
+    async def classify(self, view: View, consult: Consult) -> Classification | None:
+        """Ask Claude, once."""
+        return await consult.ask(Question(view.text, self.labels, self.instruction))

@@ -24,7 +24,7 @@ from tierline.caching import PromptCaching
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
-from tierline.consult import Consultation, ask
+from tierline.consult import Consultation, Labeller, ask
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.errors import (
@@ -42,7 +42,6 @@ from tierline.prices import PriceBook
 from tierline.recent import Recent
 from tierline.report import Readiness, Tally
 from tierline.routes import policies_in
-from tierline.run import Labeller
 from tierline.telemetry import tracer_of
 from tierline.values import MODES, View
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,6 @@ from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
 from tierline.call import view_of
-from tierline.classify.base import Question, fingerprint_of
 from tierline.consult import Consultation
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
@@ -30,14 +29,13 @@ if TYPE_CHECKING:
     from tierline.binding import Binding, Context
     from tierline.budgets import Fit
     from tierline.call import Call
-    from tierline.classify.base import Consult
     from tierline.conversation import Conversation
     from tierline.dispatch import Upstream
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
     from tierline.router import Router
     from tierline.usage import Metered
-    from tierline.values import Attempt, Refusal, View
+    from tierline.values import Attempt, Refusal
 
 log: Final = logging.getLogger("tierline")
 
@@ -421,22 +419,3 @@ class CallRun:
             router.rejected[client] = f"the API answered {reply.status} {reply.error}"
         elif not reply.error and router.rejected:
             router.rejected.pop(self.upstream.client, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Labeller:
-    """A question of the app's own, as a classifier: for the verdict cache."""
-
-    labels: tuple[str, ...]
-    instruction: str
-    name: str = "app"
-    cacheable: bool = True
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the labels and the instruction."""
-        return fingerprint_of(self.labels, self.instruction)
-
-    async def classify(self, view: View, consult: Consult) -> Classification | None:
-        """Ask Claude, once."""
-        return await consult.ask(Question(view.text, self.labels, self.instruction))

@@ -1,0 +1,224 @@
+"""The attempts of one call, as the SDK makes them: what is sent, and what came back of it."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import suppress
+from contextvars import copy_context
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx2
+from anthropic import APIConnectionError, APITimeoutError
+from opentelemetry import trace
+
+from tierline.attempts import Reply
+from tierline.blocking import at_once
+from tierline.consult import ask
+from tierline.tap import tap
+from tierline.telemetry import active
+from tierline.usage import WholeReader, metered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from anthropic import APIRequest, AsyncCallNext, CallNext
+
+    from tierline.blocking import Bridge
+    from tierline.call import Call
+    from tierline.usage import Metered
+    from tierline.values import Terms
+
+_FUTILE: Final = "spend_limit_reached"
+_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_RATE_LIMITED: Final = 429
+_PASSING: Final = (408, 409, _RATE_LIMITED)
+"""Statuses below 500 that the same request may not meet again: as the SDK has it."""
+_SERVER_ERROR: Final = 500
+_RAW: Final = "X-Stainless-Raw-Response"
+
+
+class Exchange:
+    """The attempts of one call, as the Router sends them.
+
+    Written once for both kinds of clients: with a `bridge` the client is a synchronous one, and all that it does is
+    done in the thread that called.
+    """
+
+    __slots__ = ("_bridge", "_call", "_call_next", "_request", "_terms", "client", "retries")
+
+    def __init__(
+        self,
+        client: Any,
+        retries: int,
+        request: APIRequest,
+        call: Call,
+        call_next: AsyncCallNext | CallNext,
+        bridge: Bridge | None = None,
+    ) -> None:
+        self.client = client
+        self.retries = retries
+        self._request = request
+        self._call = call
+        self._call_next: Callable[[APIRequest], Any] = call_next
+        self._terms = call.terms
+        self._bridge = bridge
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds, where the request says so in one number."""
+        timeout = self._request.options.timeout
+        return timeout if isinstance(timeout, (int, float)) else None
+
+    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
+        """A question of Tierline's own, with the client whose call this is: no other may belong to this loop."""
+        return await self._ask(self.client.messages.create, body, timeout)
+
+    async def count(self, body: dict[str, Any], timeout: float) -> Any:
+        """The tokens of a prompt, with the same client."""
+        return await self._ask(self.client.messages.count_tokens, body, timeout)
+
+    async def _ask(self, method: Callable[..., Any], body: dict[str, Any], timeout: float) -> Any:
+        if self._bridge is None:
+            return await ask(method, body, timeout)
+        create = partial(method, **body, timeout=timeout)
+        try:
+            return await self._bridge.here(partial(copy_context().run, create))
+        except APITimeoutError as error:
+            raise TimeoutError from error
+
+    async def send(self, body: dict[str, Any], number: int) -> Reply:
+        """One attempt."""
+        if self._bridge is None:
+            return await self._send(body, number)
+        span = trace.get_current_span()
+
+        def send() -> Reply:
+            with active(span):
+                return at_once(self._send(body, number))
+
+        return await self._bridge.here(send, late=_let_go)
+
+    async def _send(self, body: dict[str, Any], number: int) -> Reply:
+        """The SDK copies the options for each attempt, so only the body is exchanged."""
+        request = self._request
+        request.options.json_data = body
+        request.retries_taken = number
+        fast = body.get("speed") == "fast"  # a tier may have none
+        self._terms = self._call.terms if fast == self._call.terms.fast else self._call.terms._replace(fast=fast)
+        try:
+            response: Any = await _value(self._call_next(request))
+        except APITimeoutError as error:
+            return _no_answer(error, "timeout")
+        except APIConnectionError as error:
+            if isinstance(error.__cause__, RuntimeError) and self.client.is_closed():
+                return Reply(exception=error, error="client_closed", sent=False)
+            return _no_answer(error, "connection_error")
+        except Exception as error:  # noqa: BLE001  (a body or a key that the SDK cannot send: raised in the app)
+            return Reply(exception=error, error=type(error).__name__, sent=False)
+        # `cast_to=httpx2.Response` is answered with no wrapper of the SDK's.
+        raw = _raw_of(response)
+        if raw.is_success:
+            return await self._success(response, raw)
+        with suppress(httpx2.HTTPError, httpx2.StreamError):
+            await _value((raw.aread if self._bridge is None else raw.read)())
+        return _refused(response, raw, raw.aclose if self._bridge is None else partial(self._bridge.here, raw.close))
+
+    async def _success(self, response: Any, raw: httpx2.Response) -> Reply:
+        if raw.is_closed:
+            return Reply(response, status=raw.status_code, metered=await self._meter(response, raw))
+        if raw.is_stream_consumed:  # read by a middleware of the app
+            return Reply(response, status=raw.status_code, metered=_usage_in(raw, self._terms))
+        blocking = self._bridge is not None
+        return Reply(response, status=raw.status_code, tap=partial(tap, raw, blocking=blocking))
+
+    async def _meter(self, response: Any, raw: httpx2.Response) -> Metered | None:
+        """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
+        message = None
+        if not _is_raw(self._request):
+            # The app meets the same error when it parses: the bill comes first.
+            with suppress(Exception):
+                message = await _value(response.parse())
+        usage = getattr(message, "usage", None)
+        if usage is None:
+            return _usage_in(raw, self._terms)
+        return metered(usage.model_dump(), self._terms, getattr(message, "id", ""))
+
+
+async def _value(given: Any) -> Any:
+    """What an asynchronous client gives when it is awaited, and a synchronous one at once."""
+    return await given if inspect.isawaitable(given) else given
+
+
+def _raw_of(response: Any) -> httpx2.Response:
+    raw: httpx2.Response = response if isinstance(response, httpx2.Response) else response.http_response
+    return raw
+
+
+def _let_go(reply: Reply) -> None:
+    """An answer that nobody waits for any more."""
+    if reply.response is not None:
+        _raw_of(reply.response).close()
+
+
+def _is_raw(request: APIRequest) -> bool:
+    """Whether the caller parses for itself, perhaps into another type."""
+    return request.headers.get(_RAW) is not None if isinstance(request.headers, dict) else False
+
+
+def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:
+    """The usage of a whole answer, from its bytes."""
+    reader = WholeReader(terms)
+    reader.feed(raw.content)
+    return reader.seen
+
+
+def _no_answer(error: Exception, name: str) -> Reply:
+    """An attempt without a response: nothing is billed where no connection was made."""
+    sent = not isinstance(error.__cause__, _NEVER_SENT)
+    return Reply(exception=error, error=name, retry=True, elsewhere=False, sent=sent)
+
+
+def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutine[Any, Any, None]]) -> Reply:
+    """An error of the API, by the type in its body; the SDK raises its own error from it later."""
+    try:
+        document = raw.json()
+        error = document["error"]["type"]
+        details = document["error"].get("details")
+        code = details.get("error_code") if isinstance(details, dict) else None
+    except (httpx2.HTTPError, httpx2.StreamError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        error = code = None
+    status = raw.status_code
+    futile = any(isinstance(word, str) and _FUTILE in word for word in (error, code))
+    asked = raw.headers.get("x-should-retry")
+    retry = not futile and (
+        asked == "true" if asked in ("true", "false") else status in _PASSING or status >= _SERVER_ERROR
+    )
+    # The SDK would retry on its own what it is given back.
+    raw.headers["x-should-retry"] = "false"
+    return Reply(
+        response,
+        status=status,
+        error=error[:60] if isinstance(error, str) else f"http_{status}",
+        retry=retry and status not in (401, 403),
+        elsewhere=not futile and (status == _RATE_LIMITED or status >= _SERVER_ERROR),
+        retry_after=retry_after(raw.headers),
+        discard=discard,
+    )
+
+
+def retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds that the API asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
+    try:
+        if (ms := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(ms) / 1000)
+        if (value := headers.get("retry-after")) is None:
+            return None
+        if value.replace(".", "", 1).isdigit():
+            return float(value)
+        then = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else then.now(then.tzinfo)
+        return max(0.0, (then - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
