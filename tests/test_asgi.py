@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from tests.apps import Socket, answer, app_of, ask, held_by, refusing, settled, tenant_of
 from tierline import Budget, Ladder, Router, Tier, current, policy
@@ -81,6 +81,24 @@ async def test_remote_client_cannot_say_who_it_is(make_router: MakeRouter, serve
     spoofed = {"x-tenant": "other", "x-tierline-tenant": "other", "x-tierline-tier": "haiku", "host": "x/free?"}
     assert (await browser.get("/answer", headers=spoofed)).json()["tenant"] == "acme"
     assert [r.model for r in fake.requests] == ["claude-opus-5-5"]
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_a_path_cannot_be_spelled_into_another_budget(
+    make_router: MakeRouter, serve: Serve, outside: bool
+) -> None:
+    """Whatever a client writes in the path of mounts, a route has one account, wherever the middleware stands."""
+    router = make_router(budgets=[Budget("$5", per="route")])
+    inner = Starlette(routes=[Route("/{id}", answer)])
+    app: Any = Starlette(routes=[Mount("/{a}/x", app=Starlette(routes=[Mount("/{id}/y", app=inner)]))])
+    if outside:
+        app = TierlineMiddleware(app, router=router)
+    else:
+        app.add_middleware(TierlineMiddleware, router=router)
+    browser = await serve(app)
+    for path in ("/a/x/b/y/5", "/x/x/x/y/5", "/x/x/y/y/5", "/5/x/5/y/5", "/%7Ba%7D/x/{b}/y/5"):
+        assert (await browser.get(path)).status_code == 200
+    assert [balance.account for balance in await router.balances()] == ["/{a}/x/{id}/y/{id}"]
 
 
 async def test_other_scopes_pass(router: Router) -> None:

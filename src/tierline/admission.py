@@ -94,4 +94,4 @@ class Rules:
 
 
 def _route_of(binding: Binding) -> Route | None:
-    return route_of(binding.scope) if binding.scope is not None else None
+    return route_of(binding.scope, binding.app) if binding.scope is not None else None

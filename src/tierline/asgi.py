@@ -13,7 +13,7 @@ from tierline.answers import answer_to, close_code, prepare, say, told
 from tierline.binding import SCOPE_KEY, Binding, Context, context, enter
 from tierline.errors import ConfigurationError
 from tierline.router import Router
-from tierline.routes import RouteTable, segments_before
+from tierline.routes import RouteTable, outermost, segments_before
 from tierline.values import NANO
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class TierlineMiddleware:
         known = here.of(self.router) if here is not None else None
         if known is None:
             binding = Binding(self.router, scope, on_error=prepare, outer=here)
+            binding.app = binding.app or scope.get("app") or outermost(self.app)
         else:
             binding = known if known is here else known.view(scope, here)
         if all(table is not self.routes for table, *_ in binding.tables):

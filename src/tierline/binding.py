@@ -62,6 +62,7 @@ class Binding:
     """
 
     __slots__ = (
+        "app",
         "blocks",
         "busy_as_503",
         "charged",
@@ -96,6 +97,8 @@ class Binding:
     ) -> None:
         self.owner = owner
         self.scope = scope
+        self.app: object = None
+        """The outermost app, which knows the templates of its mounts."""
         self.on_error = on_error
         """Prepares the framework for errors of a call that begins."""
         self.outer = outer
@@ -130,6 +133,7 @@ class Binding:
         if self.scope is None:
             self.scope = outer.scope
         self.on_error = self.on_error or outer.on_error
+        self.app = outer.app
         self.fixed_tenant = outer.fixed_tenant if self.fixed_tenant is None else self.fixed_tenant
         self.tenants += outer.tenants
         self.busy_as_503 = outer.busy_as_503

@@ -13,7 +13,7 @@ from tierline.errors import ConfigurationError
 from tierline.policies import Policy, marks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tierline.budgets import Scope
     from tierline.ladder import Ladder
@@ -33,23 +33,19 @@ class Route:
     template: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    mount: str = ""
+    """The template of what is `mounted`, where the app tells it."""
+
     @property
     def name(self) -> str:
         """The whole template, for accounts, traces and reports.
 
         What a client wrote in the path of a mount is no part of it, or everybody could have an account of their own.
         """
-        if not self.mounted:
-            return self.template
-        parts = self.mounted.split("/")
-        for name, value in self.parameters.items():
-            if f"{{{name}}}" in self.template:
-                continue
-            if (text := str(value)) not in parts:
-                # Converted from what was written ("007"), or of several segments: only the mount as such is sure.
-                return f"/{{mount}}{self.template}"
-            parts[len(parts) - 1 - parts[::-1].index(text)] = f"{{{name}}}"
-        return f"{'/'.join(parts)}{self.template}"
+        if not self.mounted or self.mount:
+            return f"{self.mount}{self.template}"
+        # A mount may have a parameter of the same name as the route: only without any its path is the app's own.
+        return f"/{{mount}}{self.template}" if self.parameters else f"{self.mounted}{self.template}"
 
     @property
     def segments(self) -> tuple[tuple[str, ...], int]:
@@ -65,23 +61,24 @@ class Route:
         return (*before, *_segments(self.template)), len(before)
 
 
-def route_of(scope: Scope) -> Route | None:
-    """The route that handles this request, or None where it cannot be told."""
+def route_of(scope: Scope, app: object = None) -> Route | None:
+    """The route that handles this request, or None where it cannot be told. `app` is the outermost one, if known."""
     mounted, parameters = _mounted(scope)
+    mount = (mount_of(app, mounted) or "") if mounted else ""
     if "litestar_app" in scope:
         template = scope.get("path_template")
         if template is None or getattr(scope.get("route_handler"), "is_mount", False):
             # A mount cuts the path for what runs below, and has no template of its own.
             return None
-        return Route(mounted, template, parameters)
+        return Route(mounted, template, parameters, mount)
     route, endpoint = scope.get("route"), scope.get("endpoint")
     fastapi = scope.get("fastapi")
     effective = fastapi.get("effective_route_context") if isinstance(fastapi, dict) else None
     # It goes stale below a mount, where another route has taken its place.
     if effective is not None and route is not None and getattr(effective, "original_route", None) is route:
-        return Route(mounted, effective.path_format, parameters)
+        return Route(mounted, effective.path_format, parameters, mount)
     if route is not None and endpoint is not None and getattr(route, "endpoint", None) is endpoint:
-        return Route(mounted, getattr(route, "path_format", None) or route.path, parameters)
+        return Route(mounted, getattr(route, "path_format", None) or route.path, parameters, mount)
     if endpoint is not None:
         # Plain Starlette routes leave no `route` on some releases: find the one that owns the endpoint.
         found = {
@@ -90,7 +87,38 @@ def route_of(scope: Scope) -> Route | None:
             if getattr(candidate, "endpoint", None) is endpoint and hasattr(candidate, "path_format")
         }
         if len(found) == 1:
-            return Route(mounted, found.pop(), parameters)
+            return Route(mounted, found.pop(), parameters, mount)
+    return None
+
+
+def mount_of(app: object, path: str, depth: int = 0) -> str | None:
+    """The template of the mounts of an app that a path leads through, as routing takes them: the first that match."""
+    direct = getattr(app, "app", None)
+    # A mount may be mounted itself, and not in a router.
+    inside: Iterable[Any] = (direct,) if hasattr(direct, "path_regex") else getattr(app, "routes", None) or ()
+    for route in inside:
+        if not hasattr(route, "app") or hasattr(route, "endpoint") or depth > DEEPEST_MOUNT:
+            continue
+        if (pattern := getattr(route, "path_regex", None)) is None:  # of a host
+            if (inner := mount_of(route, path, depth + 1)) is not None:
+                return inner
+            continue
+        if (found := pattern.match(f"{path}/")) is None:
+            continue
+        template = str(route.path_format).removesuffix("/{path}")
+        rest = f"/{found['path']}".rstrip("/")
+        inner = mount_of(route, rest, depth + 1) if rest else ""
+        if inner is not None:
+            return template + inner
+    return None
+
+
+def outermost(app: object) -> object:
+    """The app with routes in this one: itself, or what its middlewares are around."""
+    for _ in range(DEEPEST_MOUNT):
+        if app is None or getattr(app, "routes", None):
+            return app
+        app = getattr(app, "app", None)
     return None
 
 
