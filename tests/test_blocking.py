@@ -49,7 +49,18 @@ def script(fake: FakeClaude, thread_url: str) -> Script:
 
     def start(code: str) -> subprocess.Popen[str]:
         return subprocess.Popen(  # noqa: S603  (our own interpreter)
-            [sys.executable, "-W", "error", "-W", "ignore:.*fork.*:DeprecationWarning", "-c", SCRIPT + code],
+            # A connection that is kept alive when a script ends is the SDK's; in which order it goes is chance.
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-W",
+                "ignore:.*fork.*:DeprecationWarning",
+                "-W",
+                "ignore:unclosed <socket.socket:ResourceWarning",
+                "-c",
+                SCRIPT + code,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
