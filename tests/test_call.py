@@ -108,7 +108,7 @@ def test_deep_nesting(kind: str, depth: int) -> None:
     """Nesting past what Python can follow is read as open-ended, around the limit as well as far past it."""
     call = read(body([nested(depth, kind)], tools=[nested(depth, "list")]))
     assert call.input_bound is None or call.input_bound >= 1
-    if depth >= 5_000:
+    if depth >= 50_000:  # newer Pythons follow further
         assert call.input_bound is None
     assert view_of(call, ANY).text == ""
 
