@@ -10,6 +10,7 @@ from anthropic import Anthropic
 from tierline import Budget, Ladder, policy
 from tierline.call import read_call
 from tierline.classify import FixedClassifier
+from tierline.counting import PromptCounts
 from tierline.errors import IllegalRequestError
 from tierline.legality import fit, unsure
 from tierline.testing import Fault
@@ -110,6 +111,25 @@ async def test_a_count_that_fails(make_router: MakeRouter, fake: FakeClaude) -> 
     fake.script(*[Fault.error(500)] * 9, path="/v1/messages/count_tokens")
     await router.claude.messages.create(**ask(text(190_000)))
     assert paths(fake)[-1] == ("messages", OLD)
+
+
+@pytest.mark.parametrize("odd", [{1: "a", "b": "c"}, "circle", "deep"])
+async def test_what_is_no_json_is_not_counted(odd: Any) -> None:
+    """What cannot be written down is asked of nobody, and breaks nothing here."""
+    if odd == "circle":
+        odd = {}
+        odd["odd"] = odd
+    elif odd == "deep":
+        odd = []
+        for _ in range(100_000):
+            odd = [odd]
+
+    async def ask(*_: Any) -> Any:
+        raise AssertionError
+
+    call = read(None)
+    call.body["messages"][0]["content"] = [odd]
+    assert await PromptCounts(b"secret").of(call, LADDER, ask) == {}
 
 
 async def test_most_prompts_are_not_counted(make_router: MakeRouter, fake: FakeClaude) -> None:

@@ -71,6 +71,12 @@ def test_a_policy_holds_for_fallbacks(rule: Any, kept: list[str] | None, model: 
     assert models(body) == kept
 
 
+def test_an_id_that_is_a_ceiling_is_one_for_fallbacks() -> None:
+    """Where the model that the app names is the most that it may be, the API asks none above it."""
+    body, _ = sent([{"model": OPUS}, {"model": HAIKU}], SONNET, explicit_model="ceiling")
+    assert (body["model"], models(body)) == (SONNET, [HAIKU])
+
+
 @pytest.mark.parametrize("chain", ["default", [{"model": 5}], [{"model": HAIKU, "max_tokens": "9"}], [5], {"a": 1}])
 def test_fallbacks_that_cannot_be_told(chain: Any) -> None:
     """Where the API chooses, a call has no bound; a policy that has something to hold leaves such fallbacks out."""

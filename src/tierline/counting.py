@@ -41,9 +41,12 @@ class PromptCounts:
             return {}
         rungs = {tier.model: tier for tier in tiers}
         found: dict[str, int] = {}
+        body = {name: call.body[name] for name in _COUNTED if call.body.get(name) is not None}
         for model in unsure(call, rungs):
-            body = {name: call.body[name] for name in _COUNTED if call.body.get(name) is not None}
-            key = self._key({**body, "model": model})
+            try:
+                key = self._key({**body, "model": model})
+            except (TypeError, ValueError, RecursionError):
+                return {}  # what is no JSON is the API's to reject, or the SDK's
             tokens = self._known.find(key)
             if tokens is None:
                 tokens = await _asked({**body, "model": model}, rungs[model], ask)

@@ -66,10 +66,10 @@ def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[s
     """
     request = _admit(call, policy, ladder, list_price)
     given = call.body.get("fallbacks")
-    most = policy.max_tokens
-    if not given or not (policy.floored or policy.capped or policy.pinned or most is not None):
+    most, low, high = policy.max_tokens, request.policy.floor, request.policy.ceiling
+    # The id that the app named may be a ceiling too.
+    if not given or not (policy.floored or policy.capped or policy.pinned or high < ladder.top or most is not None):
         return request
-    low, high = request.policy.floor, request.policy.ceiling
     kept = tuple(
         place
         for place, other in enumerate(call.fallbacks)

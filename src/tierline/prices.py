@@ -207,7 +207,7 @@ class PriceBook:
         return -(-entry // _SCALE), -(-most // _SCALE)
 
     def offer(self, call: Call, model: str, max_tokens: int | None) -> Offer:
-        """The offer of a model with its worst case; None where it has no bound, with the reason."""
+        """The offer of a model with its worst case; its cost is None where there is no bound, with the reason."""
         facts = model_of(model)
         window = facts.window if facts is not None else LARGEST_WINDOW
         prompt = window if call.input_bound is None else min(call.input_bound, window)
