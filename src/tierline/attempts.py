@@ -15,15 +15,16 @@ from tierline.usage import WholeReader, at_cut
 from tierline.values import Attempt, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from opentelemetry.trace import Span
 
     from tierline.binding import Binding
-    from tierline.ledger.base import Ledger, Reservation
+    from tierline.budgets import Line
+    from tierline.ledger.base import Ledger, Origin, Reservation
     from tierline.prices import PriceBook
     from tierline.usage import Metered, Reader
-    from tierline.values import Role, Terms
+    from tierline.values import Offer, Refusal, Role, Terms
 
 log: Final = logging.getLogger("tierline")
 
@@ -113,6 +114,18 @@ class Books:
         self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
         self._idle: dict[asyncio.AbstractEventLoop, asyncio.Future[None]] = {}
         """Set when the last attempt of a loop ends that a shutdown there waits for."""
+
+    async def reserve(
+        self, key: str, offers: Sequence[Offer], lines: Sequence[Line], *, thresholds: bool, origin: Origin
+    ) -> Reservation | Refusal:
+        """Hold the money for one attempt. Where the caller is cancelled meanwhile, nothing stays held."""
+        try:
+            return await self.ledger.reserve(key, offers, lines, thresholds=thresholds, origin=origin)
+        except asyncio.CancelledError:
+            if not self.instant:
+                # It may have been done, or may yet be: an id that is released holds nothing, in either order.
+                self.background.start(self.ledger.release(key))
+            raise
 
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""

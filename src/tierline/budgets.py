@@ -1,8 +1,7 @@
-"""Budgets: how much may be spent, by whom, in which calendar window.
+"""Budgets: how much may be spent, by whom, in which window.
 
     Budget   what the app writes: "$2/hour" for each tenant
     Line     one account of a budget, with the limit that holds for it: what a ledger works on
-    Window   which stretch of the calendar (UTC) a limit is for
 
 Everything here computes and nothing stores: balances are kept by `tierline.ledger`.
 """
@@ -10,18 +9,18 @@ Everything here computes and nothing stores: balances are kept by `tierline.ledg
 from __future__ import annotations
 
 import re
-from calendar import timegm
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, floor, inf
-from time import gmtime
+from itertools import pairwise
+from math import ceil
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from tierline.errors import ConfigurationError
 from tierline.values import NANO
+from tierline.windows import UTC_NAME, Window, check_timezone, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 Scope: TypeAlias = MutableMapping[str, Any]
 """An ASGI scope."""
 
-Unit = Literal["minute", "hour", "day", "month", "total"]
 Per = Literal["tenant", "route", "request"]
 
 GLOBAL_ACCOUNT: Final = "global"
@@ -45,58 +43,16 @@ MOST_MONEY: Final = 1_000_000_000 * NANO
 """$1,000,000,000 in nano-USD. Sums of such limits stay inside a 64-bit integer of a store."""
 
 _MONEY: Final = re.compile(r"\$(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<fraction>\.[0-9]+)?")
+_SLASH: Final = re.compile(r"\s*/\s*")
 _NANO_DIGITS: Final = 9
 _DOLLAR_DIGITS: Final = 15
-_SECONDS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
 _NEVER: Final = 1 << 200
 """A threshold that no balance reaches."""
 
 
-class Span(NamedTuple):
-    """One stretch of the calendar: `start <= t < end`, in seconds since the epoch.
-
-    `key` is for people too: 202611 is a month, 20261121 a day, then the hour and the minute; 0 is all time.
-    So keys of different units are never equal.
-    """
-
-    key: int
-    start: float
-    end: float
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A unit of the calendar in UTC after which a limit renews; `total` never does."""
-
-    unit: Unit
-    _last: Span = field(default=Span(-1, inf, -inf), init=False, repr=False, compare=False)
-
-    def __str__(self) -> str:
-        return "" if self.unit == "total" else f"/{self.unit}"
-
-    def span(self, now: float) -> Span:
-        """The window that `now` (seconds since the epoch) is in."""
-        span = self._last
-        if span.start <= now < span.end:
-            return span
-        span = _span(self.unit, now)
-        # A memo, for a clock asks for the same window again and again. One assignment: safe across threads.
-        object.__setattr__(self, "_last", span)
-        return span
-
-    def key(self, now: float) -> int:
-        """Which window `now` is in: equal exactly for times of the same one."""
-        return self.span(now).key
-
-    def ends_at(self, now: float) -> float | None:
-        """When that window ends, in seconds since the epoch; None where it does not."""
-        end = self.span(now).end
-        return None if end == inf else end
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much (`nano`-USD, above 0) in each `window`."""
+    """How much (`nano`-USD, above 0) in each window."""
 
     nano: int
     window: Window
@@ -107,7 +63,8 @@ class Line:
     """One account of one budget, and the limit (nano-USD) that holds for it.
 
     `downgrade_from` and `cheapest_from` are the thresholds in nano-USD: the least (spent + held) that is at or
-    above the share. A threshold that is None is out of reach. `alarm_from` is the lower one.
+    above the share. A threshold that is None is out of reach. `alarm_from` is the lower one. `alerts` are the least
+    amounts spent at or above the shares of `alert_at`, rising.
     """
 
     budget: str
@@ -117,34 +74,47 @@ class Line:
     hard: bool = True
     downgrade_at: float | None = None
     cheapest_at: float | None = None
+    alert_at: tuple[float, ...] = ()
     downgrade_from: int = field(init=False, repr=False, compare=False)
     cheapest_from: int = field(init=False, repr=False, compare=False)
     alarm_from: int = field(init=False, repr=False, compare=False)
+    alerts: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         downgrade, cheapest = _threshold(self.limit, self.downgrade_at), _threshold(self.limit, self.cheapest_at)
         object.__setattr__(self, "downgrade_from", downgrade)
         object.__setattr__(self, "cheapest_from", cheapest)
         object.__setattr__(self, "alarm_from", min(downgrade, cheapest))
+        object.__setattr__(self, "alerts", tuple(_threshold(self.limit, share) for share in self.alert_at))
 
     @property
     def softened(self) -> Line:
         """The same account, of a budget that only records."""
         return _softened(self)
 
+    def limited(self, limit: int) -> Line:
+        """The same account under another limit (nano-USD, above 0)."""
+        return self if limit == self.limit else _limited(self, limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """A limit over a window, for each account.
 
-    `amount`  "$5/day", with /minute, /hour, /day, /month, or nothing for a total. Or a function that is given
-              the account and returns such a text (plans): it is asked at every call, so it should be quick.
+    `amount`  "$5/day", with /minute, /hour, /day, /month; "$5/24h rolling", with m, h or d, for the time before each
+              call; or nothing for a total. Or a function that is given the account and returns such a text (plans): it
+              is asked at every call, so it should be quick.
     `per`     whose limit it is: "tenant", "route", "request", or a function of the ASGI scope that returns the
               account. None: one account for all. Who has no account shares the account "default".
     `name`    by which reports and errors call it; made of the above if it is empty.
     `hard`    refuses what does not fit. A soft budget records and warns, and never refuses.
     `downgrade_at`, `cheapest_at`   shares of the limit, above 0 and at most 1. From the first on, the tier that was
               asked for is left out; from the second on, only the cheapest legal one stays. None: never.
+    `timezone`   in which days begin: "Europe/Berlin". UTC if it is not given.
+    `alert_at`   shares of the limit, rising, at which `Router(on_budget=…)` is called, once in each window: when so
+              much is spent. 1.0 is also reached where a call is refused for want of room.
+
+    A rolling window moves on in 60 steps: what is spent counts for its length, and for at most a sixtieth of it more.
 
     ConfigurationError where that cannot work.
     """
@@ -155,6 +125,8 @@ class Budget:
     hard: bool = True
     downgrade_at: float | None = 0.7
     cheapest_at: float | None = 0.9
+    timezone: str = UTC_NAME
+    alert_at: tuple[float, ...] = (0.8, 1.0)
     _fixed: Callable[[str], Line] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -163,7 +135,8 @@ class Budget:
                 f'Budget({self.amount!r}, per={self.per!r}): `per` is "tenant", "route", "request", '
                 "a function of the ASGI scope, or None"
             )
-        limit = None if callable(self.amount) else parse_limit(self.amount)
+        check_timezone(self.timezone)
+        limit = None if callable(self.amount) else parse_limit(self.amount, self.timezone)
         name = self.name or _default_name(self)
         if not _is_key(name):
             raise ConfigurationError(
@@ -199,10 +172,10 @@ class Budget:
     def limit_of(self, account: str) -> Limit:
         """The limit that holds for `account`. ConfigurationError where the app's function returned nonsense."""
         if not callable(self.amount):
-            return parse_limit(self.amount)
+            return parse_limit(self.amount, self.timezone)
         amount: object = self.amount(account)
         try:
-            return parse_limit(amount)
+            return parse_limit(amount, self.timezone)
         except ConfigurationError as error:
             raise ConfigurationError(f"budget {self.name!r}, account {account!r:.80}: {error}") from error
 
@@ -211,7 +184,9 @@ class Budget:
         return self._line(account, self.limit_of(account)) if self._fixed is None else self._fixed(account)
 
     def _line(self, account: str, limit: Limit) -> Line:
-        return Line(self.name, account, limit.nano, limit.window, self.hard, self.downgrade_at, self.cheapest_at)
+        return Line(
+            self.name, account, limit.nano, limit.window, self.hard, self.downgrade_at, self.cheapest_at, self.alert_at
+        )
 
     def _check_thresholds(self) -> None:
         shares: tuple[tuple[str, object], ...] = (
@@ -219,8 +194,7 @@ class Budget:
             ("cheapest_at", self.cheapest_at),
         )
         for word, value in shares:
-            # NaN fails here too: it compares with nothing.
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value <= 1):
+            if value is not None and not _is_share(value):
                 raise ConfigurationError(
                     f"budget {self.name!r}: {word}={value!r} must be a share above 0 and at most 1, or None"
                 )
@@ -228,6 +202,19 @@ class Budget:
             raise ConfigurationError(
                 f"budget {self.name!r}: downgrade_at={self.downgrade_at} is above cheapest_at={self.cheapest_at}; "
                 "the first step comes first"
+            )
+        alerts: Any = self.alert_at
+        if isinstance(alerts, list):  # as people write it: but a budget is hashable
+            alerts = tuple(alerts)
+            object.__setattr__(self, "alert_at", alerts)
+        if not (
+            isinstance(alerts, tuple)
+            and all(map(_is_share, alerts))
+            and all(lower < higher for lower, higher in pairwise(alerts))
+        ):
+            raise ConfigurationError(
+                f"budget {self.name!r}: alert_at={alerts!r:.80} must be shares above 0 and at most 1, each higher than "
+                "the one before it, such as (0.5, 0.8, 1.0)"
             )
 
 
@@ -251,27 +238,23 @@ def parse_money(text: object) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _limit(text: str) -> Limit:
-    money, slash, unit = (part.strip() for part in text.partition("/"))
+def _limit(text: str, timezone: str) -> Limit:
+    money, slash, window = (part.strip() for part in text.partition("/"))
     try:
         nano = parse_money(money)
+        return Limit(nano, parse_window(window, timezone) if slash else Window("total"))
     except ConfigurationError as error:
         raise ConfigurationError(f"{text!r:.80}: {error}") from None
-    if not slash:
-        return Limit(nano, Window("total"))
-    for known in get_args(Unit):
-        if unit == known != "total":
-            return Limit(nano, Window(known))
-    raise ConfigurationError(
-        f'{text!r:.80}: {unit!r:.40} is not minute, hour, day or month; write for example "$5/day", or "$5" for a total'
-    )
 
 
-def parse_limit(text: object) -> Limit:
-    """The limit in "$5/day" or "$5"; spaces may stand around the slash. ConfigurationError for all else."""
+def parse_limit(text: object, timezone: str = UTC_NAME) -> Limit:
+    """The limit in "$5/day", "$5/24h rolling" or "$5"; spaces may stand around the slash.
+
+    `timezone` is that of the calendar. ConfigurationError for all else.
+    """
     if not isinstance(text, str):
         raise ConfigurationError(f'{text!r:.80} is not a limit; write for example "$5/day", or "$5" for a total')
-    return _limit(text)
+    return _limit(text, timezone)
 
 
 def check_budgets(budgets: Iterable[Budget]) -> None:
@@ -334,28 +317,14 @@ def within_thresholds(n_offers: int, used: Iterable[tuple[Line, int]]) -> tuple[
     return start, tight
 
 
-def _span(unit: Unit, now: float) -> Span:
-    if unit == "total":
-        return Span(0, -inf, inf)
-    second = floor(now)
-    year, month, day, hour, minute = gmtime(second)[:5]
-    key = year * 100 + month
-    if unit == "month":
-        start = timegm((year, month, 1, 0, 0, 0))
-        return Span(key, start, timegm((year + month // 12, month % 12 + 1, 1, 0, 0, 0)))
-    key = key * 100 + day
-    if unit != "day":
-        key = key * 100 + hour
-    if unit == "minute":
-        key = key * 100 + minute
-    # POSIX time has no leap seconds: these lengths are exact.
-    start = second - second % _SECONDS[unit]
-    return Span(key, start, start + _SECONDS[unit])
-
-
 @lru_cache(maxsize=4096)
 def _softened(line: Line) -> Line:
     return replace(line, hard=False)
+
+
+@lru_cache(maxsize=4096)
+def _limited(line: Line, limit: int) -> Line:
+    return replace(line, limit=limit)
 
 
 @lru_cache(maxsize=1024)
@@ -365,7 +334,7 @@ def _threshold(limit: int, share: float | None) -> int:
 
 
 def _default_name(budget: Budget) -> str:
-    amount = _name_of(budget.amount) if callable(budget.amount) else "".join(budget.amount.split())
+    amount = _name_of(budget.amount) if callable(budget.amount) else _SLASH.sub("/", " ".join(budget.amount.split()))
     if budget.per is None:
         return amount
     return f"{amount} per {_name_of(budget.per) if callable(budget.per) else budget.per}"
@@ -373,6 +342,11 @@ def _default_name(budget: Budget) -> str:
 
 def _name_of(function: Callable[..., object]) -> str:
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_share(value: object) -> bool:
+    # NaN fails here too: it compares with nothing.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
 
 
 def _is_key(text: object) -> bool:

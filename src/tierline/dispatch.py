@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from tierline.attempts import OpenAttempt
 from tierline.errors import BudgetExceededError, UnknownModelError
+from tierline.ledger.base import NOWHERE
 from tierline.models import model_of
 from tierline.plan import adapt
 from tierline.telemetry import active, describe
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tierline.binding import Binding
     from tierline.budgets import Line
     from tierline.call import Call
-    from tierline.ledger.base import Reservation
+    from tierline.ledger.base import Origin, Reservation
     from tierline.plan import Plan
     from tierline.telemetry import CallTrace
     from tierline.values import Attempt, Offer, Role
@@ -76,6 +77,7 @@ class Dispatch:
     books: Books
     trace: CallTrace
     key: str
+    origin: Origin = NOWHERE
     attempts: list[Attempt] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     offer: Offer | None = None
@@ -122,7 +124,7 @@ class Dispatch:
 
     async def _reserve(self, offers: Sequence[Offer], *, thresholds: bool) -> Reservation | Refusal:
         key = f"{self.key}.{len(self.attempts)}.{offers[0].tier}"
-        return await self.books.ledger.reserve(key, offers, self.lines, thresholds=thresholds)
+        return await self.books.reserve(key, offers, self.lines, thresholds=thresholds, origin=self.origin)
 
     def _note_admission(self, held: Reservation) -> None:
         """Say what the budgets made of the plan."""
@@ -213,7 +215,7 @@ class Dispatch:
         try:
             await reply.discard()
         except BaseException:
-            await self.books.finish(self.books.ledger.release(held))
+            await self.books.finish(self.books.ledger.release(held.id))
             raise
 
 

@@ -175,7 +175,8 @@ class Router(Generic[ClientT_co]):
         if override := os.environ.get(MODE_VARIABLE):
             self._mode = _mode(MODE_VARIABLE, override)
         self._ids = count(1)
-        self._prefix = secrets.token_hex(4)
+        self._pid = 0
+        self._prefix = ""
         self._lifespans = 0
         self._closing = False
         self.gate = Gate(self)
@@ -350,7 +351,9 @@ class Router(Generic[ClientT_co]):
             await self.ledger.forget(tuple(binding.request_lines))
 
     def next_id(self) -> str:
-        """An id for a decision, unique over processes."""
+        """An id for a decision, unique over processes: a forked one, too, has a prefix of its own."""
+        if self._pid != os.getpid():
+            self._pid, self._prefix = os.getpid(), secrets.token_hex(8)
         return f"{self._prefix}-{next(self._ids)}"
 
 

@@ -16,6 +16,7 @@ from tierline.consult import Consultation
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
+from tierline.ledger.base import Origin
 from tierline.legality import fit
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
@@ -67,7 +68,7 @@ class CallRun:
         """What the usage would have cost on each tier, once it is known."""
         if self.own is not None:
             policy = combine((Policy(tier=self.own.tier),), router.ladder)
-            admission = Admission(policy, "", self.own.lines, self.own.route, None)
+            admission = Admission(policy, "", self.own.lines, self.own.route, self.own.tenant)
         else:
             admission = router.rules.admission(now, binding)
         self.policy, self.version, self.lines, self.route, self.tenant = admission
@@ -117,6 +118,7 @@ class CallRun:
                 books=router.books,
                 trace=trace,
                 key=router.next_id(),
+                origin=Origin(self.tenant, self.route, self.own is not None),
             )
             reply = await self.dispatch.run()
         except BudgetExceededError as error:

@@ -155,6 +155,10 @@ class Refusal:
     """Seconds until the window ends; None for a budget that does not renew."""
     unbounded: str = ""
     """Why the cost cannot be bounded, where that is the reason (`needed` is then None)."""
+    budgets: tuple[Remaining, ...] = ()
+    """Every budget of the call, as it stood."""
+    at: float = 0.0
+    """When, in seconds since the epoch, by the ledger's clock."""
 
     def __str__(self) -> str:
         if self.needed is None:

@@ -14,140 +14,251 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
-from tierline.ledger.base import Balance, Reservation
-from tierline.values import Refusal
+from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
+from tierline.ledger.refusing import Part, refusal
+from tierline.ledger.rollup import Rollup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tierline.budgets import Line
-    from tierline.values import Offer
+    from tierline.ledger.base import Spent
+    from tierline.values import Offer, Refusal
+    from tierline.windows import Span
 
 _MOST_LAPSED: Final = 10_000
-_FEW: Final = 64
 """How many lapsed holds are remembered for a late settlement. The estimates of older ones stand."""
+_MOST_ENDED: Final = 10_000
+"""How many ids are remembered that have ended."""
+_FEW: Final = 64
 
-_Slot: TypeAlias = tuple[str, str, int]
-"""A budget's name, the account, and the key of a window."""
+_Name: TypeAlias = tuple[str, str, str]
+"""A budget's name, the account, and the series of a window."""
+
+
+class _Slot:
+    """What an account has spent and holds in one span, in nano-USD."""
+
+    __slots__ = ("account", "end", "estimated", "held", "spent", "start", "told")
+
+    def __init__(self, account: _Account, span: Span) -> None:
+        self.account = account
+        self.start, self.end = span.start, span.end
+        self.spent = self.held = self.estimated = self.told = 0
 
 
 class _Account:
-    """What one account has spent and holds in one window, in nano-USD, under the limit that it was last given."""
+    """One account of a budget: the line that it was last given, and its spans that count, oldest first."""
 
-    __slots__ = ("end", "estimated", "held", "line", "spent")
+    __slots__ = ("line", "slots")
 
-    def __init__(self, line: Line, end: float) -> None:
+    def __init__(self, line: Line) -> None:
         self.line = line
-        self.end = end
-        self.spent = self.held = self.estimated = 0
+        self.slots: list[_Slot] = []
+
+    def live(self, now: float) -> list[_Slot]:
+        """The slots that count. Those that have ended are dropped: holds keep theirs."""
+        slots = self.slots
+        while slots and slots[0].end <= now:
+            del slots[0]
+        return slots
+
+    def slot(self, span: Span) -> _Slot:
+        """The slot of a span; a new one if there is none."""
+        for slot in reversed(self.slots):
+            if slot.start == span.start:
+                return slot
+        slot = _Slot(self, span)
+        self.slots.append(slot)
+        self.slots.sort(key=lambda each: each.start)
+        return slot
 
 
-_Hold: TypeAlias = tuple[Reservation, list[_Account], float]
-"""A reservation, its accounts (even where the ledger has dropped them), and when its lease ends."""
+_Held: TypeAlias = tuple[Reservation, list[_Slot], float]
+"""A reservation, its slots (even where the ledger has dropped them), and when its lease ends."""
 
 
 class MemoryLedger:
     """A `Ledger` in the memory of this process, for any number of its threads and event loops.
 
-    `clock` gives seconds since the epoch, `lease` is in seconds. No method suspends, so none can be cancelled half
-    done. Time never goes back: a clock that does is waited for, so that a window that has ended stays ended.
-    What a hold's lease has left is counted in steps forward only.
+    `clock` gives seconds since the epoch, `lease` and `retention` (of spend by hour) are in seconds. No method
+    suspends, so none can be cancelled half done. Time never goes back: a clock that does is waited for, so that a
+    window that has ended stays ended. What a hold's lease has left is counted in steps forward only.
 
-    Memory: one record for each account in a window that has not ended, one for each hold, and a bounded number of
-    lapsed ones. Records of ended windows go a few with each reservation.
+    Memory: one record for each account in a window that has not ended (of a rolling one at most 61), one for each
+    hold, and a bounded number of lapsed ones, of ids that have ended, and of rows of spend by hour. Records of ended
+    windows go a few with each reservation.
 
     Raises ConfigurationError for a lease that cannot be.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time, lease: float = 30.0) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, lease: float = 30.0, retention: float = RETENTION
+    ) -> None:
         if not lease > 0:
             raise ConfigurationError(f"MemoryLedger(lease={lease!r}): a lease is a number of seconds above 0")
         self.lease = lease
         self.instant = True
         self._clock = clock
         self._lock = Lock()
-        self._accounts: dict[_Slot, _Account] = {}
-        self._endings: list[tuple[float, _Slot]] = []  # a heap: the next account to drop is first
-        self._holds: OrderedDict[str, _Hold] = OrderedDict()  # in the order of their deadlines
-        self._lapsed: OrderedDict[str, _Hold] = OrderedDict()
+        self._accounts: dict[_Name, _Account] = {}
+        self._endings: list[tuple[float, _Name]] = []  # a heap: the next account to look at is first
+        self._holds: OrderedDict[str, _Held] = OrderedDict()  # in the order of their deadlines
+        self._lapsed: OrderedDict[str, _Held] = OrderedDict()
+        self._ended: dict[str, None] = {}  # oldest first
+        self._limits: dict[tuple[str, str | None], int] = {}
+        self._rollup = Rollup(retention)
+        self._listeners: list[Callable[[Alert], None]] = []
+        self._alerts: list[Alert] = []  # to be told when the lock is let go of
         self._read = self._now = clock()
         self._behind = 0.0  # how far the clock has gone back in all, so that leases are counted in steps forward
         self._next_lapse = inf  # at or before the first deadline
 
     async def reserve(
-        self, key: str, offers: Sequence[Offer], lines: Sequence[Line], *, thresholds: bool = True
+        self,
+        key: str,
+        offers: Sequence[Offer],
+        lines: Sequence[Line],
+        *,
+        thresholds: bool = True,
+        origin: Origin = NOWHERE,
     ) -> Reservation | Refusal:
         """Hold the worst case of the first offer that fits: see `Ledger`."""
         with self._lock:
-            now = self._tick()
-            if key in self._holds:
-                return self._holds[key][0]
+            found = self._reserve(key, offers, lines, thresholds, origin)
+        if self._alerts:
+            self._tell()
+        return found
 
-            accounts: list[_Account] = []
-            used: list[int] = []
-            charged: list[tuple[Line, int]] = []
-            fresh: list[_Slot] = []
-            for line in lines:
-                span = line.window.span(now)
-                slot = (line.budget, line.account, span.key)
-                account = self._accounts.get(slot)
-                if account is None:
-                    account = self._accounts[slot] = _Account(line, span.end)
-                    fresh.append(slot)
-                account.line = line  # a plan may have changed since
-                amount = account.spent + account.held
-                accounts.append(account)
-                used.append(amount)
-                charged.append((line, span.key))
+    def _reserve(
+        self, key: str, offers: Sequence[Offer], lines: Sequence[Line], thresholds: bool, origin: Origin
+    ) -> Reservation | Refusal:
+        now = self._tick()
+        if key in self._holds:
+            return self._holds[key][0]
+        if key in self._lapsed or key in self._ended:
+            raise ValueError(f"reservation {key!r:.80} has ended")
+        if self._limits:
+            lines = [self._limited(line) for line in lines]
 
-            skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
-            if skipped == len(offers):
-                for slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
-                    del self._accounts[slot]
-                return _refusal(offers[left_out:], lines, accounts, now)
+        slots: list[_Slot] = []
+        used: list[int] = []
+        charged: list[tuple[Line, Span]] = []
+        fresh: list[tuple[_Name, _Account]] = []
+        for line in lines:
+            window = line.window
+            span = window.span(now)
+            name = (line.budget, line.account, window.series)
+            account = self._accounts.get(name)
+            if account is None:
+                account = self._accounts[name] = _Account(line)
+                fresh.append((name, account))
+            account.line = line  # a plan may have changed since
+            live = account.live(now)
+            slot = live[-1] if live and live[-1].start == span.start else account.slot(span)
+            slots.append(slot)
+            if window.rolls:
+                used.append(sum(each.spent + each.held for each in live))
+            else:
+                used.append(slot.spent + slot.held)
+            charged.append((line, span))
 
-            offer = offers[skipped]
-            for slot in fresh:
-                if self._accounts[slot].end != inf:
-                    heappush(self._endings, (self._accounts[slot].end, slot))
-            cost = _checked(offer.cost or 0)
-            if len(accounts) > 1:
-                accounts = list(dict.fromkeys(accounts))  # a budget that stands here twice is charged once
-            for account in accounts:
-                account.held += cost
-            reservation = Reservation(key, offer, cost, tuple(charged), tuple(used), skipped, tight)
-            deadline = self._read + self._behind + self.lease
-            self._holds[key] = reservation, accounts, deadline
-            if self._next_lapse == inf:  # no deadline is before an earlier one
-                self._next_lapse = deadline
-            if self._lapsed:
-                self._lapsed.pop(key, None)
-            return reservation
+        skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
+        if skipped == len(offers):
+            found = refusal(offers[left_out:], lines, [_parts(slot.account.slots) for slot in slots], now)
+            for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
+                del self._accounts[name]
+            for slot in slots:
+                if slot.account.line.budget == found.budget and slot.account.line.account == found.account:
+                    self._refused(slot, now)
+            return found
+
+        offer = offers[skipped]
+        for name, account in fresh:
+            if account.slots[0].end != inf:
+                heappush(self._endings, (account.slots[0].end, name))
+        cost = _checked(offer.cost or 0)
+        if len(slots) > 1:
+            slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
+        for slot in slots:
+            slot.held += cost
+        reservation = Reservation(key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
+        deadline = self._read + self._behind + self.lease
+        self._holds[key] = reservation, slots, deadline
+        if self._next_lapse == inf:  # no deadline is before an earlier one
+            self._next_lapse = deadline
+        return reservation
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         _checked(cost)
-        held = reservation.cost
         with self._lock:
-            hold = self._holds.pop(reservation.id, None)
-            if hold is not None:
-                for account in hold[1]:
-                    account.held -= held
-                    account.spent += cost
-                    if estimated:
-                        account.estimated += cost
-                return True
-            hold = self._lapsed.pop(reservation.id, None)
-            if hold is None:
-                return False
-            for account in hold[1]:
-                account.spent += cost - held
-                account.estimated += (cost if estimated else 0) - held
-            return True
+            ended = self._end(reservation.id, cost, estimated, attempts=1)
+        if self._alerts:
+            self._tell()
+        return ended
 
-    async def release(self, reservation: Reservation) -> bool:
-        """Give the hold back. False as for `settle`."""
-        return await self.settle(reservation, 0)
+    async def release(self, key: str) -> bool:
+        """Give the hold back. False where there is none."""
+        with self._lock:
+            return self._end(key, 0, estimated=False, attempts=0)
+
+    def _end(self, key: str, cost: int, estimated: bool, *, attempts: int) -> bool:
+        """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
+        found = self._holds.pop(key, None)
+        if found is not None:
+            held, slots, _ = found
+            guess = cost if estimated else 0
+            for slot in slots:
+                slot.held -= held.cost
+                slot.spent += cost
+                slot.estimated += guess
+            if attempts or cost:
+                self._rollup.book(held, cost, guess, attempts=attempts, now=self._now)
+        elif (found := self._lapsed.pop(key, None)) is not None:
+            held, slots, _ = found
+            more, guess = cost - held.cost, (cost if estimated else 0) - held.cost
+            for slot in slots:
+                slot.spent += more
+                slot.estimated += guess
+            self._rollup.book(held, more, guess, attempts=attempts - 1, now=self._now)
+        else:
+            self._forbid(key)
+            return False
+        self._forbid(key)
+        for slot in slots:
+            self._spent(slot)
+        return True
+
+    async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
+        """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
+        _checked(cost)
+        key = reservation.id
+        with self._lock:
+            now = self._tick()
+            if key in self._holds or key in self._lapsed or key in self._ended:
+                return False
+            self._forbid(key)
+            guess = cost if estimated else 0
+            charged: set[_Name] = set()
+            for line, span in reservation.lines:
+                name = (line.budget, line.account, line.window.series)
+                if span.end <= now or name in charged:
+                    continue
+                charged.add(name)
+                account = self._accounts.get(name)
+                if account is None:
+                    account = self._accounts[name] = _Account(line)
+                    if span.end != inf:
+                        heappush(self._endings, (span.end, name))
+                slot = account.slot(span)
+                slot.spent += cost
+                slot.estimated += guess
+                self._spent(slot)
+            self._rollup.book(reservation, cost, guess, attempts=1, now=now)
+        if self._alerts:
+            self._tell()
+        return True
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Begin the lease of every hold anew; those that have ended are left alone."""
@@ -155,40 +266,173 @@ class MemoryLedger:
             self._tick()
             deadline = self._read + self._behind + self.lease
             for reservation in reservations:
-                hold = self._holds.pop(reservation.id, None)
-                if hold is not None:
-                    self._holds[reservation.id] = hold[0], hold[1], deadline
+                found = self._holds.pop(reservation.id, None)
+                if found is not None:
+                    self._holds[reservation.id] = found[0], found[1], deadline
+        self._tell()
 
     async def forget(self, lines: Sequence[Line]) -> None:
         """Drop the balances of these accounts. A hold on one of them ends as any other, and is charged nowhere."""
         with self._lock:
-            now = self._tick()
+            self._tick()
             for line in lines:
-                self._accounts.pop((line.budget, line.account, line.window.key(now)), None)
+                self._accounts.pop((line.budget, line.account, line.window.series), None)
             if len(self._endings) > 2 * len(self._accounts) + _FEW:
                 # What was forgotten left its ending behind: an account for each request would fill a month of them.
                 self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
                 heapify(self._endings)
+        self._tell()
 
     async def ping(self) -> None:
         """The memory of this process is there."""
 
-    async def balances(self) -> list[Balance]:
-        """Every account that was ever charged in a window that has not ended."""
+    async def aclose(self) -> None:
+        """Nothing belongs to a loop."""
+
+    # What operators ask
+
+    async def balances(self, account: str | None = None) -> list[Balance]:
+        """Every account that was ever charged in a span that has not ended; or those with one name."""
         with self._lock:
             now = self._tick()
-            open_now = [
-                (account.line, account.spent, account.held, account.estimated)
-                for account in self._accounts.values()
-                if account.end > now
+            found = [
+                self._balance(each, now)
+                for each in self._accounts.values()
+                if (account is None or each.line.account == account) and each.live(now)
             ]
-        return [
-            Balance(line.budget, line.account, spent, held, line.limit, line.window.ends_at(now), estimated)
-            for line, spent, held, estimated in open_now
+        self._tell()
+        return found
+
+    def _balance(self, account: _Account, now: float) -> Balance:
+        line, slots = account.line, account.live(now)
+        counting = slots if line.window.rolls else slots[-1:]
+        ends = [slot.end for slot in counting if slot.spent or slot.held] or [counting[-1].end]
+        return Balance(
+            line.budget,
+            line.account,
+            sum(slot.spent for slot in counting),
+            sum(slot.held for slot in counting),
+            self._limited(line).limit,
+            None if min(ends) == inf else min(ends),
+            sum(slot.estimated for slot in counting),
+            line.hard,
+            line.window.series,
+        )
+
+    async def holds(self) -> list[Hold]:
+        """Every hold, oldest first."""
+        with self._lock:
+            now = self._tick()
+            moment = self._read + self._behind
+            found = [
+                Hold(
+                    held.id,
+                    held.offer.tier,
+                    held.offer.model,
+                    held.cost,
+                    held.at,
+                    now + deadline - moment,
+                    tuple((slot.account.line.budget, slot.account.line.account) for slot in slots),
+                    held.origin.tenant,
+                    held.origin.route,
+                )
+                for held, slots, deadline in self._holds.values()
+            ]
+        self._tell()
+        return sorted(found, key=lambda hold: hold.at)
+
+    async def history(self, since: float, until: float | None = None) -> list[Spent]:
+        """Spend of every hour that began at or after `since` and before `until`."""
+        with self._lock:
+            self._tick()
+            found = self._rollup.history(since, inf if until is None else until)
+        self._tell()
+        return found
+
+    async def set_limit(self, budget: str, account: str | None, limit: int | None) -> None:
+        """Let another limit hold, from the next reservation on; None takes that back."""
+        with self._lock:
+            if limit is None:
+                self._limits.pop((budget, account), None)
+            else:
+                self._limits[budget, account] = checked_limit(limit)
+
+    async def limits(self) -> dict[tuple[str, str | None], int]:
+        """What `set_limit` has set."""
+        with self._lock:
+            return dict(self._limits)
+
+    async def confirm(self) -> None:
+        """Nothing is lost that this object had."""
+
+    async def erase(self, account: str) -> None:
+        """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
+        with self._lock:
+            self._tick()
+            for name in [name for name in self._accounts if name[1] == account]:
+                del self._accounts[name]
+            for limit in [limit for limit in self._limits if limit[1] == account]:
+                del self._limits[limit]
+            self._rollup.erase(account)
+            for kept in (self._holds, self._lapsed):
+                for key, (held, slots, deadline) in kept.items():
+                    if held.origin.tenant == account:
+                        held = held._replace(origin=held.origin._replace(tenant=None))  # noqa: PLW2901
+                    slots = [slot for slot in slots if slot.account.line.account != account]  # noqa: PLW2901
+                    kept[key] = held, slots, deadline
+        self._tell()
+
+    def watch(self, listener: Callable[[Alert], None]) -> None:
+        """Tell `listener` of every alert."""
+        self._listeners.append(listener)
+
+    # With the lock held
+
+    def _forbid(self, key: str) -> None:
+        """No reservation may have this id any more."""
+        self._ended[key] = None
+        if len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _limited(self, line: Line) -> Line:
+        """The line under the limit that was set for it, if one was."""
+        limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
+        return line if limit is None else line.limited(limit)
+
+    def _spent(self, slot: _Slot) -> None:
+        """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
+        line = slot.account.line
+        alerts = line.alerts
+        if not alerts or (not line.window.rolls and slot.spent < alerts[0]):
+            return
+        live = slot.account.live(self._now)
+        if slot not in live:
+            return
+        spent = sum(each.spent for each in live)
+        self._note(slot.account, live, sum(1 << place for place, alert in enumerate(alerts) if spent >= alert))
+
+    def _refused(self, slot: _Slot, now: float) -> None:
+        """A call was refused for want of room here."""
+        line, live = slot.account.line, slot.account.live(now)
+        if line.alert_at and line.alert_at[-1] == 1 and any(each.spent or each.held for each in live):
+            self._note(slot.account, live, 1 << (len(line.alert_at) - 1), refused=True)
+
+    def _note(self, account: _Account, live: list[_Slot], reached: int, *, refused: bool = False) -> None:
+        told = 0
+        for slot in live:
+            told |= slot.told
+        if not reached & ~told:
+            return
+        live[-1].told |= reached
+        balance = self._balance(account, self._now)
+        self._alerts += [
+            Alert(balance.budget, balance.account, share, balance.spent, balance.limit, balance.renews_at, refused)
+            for place, share in enumerate(account.line.alert_at)
+            if (reached & ~told) >> place & 1
         ]
 
     def _tick(self) -> float:
-        """The time by which windows go, after doing what has come due. Called with the lock held."""
+        """The time by which windows go, after doing what has come due."""
         read = self._clock()
         if read < self._read:
             self._behind += self._read - read
@@ -202,26 +446,49 @@ class MemoryLedger:
             for _ in range(8):
                 if not self._endings or self._endings[0][0] > self._now:
                     break
-                self._accounts.pop(heappop(self._endings)[1], None)
+                name = heappop(self._endings)[1]
+                account = self._accounts.get(name)
+                if account is not None and account.live(self._now):
+                    heappush(self._endings, (account.slots[-1].end, name))
+                else:
+                    self._accounts.pop(name, None)
         return self._now
 
     def _lapse_until(self, moment: float) -> None:
         """Charge holds whole whose lease is over, for nobody will say what they came to; remember, should somebody."""
         self._next_lapse = inf
         while self._holds:
-            key, hold = next(iter(self._holds.items()))
-            reservation, accounts, deadline = hold
+            key, found = next(iter(self._holds.items()))
+            held, slots, deadline = found
             if deadline > moment:
                 self._next_lapse = deadline
                 break
             del self._holds[key]
-            for account in accounts:
-                account.held -= reservation.cost
-                account.spent += reservation.cost
-                account.estimated += reservation.cost
-            self._lapsed[key] = hold
-            if len(self._lapsed) > _MOST_LAPSED:
-                self._lapsed.popitem(last=False)
+            for slot in slots:
+                slot.held -= held.cost
+                slot.spent += held.cost
+                slot.estimated += held.cost
+            self._rollup.book(held, held.cost, held.cost, attempts=1, now=self._now)
+            self._lapsed[key] = found
+            for slot in slots:
+                self._spent(slot)
+        while len(self._lapsed) > _MOST_LAPSED:
+            self._lapsed.popitem(last=False)
+
+    # Without it
+
+    def _tell(self) -> None:
+        if not self._alerts:
+            return
+        with self._lock:
+            alerts, self._alerts = self._alerts, []
+        for alert in alerts:
+            for listener in tuple(self._listeners):
+                listener(alert)
+
+
+def _parts(slots: Iterable[_Slot]) -> list[Part]:
+    return [Part(slot.end, slot.spent, slot.held) for slot in slots]
 
 
 def _checked(cost: int) -> int:
@@ -230,26 +497,8 @@ def _checked(cost: int) -> int:
     return cost
 
 
-def _refusal(offers: Sequence[Offer], lines: Sequence[Line], accounts: Sequence[_Account], now: float) -> Refusal:
-    """The line that has no room for the cheapest offer; of several, the one that renews last.
-
-    Until that one renews, no other renewal lets the call pass: a client told to come back earlier comes in vain.
-    """
-    needed = min((offer.cost for offer in offers if offer.cost is not None), default=None)
-    refusing = [
-        (line.window.span(now).end, account.spent + account.held - line.limit, index)
-        for index, (line, account) in enumerate(zip(lines, accounts, strict=True))
-        if line.hard and (needed is None or account.spent + account.held + needed > line.limit)
-    ]
-    end, _, index = max(refusing)
-    line, account = lines[index], accounts[index]
-    return Refusal(
-        budget=line.budget,
-        account=line.account,
-        limit=line.limit,
-        spent=account.spent,
-        held=account.held,
-        needed=needed,
-        renews_in=None if end == inf else end - now,
-        unbounded="" if needed is not None else offers[-1].unbounded,
-    )
+def checked_limit(limit: int) -> int:
+    """The limit. ValueError where it cannot be one."""
+    if type(limit) is not int or limit <= 0:
+        raise ValueError(f"a limit is a whole number of nano-USD above 0, not {limit!r:.40}")
+    return limit

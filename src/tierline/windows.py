@@ -1,0 +1,174 @@
+"""Windows: which stretch of time a limit is for, and when it renews.
+
+    Window   what a budget says: a day in Berlin, the last 24 hours, all time
+    Span     one stretch of it, to which charges are booked
+
+One rule holds for every kind of window: *what an account has used is the sum of its spans that have not ended*. A day
+is one span, which ends at midnight. A rolling window is many short ones, each of which goes on counting for the whole
+length of the window after the last moment at which it was charged.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+from math import floor, inf
+from typing import Final, Literal, NamedTuple, get_args
+from zoneinfo import ZoneInfo
+
+from tierline.errors import ConfigurationError
+
+Unit = Literal["minute", "hour", "day", "month", "rolling", "total"]
+
+STEPS: Final = 60
+"""In how many steps a rolling window moves on: what is charged counts for at most one step longer than the window."""
+LONGEST_ROLLING: Final = 366 * 86_400
+"""Seconds of the longest rolling window."""
+UTC_NAME: Final = "UTC"
+
+_SECONDS: Final = {"minute": 60, "hour": 3_600}
+_LETTERS: Final = {"m": 60, "h": 3_600, "d": 86_400}
+_ROLLING: Final = re.compile(r"(?P<number>[0-9]{1,6})(?P<letter>[mhd])\s+rolling")
+
+
+class Span(NamedTuple):
+    """One stretch of a window: charges of `start <= t < until` are booked to it, and count until `end`.
+
+    In seconds since the epoch. Within one window, spans are told apart by `start`. For a calendar window `end` is
+    `until`; `inf` is never.
+    """
+
+    start: float
+    until: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A unit of the calendar in a time zone, the last `seconds` (rolling), or all time (total).
+
+    `series` names the window in stores: balances of windows that differ in it are never added up.
+    """
+
+    unit: Unit
+    timezone: str = UTC_NAME
+    seconds: int = 0
+    series: str = field(init=False, repr=False, compare=False)
+    _last: Span = field(default=Span(inf, -inf, -inf), init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        series: str = self.unit
+        if self.unit == "rolling":
+            series = f"rolling {self.seconds}"
+        elif self.unit != "total" and self.timezone != UTC_NAME:
+            series = f"{self.unit} {self.timezone}"
+        object.__setattr__(self, "series", series)
+
+    def __str__(self) -> str:
+        """As it is written after the amount: `/day`, `/24h rolling`; nothing for a total."""
+        if self.unit == "total":
+            return ""
+        if self.unit != "rolling":
+            return f"/{self.unit}"
+        letters = "dhm" if self.seconds > 2 * _LETTERS["d"] else "hm"
+        letter = next(letter for letter in letters if self.seconds % _LETTERS[letter] == 0)
+        return f"/{self.seconds // _LETTERS[letter]}{letter} rolling"
+
+    @property
+    def rolls(self) -> bool:
+        """Whether several spans count at a time."""
+        return self.unit == "rolling"
+
+    def span(self, now: float) -> Span:
+        """The span that a charge at `now` (seconds since the epoch) is booked to."""
+        span = self._last
+        if span.start <= now < span.until:
+            return span
+        span = self._span(now)
+        # A memo, for a clock asks for the same span again and again. One assignment: safe across threads.
+        object.__setattr__(self, "_last", span)
+        return span
+
+    def _span(self, now: float) -> Span:
+        if self.unit == "total":
+            return Span(0, inf, inf)
+        if self.unit == "rolling":
+            step = -(-self.seconds // STEPS)
+            start = floor(now) - floor(now) % step
+            return Span(start, start + step, start + step + self.seconds)
+        if self.unit in _SECONDS:
+            length = _SECONDS[self.unit]
+            # POSIX time has no leap seconds: these lengths are exact. Not every zone is whole hours from UTC.
+            start = floor(now) - (floor(now) + _offset(now, self.timezone)) % length
+            return Span(start, start + length, start + length)
+        return _dates(self.unit, now, self.timezone)
+
+
+def parse_window(text: str, timezone: str) -> Window:
+    """The window in "day" or "24h rolling". ConfigurationError for all else."""
+    rolling = _ROLLING.fullmatch(text)
+    if rolling is not None:
+        seconds = int(rolling["number"]) * _LETTERS[rolling["letter"]]
+        if not 0 < seconds <= LONGEST_ROLLING:
+            raise ConfigurationError(f"{text!r:.40}: a rolling window is at least 1m and at most 366d")
+        return Window("rolling", seconds=seconds)
+    for known in get_args(Unit):
+        if text == known not in ("rolling", "total"):
+            return Window(known, timezone)
+    raise ConfigurationError(
+        f'{text!r:.40} is not minute, hour, day or month; write for example "$5/day", "$5/24h rolling", '
+        'or "$5" for a total'
+    )
+
+
+def check_timezone(name: object) -> None:
+    """ConfigurationError where this machine knows no such time zone."""
+    try:
+        _zone(name if isinstance(name, str) else "")
+    except (KeyError, ValueError, OSError):
+        raise ConfigurationError(
+            f'{name!r:.80} is no time zone of this machine; write for example "Europe/Berlin". Where the system '
+            "brings no time zones, install the package tzdata"
+        ) from None
+
+
+@lru_cache(maxsize=64)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def _offset(now: float, timezone: str) -> int:
+    """Seconds east of UTC at `now`."""
+    if timezone == UTC_NAME:
+        return 0
+    offset = datetime.fromtimestamp(now, _zone(timezone)).utcoffset()
+    return int(offset.total_seconds()) if offset is not None else 0
+
+
+def _dates(unit: Unit, now: float, timezone: str) -> Span:
+    """The day or the month that `now` is in, from midnight to midnight.
+
+    Where clocks are put back over midnight there are two of them: the first one counts, and the hour that the clock
+    reads twice belongs to the day that has begun. Where midnight is skipped, the day begins when the clock moves on.
+    """
+    zone = UTC if timezone == UTC_NAME else _zone(timezone)
+    day = datetime.fromtimestamp(now, zone).date()
+    first = day if unit == "day" else day.replace(day=1)
+    while True:
+        following = _following(unit, first)
+        end = _midnight(following, zone)
+        if now < end:
+            return Span(_midnight(first, zone), end, end)
+        first = following
+
+
+def _following(unit: Unit, first: date) -> date:
+    if unit == "day":
+        return first + timedelta(days=1)
+    return (first + timedelta(days=31)).replace(day=1)
+
+
+def _midnight(day: date, zone: tzinfo) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()
