@@ -330,7 +330,7 @@ def _limited(line: Line, limit: int) -> Line:
 @lru_cache(maxsize=1024)
 def _threshold(limit: int, share: float | None) -> int:
     # The share as it was written: 0.7 is seven tenths, and not the float below it.
-    return _NEVER if share is None else ceil(limit * Fraction(repr(share)))
+    return _NEVER if share is None else ceil(limit * Fraction(repr(float(share))))
 
 
 def _default_name(budget: Budget) -> str:

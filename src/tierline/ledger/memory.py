@@ -50,13 +50,22 @@ class _Slot:
 
 
 class _Account:
-    """One account of a budget: the line that it was last given, and its spans that count, oldest first."""
+    """One account of a budget: the line that it was last given, and its spans that count, oldest first.
 
-    __slots__ = ("line", "slots")
+    Nothing is alerted of while the `spent` of one span is below `alarm`.
+    """
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    __slots__ = ("alarm", "line", "slots")
+
+    def __init__(self) -> None:
         self.slots: list[_Slot] = []
+
+    def take(self, line: Line, *, limited: bool) -> None:
+        """What the app says of it now; `limited` where an operator may have said something else."""
+        self.line = line
+        self.alarm: float = inf
+        if line.alerts:
+            self.alarm = 0 if limited or line.window.rolls else line.alerts[0]
 
     def live(self, now: float) -> list[_Slot]:
         """The slots that count. Those that have ended are dropped: holds keep theirs."""
@@ -143,13 +152,13 @@ class MemoryLedger:
         now = self._tick()
         if key in self._holds:
             return self._holds[key][0]
-        if self._has_ended(key):
+        if key in self._ended or key in self._ended_before or key in self._lapsed:
             raise ValueError(f"reservation {key!r:.80} has ended")
         check_offers(offers)
 
         slots: list[_Slot] = []
         used: list[int] = []
-        spans: list[Span] = []
+        charged: list[tuple[Line, Span]] = []
         fresh: list[tuple[_Name, _Account]] = []
         for line in lines:
             window = line.window
@@ -157,16 +166,24 @@ class MemoryLedger:
             name = (line.budget, line.account, window.series)
             account = self._accounts.get(name)
             if account is None:
-                account = self._accounts[name] = _Account(line)
+                account = self._accounts[name] = _Account()
+                account.take(line, limited=bool(self._limits))
                 fresh.append((name, account))
-            account.line = line  # a plan may have changed since
-            live = account.live(now)
-            slot = live[-1] if live and live[-1].start == span.start else account.slot(span)
+            elif account.line is not line:  # a plan may have changed since
+                account.take(line, limited=bool(self._limits))
+            live = account.slots
+            if len(live) == 1 and live[0].start == span.start:
+                slot = live[0]
+                used.append(slot.spent + slot.held)
+            else:
+                account.live(now)
+                slot = account.slot(span)
+                used.append(sum([each.spent + each.held for each in live]))
             slots.append(slot)
-            used.append(slot.spent + slot.held if len(live) == 1 else sum(each.spent + each.held for each in live))
-            spans.append(span)
+            charged.append((line, span))
         if self._limits:
             lines = [self._limited(line) for line in lines]
+            charged = [(line, span) for line, (_, span) in zip(lines, charged, strict=True)]
 
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
@@ -176,12 +193,13 @@ class MemoryLedger:
         for name, account in fresh:
             self._expect_end(account.slots[0].end, name)
         cost = offer.cost or 0
-        charged = tuple(zip(lines, spans, strict=True))
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        reservation = Reservation(key, offer, cost, charged, tuple(used), skipped, tight, now, origin)
+        # By the tuple's constructor: the named one takes twice as long.
+        values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
+        reservation = tuple.__new__(Reservation, values)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
         if self._next_lapse == inf:  # no deadline is before an earlier one
@@ -210,7 +228,7 @@ class MemoryLedger:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, cost if estimated else 0, attempts=1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, 1)
         if self._alerts:
             self._tell()
         return ended
@@ -218,32 +236,34 @@ class MemoryLedger:
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""
         with self._lock:
-            ended = self._end(key, 0, 0, attempts=0)
+            ended = self._end(key, 0, 0, 0)
         if self._alerts:
             self._tell()
         return ended
 
-    def _end(self, key: str, cost: int, estimated: int, *, attempts: int) -> bool:
+    def _end(self, key: str, cost: int, estimated: int, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
-        self._forbid(key)
+        self._ended.add(key)
+        if len(self._ended) > _MOST_ENDED:
+            self._ended, self._ended_before = set(), self._ended
         found = self._holds.pop(key, None)
         if found is not None:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.row(held, self._now).add(cost, estimated, own=held.origin.own, attempts=1)
+                self._rollup.row(held, self._now).add(cost, estimated, 1)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
             held, slots, row = late
             more, estimated = cost - held.cost, estimated - held.cost
-            row.add(more, estimated, own=held.origin.own, attempts=attempts - 1)
+            row.add(more, estimated, attempts - 1)
         else:
             return False
         for slot in slots:
             slot.spent += more
             slot.estimated += estimated
-            if slot.account.line.alert_at:
+            if slot.spent >= slot.account.alarm:
                 self._note_spent(slot)
         return True
 
@@ -253,7 +273,7 @@ class MemoryLedger:
         key, guess = reservation.id, cost if estimated else 0
         with self._lock:
             now = self._tick()
-            if key in self._holds or self._has_ended(key):
+            if key in self._holds or key in self._ended or key in self._ended_before or key in self._lapsed:
                 return False
             self._forbid(key)
             charged = {
@@ -264,14 +284,15 @@ class MemoryLedger:
                     continue
                 account = self._accounts.get(name)
                 if account is None:
-                    account = self._accounts[name] = _Account(line)
+                    account = self._accounts[name] = _Account()
+                    account.take(line, limited=bool(self._limits))
                     self._expect_end(span.end, name)
                 account.live(now)
                 slot = account.slot(span)
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.row(reservation, now).add(cost, guess, own=reservation.origin.own, attempts=1)
+            self._rollup.row(reservation, now).add(cost, guess, 1)
         self._tell()
         return True
 
@@ -367,6 +388,8 @@ class MemoryLedger:
     async def set_limit(self, budget: str, account: str | None, limit: int | None) -> None:
         """Let another limit hold, from the next reservation on; None takes that back."""
         with self._lock:
+            for each in self._accounts.values():
+                each.alarm = 0
             if limit is None:
                 self._limits.pop((budget, account), None)
             else:
@@ -406,10 +429,7 @@ class MemoryLedger:
         """No reservation may have this id any more."""
         self._ended.add(key)
         if len(self._ended) > _MOST_ENDED:
-            self._ended_before, self._ended = self._ended, set()
-
-    def _has_ended(self, key: str) -> bool:
-        return key in self._ended or key in self._ended_before or key in self._lapsed
+            self._ended, self._ended_before = set(), self._ended
 
     def _limited(self, line: Line) -> Line:
         """The line under the limit that was set for it, if one was."""
@@ -429,7 +449,7 @@ class MemoryLedger:
         """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
         account = slot.account
         alerts = (self._limited(account.line) if self._limits else account.line).alerts
-        if not alerts or (slot.spent < alerts[0] and len(account.slots) == 1):
+        if not alerts:
             return
         self._now = max(self._now, self._clock())
         live = account.live(self._now)
@@ -490,7 +510,7 @@ class MemoryLedger:
                 break
             del self._holds[key]
             row = self._rollup.row(held, self._now)
-            row.add(held.cost, held.cost, own=held.origin.own, attempts=1)
+            row.add(held.cost, held.cost, 1)
             self._lapsed[key] = held, slots, row
             for slot in slots:
                 slot.held -= held.cost
