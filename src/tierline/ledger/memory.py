@@ -14,9 +14,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
-from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
-from tierline.ledger.checks import check_offers, checked_cost, checked_limit
+from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import Rollup, Row
 
@@ -52,13 +51,15 @@ class _Slot:
 class _Account:
     """One account of a budget: the line that it was last given, and its spans that count, oldest first.
 
-    Nothing is alerted of while the `spent` of one span is below `alarm`.
+    Nothing is alerted of while the `spent` of one span is below `alarm`. At `due` it is looked at whether they have
+    all ended.
     """
 
-    __slots__ = ("alarm", "line", "slots")
+    __slots__ = ("alarm", "due", "line", "slots")
 
     def __init__(self) -> None:
         self.slots: list[_Slot] = []
+        self.due: float | None = None
 
     def take(self, line: Line, *, limited: bool) -> None:
         """What the app says of it now; `limited` where an operator may have said something else."""
@@ -104,14 +105,13 @@ class MemoryLedger:
     hold, and a bounded number of lapsed ones, of ids that have ended, and of rows of spend by hour. Records of ended
     windows go a few with each reservation.
 
-    Raises ConfigurationError for a lease that cannot be.
+    Raises ConfigurationError for a lease or a retention that cannot be.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.time, lease: float = 30.0, retention: float = RETENTION
     ) -> None:
-        if not lease > 0:
-            raise ConfigurationError(f"MemoryLedger(lease={lease!r}): a lease is a number of seconds above 0")
+        check_seconds("MemoryLedger", lease=lease, retention=retention)
         self.lease = lease
         self.instant = True
         self._clock = clock
@@ -159,7 +159,7 @@ class MemoryLedger:
         slots: list[_Slot] = []
         used: list[int] = []
         charged: list[tuple[Line, Span]] = []
-        fresh: list[tuple[_Name, _Account]] = []
+        fresh: list[tuple[_Name, _Slot]] = []  # what only this call has opened
         for line in lines:
             window = line.window
             span = window.span(now)
@@ -168,7 +168,6 @@ class MemoryLedger:
             if account is None:
                 account = self._accounts[name] = _Account()
                 account.take(line, limited=bool(self._limits))
-                fresh.append((name, account))
             elif account.line is not line:  # a plan may have changed since
                 account.take(line, limited=bool(self._limits))
             live = account.slots
@@ -176,8 +175,10 @@ class MemoryLedger:
                 slot = live[0]
                 used.append(slot.spent + slot.held)
             else:
-                account.live(now)
+                known = len(account.live(now))
                 slot = account.slot(span)
+                if len(live) > known:
+                    fresh.append((name, slot))
                 used.append(sum([each.spent + each.held for each in live]))
             slots.append(slot)
             charged.append((line, span))
@@ -190,8 +191,9 @@ class MemoryLedger:
             return self._refuse(offers[left_out:], lines, slots, fresh)
 
         offer = offers[skipped]
-        for name, account in fresh:
-            self._expect_end(account.slots[0].end, name)
+        for name, slot in fresh:
+            if slot.account.due is None:
+                self._expect(slot.account, name)
         cost = offer.cost or 0
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
@@ -211,17 +213,16 @@ class MemoryLedger:
         offers: Sequence[Offer],
         lines: Sequence[Line],
         slots: Sequence[_Slot],
-        fresh: Sequence[tuple[_Name, _Account]],
+        fresh: Sequence[tuple[_Name, _Slot]],
     ) -> Refusal:
         found = refusal(offers, lines, [_parts(slot.account.slots) for slot in slots], self._now)
-        for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
-            del self._accounts[name]
-        for slot in slots:
-            account = slot.account
+        for name, slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
+            slot.account.slots.remove(slot)
+            if not slot.account.slots:
+                del self._accounts[name]
+        for account in {slot.account for slot in slots}:
             if (account.line.budget, account.line.account) == (found.budget, found.account):
                 self._note_refused(account)
-            if not (slot.spent or slot.held or slot.told) and slot in account.slots:
-                account.slots.remove(slot)
         return found
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
@@ -286,9 +287,10 @@ class MemoryLedger:
                 if account is None:
                     account = self._accounts[name] = _Account()
                     account.take(line, limited=bool(self._limits))
-                    self._expect_end(span.end, name)
                 account.live(now)
                 slot = account.slot(span)
+                if account.due is None:
+                    self._expect(account, name)
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
@@ -436,13 +438,14 @@ class MemoryLedger:
         limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
         return line if limit is None else line.limited(limit)
 
-    def _expect_end(self, end: float, name: _Name) -> None:
-        """Look at this account when a span of it has ended."""
-        if end != inf:
-            heappush(self._endings, (end, name))
+    def _expect(self, account: _Account, name: _Name) -> None:
+        """Look at this account when its newest span has ended."""
+        account.due = account.slots[-1].end
+        if account.due != inf:
+            heappush(self._endings, (account.due, name))
 
     def _drop_endings(self) -> None:
-        self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
+        self._endings = [(due, name) for name, each in self._accounts.items() if (due := each.due) not in (None, inf)]
         heapify(self._endings)
 
     def _note_spent(self, slot: _Slot) -> None:
@@ -491,12 +494,14 @@ class MemoryLedger:
             for _ in range(8):
                 if not self._endings or self._endings[0][0] > self._now:
                     break
-                name = heappop(self._endings)[1]
+                due, name = heappop(self._endings)
                 account = self._accounts.get(name)
-                if account is not None and account.live(self._now):
-                    heappush(self._endings, (account.slots[-1].end, name))
+                if account is None or account.due != due:
+                    continue  # what had this name was forgotten, and another may have it now
+                if account.live(self._now):
+                    self._expect(account, name)
                 else:
-                    self._accounts.pop(name, None)
+                    del self._accounts[name]
         return self._now
 
     def _lapse_until(self, moment: float) -> None:
