@@ -410,7 +410,7 @@ class MemoryLedger:
         with self._lock:
             self._tick()
             for name in [name for name in self._accounts if name[1] == account]:
-                self._accounts.pop(name).slots.clear()
+                del self._accounts[name]
             self._drop_endings()
             for limit in [limit for limit in self._limits if limit[1] == account]:
                 del self._limits[limit]
