@@ -9,14 +9,16 @@ import time
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 from math import inf
+from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
+from tierline.ledger.checks import check_offers, checked_cost, checked_limit
 from tierline.ledger.refusing import Part, refusal
-from tierline.ledger.rollup import Rollup
+from tierline.ledger.rollup import Rollup, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 _MOST_LAPSED: Final = 10_000
 """How many lapsed holds are remembered for a late settlement. The estimates of older ones stand."""
 _MOST_ENDED: Final = 10_000
-"""How many ids are remembered that have ended."""
+"""How many ids are remembered that have ended, at least; at most twice as many."""
 _FEW: Final = 64
 
 _Name: TypeAlias = tuple[str, str, str]
@@ -65,17 +67,21 @@ class _Account:
 
     def slot(self, span: Span) -> _Slot:
         """The slot of a span; a new one if there is none."""
-        for slot in reversed(self.slots):
+        slots = self.slots
+        for slot in reversed(slots):
             if slot.start == span.start:
                 return slot
         slot = _Slot(self, span)
-        self.slots.append(slot)
-        self.slots.sort(key=lambda each: each.start)
+        slots.append(slot)
+        if len(slots) > 1 and slots[-2].start > slot.start:
+            slots.sort(key=attrgetter("start"))
         return slot
 
 
 _Held: TypeAlias = tuple[Reservation, list[_Slot], float]
 """A reservation, its slots (even where the ledger has dropped them), and when its lease ends."""
+_Lapsed: TypeAlias = tuple[Reservation, list[_Slot], Row]
+"""A reservation, its slots, and where its estimate was booked."""
 
 
 class MemoryLedger:
@@ -104,8 +110,9 @@ class MemoryLedger:
         self._accounts: dict[_Name, _Account] = {}
         self._endings: list[tuple[float, _Name]] = []  # a heap: the next account to look at is first
         self._holds: OrderedDict[str, _Held] = OrderedDict()  # in the order of their deadlines
-        self._lapsed: OrderedDict[str, _Held] = OrderedDict()
-        self._ended: dict[str, None] = {}  # oldest first
+        self._lapsed: OrderedDict[str, _Lapsed] = OrderedDict()
+        self._ended: set[str] = set()
+        self._ended_before: set[str] = set()  # dropped whole when the other one is full
         self._limits: dict[tuple[str, str | None], int] = {}
         self._rollup = Rollup(retention)
         self._listeners: list[Callable[[Alert], None]] = []
@@ -136,14 +143,13 @@ class MemoryLedger:
         now = self._tick()
         if key in self._holds:
             return self._holds[key][0]
-        if key in self._lapsed or key in self._ended:
+        if self._has_ended(key):
             raise ValueError(f"reservation {key!r:.80} has ended")
-        if self._limits:
-            lines = [self._limited(line) for line in lines]
+        check_offers(offers)
 
         slots: list[_Slot] = []
         used: list[int] = []
-        charged: list[tuple[Line, Span]] = []
+        spans: list[Span] = []
         fresh: list[tuple[_Name, _Account]] = []
         for line in lines:
             window = line.window
@@ -157,43 +163,54 @@ class MemoryLedger:
             live = account.live(now)
             slot = live[-1] if live and live[-1].start == span.start else account.slot(span)
             slots.append(slot)
-            if window.rolls:
-                used.append(sum(each.spent + each.held for each in live))
-            else:
-                used.append(slot.spent + slot.held)
-            charged.append((line, span))
+            used.append(slot.spent + slot.held if len(live) == 1 else sum(each.spent + each.held for each in live))
+            spans.append(span)
+        if self._limits:
+            lines = [self._limited(line) for line in lines]
 
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
-            found = refusal(offers[left_out:], lines, [_parts(slot.account.slots) for slot in slots], now)
-            for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
-                del self._accounts[name]
-            for slot in slots:
-                if slot.account.line.budget == found.budget and slot.account.line.account == found.account:
-                    self._refused(slot, now)
-            return found
+            return self._refuse(offers[left_out:], lines, slots, fresh)
 
         offer = offers[skipped]
         for name, account in fresh:
-            if account.slots[0].end != inf:
-                heappush(self._endings, (account.slots[0].end, name))
-        cost = _checked(offer.cost or 0)
+            self._expect_end(account.slots[0].end, name)
+        cost = offer.cost or 0
+        charged = tuple(zip(lines, spans, strict=True))
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        reservation = Reservation(key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
+        reservation = Reservation(key, offer, cost, charged, tuple(used), skipped, tight, now, origin)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
         if self._next_lapse == inf:  # no deadline is before an earlier one
             self._next_lapse = deadline
         return reservation
 
+    def _refuse(
+        self,
+        offers: Sequence[Offer],
+        lines: Sequence[Line],
+        slots: Sequence[_Slot],
+        fresh: Sequence[tuple[_Name, _Account]],
+    ) -> Refusal:
+        found = refusal(offers, lines, [_parts(slot.account.slots) for slot in slots], self._now)
+        for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
+            del self._accounts[name]
+        for slot in slots:
+            account = slot.account
+            if (account.line.budget, account.line.account) == (found.budget, found.account):
+                self._note_refused(account)
+            if not (slot.spent or slot.held or slot.told) and slot in account.slots:
+                account.slots.remove(slot)
+        return found
+
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
-        _checked(cost)
+        checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, estimated, attempts=1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, attempts=1)
         if self._alerts:
             self._tell()
         return ended
@@ -201,63 +218,61 @@ class MemoryLedger:
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""
         with self._lock:
-            return self._end(key, 0, estimated=False, attempts=0)
+            ended = self._end(key, 0, 0, attempts=0)
+        if self._alerts:
+            self._tell()
+        return ended
 
-    def _end(self, key: str, cost: int, estimated: bool, *, attempts: int) -> bool:
+    def _end(self, key: str, cost: int, estimated: int, *, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
+        self._forbid(key)
         found = self._holds.pop(key, None)
         if found is not None:
             held, slots, _ = found
-            guess = cost if estimated else 0
+            more = cost
+            if attempts:
+                self._rollup.row(held, self._now).add(cost, estimated, own=held.origin.own, attempts=1)
             for slot in slots:
                 slot.held -= held.cost
-                slot.spent += cost
-                slot.estimated += guess
-            if attempts or cost:
-                self._rollup.book(held, cost, guess, attempts=attempts, now=self._now)
-        elif (found := self._lapsed.pop(key, None)) is not None:
-            held, slots, _ = found
-            more, guess = cost - held.cost, (cost if estimated else 0) - held.cost
-            for slot in slots:
-                slot.spent += more
-                slot.estimated += guess
-            self._rollup.book(held, more, guess, attempts=attempts - 1, now=self._now)
+        elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
+            held, slots, row = late
+            more, estimated = cost - held.cost, estimated - held.cost
+            row.add(more, estimated, own=held.origin.own, attempts=attempts - 1)
         else:
-            self._forbid(key)
             return False
-        self._forbid(key)
         for slot in slots:
-            self._spent(slot)
+            slot.spent += more
+            slot.estimated += estimated
+            if slot.account.line.alert_at:
+                self._note_spent(slot)
         return True
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
-        _checked(cost)
-        key = reservation.id
+        checked_cost(cost)
+        key, guess = reservation.id, cost if estimated else 0
         with self._lock:
             now = self._tick()
-            if key in self._holds or key in self._lapsed or key in self._ended:
+            if key in self._holds or self._has_ended(key):
                 return False
             self._forbid(key)
-            guess = cost if estimated else 0
-            charged: set[_Name] = set()
-            for line, span in reservation.lines:
-                name = (line.budget, line.account, line.window.series)
-                if span.end <= now or name in charged:
+            charged = {
+                (line.budget, line.account, line.window.series): (line, span) for line, span in reservation.lines
+            }
+            for name, (line, span) in charged.items():
+                if span.end <= now:
                     continue
-                charged.add(name)
                 account = self._accounts.get(name)
                 if account is None:
                     account = self._accounts[name] = _Account(line)
-                    if span.end != inf:
-                        heappush(self._endings, (span.end, name))
+                    self._expect_end(span.end, name)
+                account.live(now)
                 slot = account.slot(span)
                 slot.spent += cost
                 slot.estimated += guess
-                self._spent(slot)
-            self._rollup.book(reservation, cost, guess, attempts=1, now=now)
-        if self._alerts:
-            self._tell()
+                self._note_spent(slot)
+            self._rollup.row(reservation, now).add(cost, guess, own=reservation.origin.own, attempts=1)
+        self._tell()
         return True
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
@@ -276,11 +291,12 @@ class MemoryLedger:
         with self._lock:
             self._tick()
             for line in lines:
-                self._accounts.pop((line.budget, line.account, line.window.series), None)
+                account = self._accounts.pop((line.budget, line.account, line.window.series), None)
+                if account is not None:
+                    account.slots.clear()  # holds keep theirs, which count nowhere
             if len(self._endings) > 2 * len(self._accounts) + _FEW:
                 # What was forgotten left its ending behind: an account for each request would fill a month of them.
-                self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
-                heapify(self._endings)
+                self._drop_endings()
         self._tell()
 
     async def ping(self) -> None:
@@ -304,8 +320,7 @@ class MemoryLedger:
         return found
 
     def _balance(self, account: _Account, now: float) -> Balance:
-        line, slots = account.line, account.live(now)
-        counting = slots if line.window.rolls else slots[-1:]
+        line, counting = account.line, account.live(now)
         ends = [slot.end for slot in counting if slot.spent or slot.held] or [counting[-1].end]
         return Balance(
             line.budget,
@@ -344,8 +359,8 @@ class MemoryLedger:
     async def history(self, since: float, until: float | None = None) -> list[Spent]:
         """Spend of every hour that began at or after `since` and before `until`."""
         with self._lock:
-            self._tick()
-            found = self._rollup.history(since, inf if until is None else until)
+            now = self._tick()
+            found = self._rollup.history(since, inf if until is None else until, now)
         self._tell()
         return found
 
@@ -370,16 +385,15 @@ class MemoryLedger:
         with self._lock:
             self._tick()
             for name in [name for name in self._accounts if name[1] == account]:
-                del self._accounts[name]
+                self._accounts.pop(name).slots.clear()
+            self._drop_endings()
             for limit in [limit for limit in self._limits if limit[1] == account]:
                 del self._limits[limit]
             self._rollup.erase(account)
-            for kept in (self._holds, self._lapsed):
-                for key, (held, slots, deadline) in kept.items():
-                    if held.origin.tenant == account:
-                        held = held._replace(origin=held.origin._replace(tenant=None))  # noqa: PLW2901
-                    slots = [slot for slot in slots if slot.account.line.account != account]  # noqa: PLW2901
-                    kept[key] = held, slots, deadline
+            for key, (held, slots, deadline) in list(self._holds.items()):
+                self._holds[key] = *_without(account, held, slots), deadline
+            for key, (held, slots, row) in list(self._lapsed.items()):
+                self._lapsed[key] = *_without(account, held, slots), row
         self._tell()
 
     def watch(self, listener: Callable[[Alert], None]) -> None:
@@ -390,45 +404,56 @@ class MemoryLedger:
 
     def _forbid(self, key: str) -> None:
         """No reservation may have this id any more."""
-        self._ended[key] = None
+        self._ended.add(key)
         if len(self._ended) > _MOST_ENDED:
-            del self._ended[next(iter(self._ended))]
+            self._ended_before, self._ended = self._ended, set()
+
+    def _has_ended(self, key: str) -> bool:
+        return key in self._ended or key in self._ended_before or key in self._lapsed
 
     def _limited(self, line: Line) -> Line:
         """The line under the limit that was set for it, if one was."""
         limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
         return line if limit is None else line.limited(limit)
 
-    def _spent(self, slot: _Slot) -> None:
-        """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
-        line = slot.account.line
-        alerts = line.alerts
-        if not alerts or (not line.window.rolls and slot.spent < alerts[0]):
-            return
-        live = slot.account.live(self._now)
-        if slot not in live:
-            return
-        spent = sum(each.spent for each in live)
-        self._note(slot.account, live, sum(1 << place for place, alert in enumerate(alerts) if spent >= alert))
+    def _expect_end(self, end: float, name: _Name) -> None:
+        """Look at this account when a span of it has ended."""
+        if end != inf:
+            heappush(self._endings, (end, name))
 
-    def _refused(self, slot: _Slot, now: float) -> None:
-        """A call was refused for want of room here."""
-        line, live = slot.account.line, slot.account.live(now)
+    def _drop_endings(self) -> None:
+        self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
+        heapify(self._endings)
+
+    def _note_spent(self, slot: _Slot) -> None:
+        """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
+        account = slot.account
+        alerts = (self._limited(account.line) if self._limits else account.line).alerts
+        if not alerts or (slot.spent < alerts[0] and len(account.slots) == 1):
+            return
+        self._now = max(self._now, self._clock())
+        live = account.live(self._now)
+        if slot in live:
+            spent = sum(each.spent for each in live)
+            self._note(account, live, sum(1 << place for place, alert in enumerate(alerts) if spent >= alert))
+
+    def _note_refused(self, account: _Account) -> None:
+        """A call was refused for want of room here. Of an account with nothing in it no trace is kept."""
+        line, live = account.line, account.slots
         if line.alert_at and line.alert_at[-1] == 1 and any(each.spent or each.held for each in live):
-            self._note(slot.account, live, 1 << (len(line.alert_at) - 1), refused=True)
+            self._note(account, live, 1 << (len(line.alert_at) - 1), refused=True)
 
     def _note(self, account: _Account, live: list[_Slot], reached: int, *, refused: bool = False) -> None:
-        told = 0
         for slot in live:
-            told |= slot.told
-        if not reached & ~told:
+            reached &= ~slot.told
+        if not reached:
             return
         live[-1].told |= reached
         balance = self._balance(account, self._now)
         self._alerts += [
             Alert(balance.budget, balance.account, share, balance.spent, balance.limit, balance.renews_at, refused)
             for place, share in enumerate(account.line.alert_at)
-            if (reached & ~told) >> place & 1
+            if reached >> place & 1
         ]
 
     def _tick(self) -> float:
@@ -464,16 +489,16 @@ class MemoryLedger:
                 self._next_lapse = deadline
                 break
             del self._holds[key]
+            row = self._rollup.row(held, self._now)
+            row.add(held.cost, held.cost, own=held.origin.own, attempts=1)
+            self._lapsed[key] = held, slots, row
             for slot in slots:
                 slot.held -= held.cost
                 slot.spent += held.cost
                 slot.estimated += held.cost
-            self._rollup.book(held, held.cost, held.cost, attempts=1, now=self._now)
-            self._lapsed[key] = found
-            for slot in slots:
-                self._spent(slot)
+                self._note_spent(slot)
         while len(self._lapsed) > _MOST_LAPSED:
-            self._lapsed.popitem(last=False)
+            self._forbid(self._lapsed.popitem(last=False)[0])
 
     # Without it
 
@@ -491,14 +516,13 @@ def _parts(slots: Iterable[_Slot]) -> list[Part]:
     return [Part(slot.end, slot.spent, slot.held) for slot in slots]
 
 
-def _checked(cost: int) -> int:
-    if type(cost) is not int or cost < 0:
-        raise ValueError(f"a cost is a whole number of nano-USD, at least 0, not {cost!r:.40}")
-    return cost
-
-
-def checked_limit(limit: int) -> int:
-    """The limit. ValueError where it cannot be one."""
-    if type(limit) is not int or limit <= 0:
-        raise ValueError(f"a limit is a whole number of nano-USD above 0, not {limit!r:.40}")
-    return limit
+def _without(account: str, held: Reservation, slots: list[_Slot]) -> tuple[Reservation, list[_Slot]]:
+    """A hold that knows nothing of an account or a tenant of that name."""
+    if held.origin.tenant == account:
+        held = held._replace(origin=held.origin._replace(tenant=None))
+    kept = [place for place, (line, _) in enumerate(held.lines) if line.account != account]
+    if len(kept) < len(held.lines):
+        lines, used = tuple(held.lines[place] for place in kept), tuple(held.used[place] for place in kept)
+        held = held._replace(lines=lines, used=used)
+        slots = [slot for slot in slots if slot.account.line.account != account]
+    return held, slots

@@ -58,12 +58,12 @@ def refusal(offers: Sequence[Offer], lines: Sequence[Line], parts: Sequence[Sequ
 
 def _fits_from(line: Line, parts: Sequence[Part], needed: int | None, now: float) -> float:
     """When so much of the line has ended that `needed` fits; where it never does, when all of it has."""
-    if not line.window.rolls or not parts:
+    counting = sorted(part for part in parts if part.spent or part.held)
+    if not line.window.rolls or not counting:
         return line.window.span(now).end
-    used = sum(part.spent + part.held for part in parts)
-    end = inf
-    for end, spent, held in sorted(parts):  # noqa: B007  (the last one stands)
-        used -= spent + held
+    used = sum(part.spent + part.held for part in counting)
+    for part in counting:
+        used -= part.spent + part.held
         if needed is not None and used + needed <= line.limit:
-            break
-    return end
+            return part.end
+    return counting[-1].end

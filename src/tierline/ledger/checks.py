@@ -1,0 +1,36 @@
+"""What may be charged and set: the same for every ledger, so that nothing else reaches a store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tierline.budgets import MOST_MONEY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tierline.values import Offer
+
+
+def checked_cost(cost: int) -> int:
+    """The cost. ValueError where it is no whole number of nano-USD, at least 0."""
+    if type(cost) is not int or cost < 0:
+        raise ValueError(f"a cost is a whole number of nano-USD, at least 0, not {cost!r:.40}")
+    return cost
+
+
+def check_offers(offers: Sequence[Offer]) -> None:
+    """ValueError where one of `offers` costs what cannot be a cost, or there is none."""
+    if not offers:
+        raise ValueError("there is nothing to reserve: no offer")
+    for offer in offers:
+        cost = offer.cost
+        if cost is not None and (type(cost) is not int or cost < 0):
+            checked_cost(cost)
+
+
+def checked_limit(limit: int) -> int:
+    """The limit. ValueError where it is no whole number of nano-USD above 0 and at most $1,000,000,000."""
+    if type(limit) is not int or not 0 < limit <= MOST_MONEY:
+        raise ValueError(f"a limit is a whole number of nano-USD, above 0 and at most {MOST_MONEY}, not {limit!r:.40}")
+    return limit
