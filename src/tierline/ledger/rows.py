@@ -7,14 +7,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.budgets import MOST_MONEY, Line
+from tierline.ledger.checks import check_offers, checked_cost
 from tierline.windows import Span, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierline.ledger.base import Reservation
+    from tierline.values import Offer
 
-COLUMNS: Final = "id, budget, account, series, start, until, spent, held, estimated, told, most, hard, alerts"
+COLUMNS: Final = "id, budget, account, series, start, until, spent, held, estimated, told, most, hard, shares"
 
 
 class Row(NamedTuple):
@@ -32,7 +34,7 @@ class Row(NamedTuple):
     told: int
     most: int
     hard: int
-    alerts: str
+    shares: str
 
     @property
     def rolls(self) -> bool:
@@ -105,23 +107,17 @@ def _span_text(span: Span) -> str:
     return json.dumps(span)[1:-1]
 
 
-@lru_cache(maxsize=1024)
-def alerts_text(shares: tuple[float, ...], amounts: tuple[int, ...]) -> str:
-    """JSON of the shares at which there is an alert, each with its amount in nano-USD."""
-    return json.dumps(list(zip(shares, amounts, strict=True)))
+@lru_cache(maxsize=256)
+def shares_text(shares: tuple[float, ...]) -> str:
+    """JSON of the shares at which there is an alert."""
+    return json.dumps(shares)
 
 
 @lru_cache(maxsize=1024)
-def alerts_of(text: str) -> tuple[tuple[float, int], ...]:
-    """What `alerts_text` wrote."""
-    return tuple((share, amount) for share, amount in json.loads(text))
-
-
-def alarm(alerts: str, told: int, *, rolls: bool) -> int | None:
-    """The least that one row has spent when there may be an alert to tell; None for never."""
-    if rolls:  # the sum of several rows counts
-        return 0 if alerts_of(alerts) else None
-    return next((amount for place, (_, amount) in enumerate(alerts_of(alerts)) if not told >> place & 1), None)
+def alerts_of(text: str, limit: int) -> tuple[tuple[float, int], ...]:
+    """Each share of what `shares_text` wrote, and the least amount spent at or above it. Money in nano-USD."""
+    shares = tuple(json.loads(text))
+    return tuple(zip(shares, Line("", "", limit, Window("total"), alert_at=shares).alerts, strict=True))
 
 
 @lru_cache(maxsize=1024)
@@ -134,10 +130,19 @@ def marks(values: Sequence[object]) -> str:
     return _marks(len(values))
 
 
-def wrong_cost(cost: object) -> ValueError | None:
-    """What is wrong with a cost; None where nothing is. Sums of such costs fit a 64-bit integer."""
-    if type(cost) is int and 0 <= cost <= MOST_MONEY:
-        return None
-    return ValueError(
-        f"a cost is a whole number of nano-USD, at least 0 and at most {MOST_MONEY} ($1,000,000,000), not {cost!r:.40}"
-    )
+def wrong_offers(offers: Sequence[Offer]) -> ValueError | None:
+    """What is wrong with the offers; None where nothing is."""
+    try:
+        check_offers(offers)
+        for offer in offers:
+            bounded_cost(offer.cost or 0)
+    except ValueError as error:
+        return error
+    return None
+
+
+def bounded_cost(cost: int) -> int:
+    """The cost. ValueError where it is none, or more than $1,000,000,000: sums of costs must fit 64 bits."""
+    if checked_cost(cost) > MOST_MONEY:
+        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
+    return cost

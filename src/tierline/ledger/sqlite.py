@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION
-from tierline.ledger.memory import checked_limit
-from tierline.ledger.rows import wrong_cost
+from tierline.ledger.checks import checked_limit
+from tierline.ledger.rows import bounded_cost
 from tierline.ledger.tables import Tables
 from tierline.store.sqlite import SQLiteStore
 
@@ -72,7 +72,7 @@ class SQLiteLedger:
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
-        _check(cost)
+        bounded_cost(cost)
         return await self._run(lambda db: self._tables.end(db, reservation.id, cost, estimated=estimated, attempts=1))
 
     async def release(self, key: str) -> bool:
@@ -81,7 +81,7 @@ class SQLiteLedger:
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
-        _check(cost)
+        bounded_cost(cost)
         return await self._run(lambda db: self._tables.post(db, reservation, cost, estimated=estimated))
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
@@ -151,8 +151,3 @@ class SQLiteLedger:
         for alert in found[1]:
             for listener in tuple(self._listeners):
                 listener(alert)
-
-
-def _check(cost: int) -> None:
-    if (wrong := wrong_cost(cost)) is not None:
-        raise wrong

@@ -15,7 +15,7 @@ from tierline.budgets import first_fit
 from tierline.ledger.base import Alert, Balance, Hold, Origin, Reservation, Spent
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Kept, Place, Row, alarm, alerts_of, alerts_text, lines_text, marks, wrong_cost
+from tierline.ledger.rows import COLUMNS, Kept, Place, Row, alerts_of, lines_text, marks, shares_text, wrong_offers
 from tierline.values import Offer
 
 if TYPE_CHECKING:
@@ -89,9 +89,11 @@ class Tables:
             if known[0] != _LIVE:
                 return ValueError(f"reservation {key!r:.80} has ended")
             return self._repeated(db, key, offers)
+        if (wrong := wrong_offers(offers)) is not None:
+            return wrong
+        places, distinct = self._places(db, lines)
         if self._ceilings:
             lines = [self._limited(line) for line in lines]
-        places, distinct = self._places(db, lines)
         used = [place.used for place in places]
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
@@ -99,8 +101,6 @@ class Tables:
 
         offer = offers[skipped]
         cost = offer.cost or 0
-        if (wrong := wrong_cost(cost)) is not None:
-            return wrong
         for place in distinct:
             if place.current is None:
                 self._open(db, place)
@@ -157,16 +157,8 @@ class Tables:
                     place.line = line
                     break
             else:
-                span = window.span(self._now)
-                if window.rolls:
-                    live = self._live(db, line.budget, line.account, window.series)
-                else:
-                    found = db.execute(
-                        f"SELECT {COLUMNS} FROM span WHERE budget = ? AND account = ? AND series = ? AND start = ?",
-                        (line.budget, line.account, window.series, span.start),
-                    ).fetchone()
-                    live = [] if found is None else [Row._make(found)]
-                place = Place(line, span, live)
+                live = self._live(db, line.budget, line.account, window.series)
+                place = Place(line, window.span(self._now), live)
                 distinct.append(place)
             places.append(place)
         return places, distinct
@@ -201,24 +193,31 @@ class Tables:
     def _open(self, db: Connection, place: Place) -> None:
         """A new row for the span of `place`."""
         line, span = place.line, place.span
-        alerts = alerts_text(line.alert_at, line.alerts)
         values = (line.budget, line.account, line.window.series, span.start, span.end, 0, 0, 0, 0)
-        most, hard = line.limit, int(line.hard)
+        given = (line.limit, int(line.hard), shares_text(line.alert_at))
         cursor = db.execute(
-            "INSERT INTO span (budget, account, series, start, until, spent, held, estimated, told, most, hard,"
-            " alerts, alarm) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, most, hard, alerts, alarm(alerts, 0, rolls=line.window.rolls)),
+            "INSERT INTO span (budget, account, series, start, until, spent, held, estimated, told, most, hard, shares,"
+            " alarm) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, *given, 0 if line.alert_at else None),
         )
-        place.current = Row(cursor.lastrowid or 0, *values, most, hard, alerts)
+        place.current = Row(cursor.lastrowid or 0, *values, *given)
+        if place.live:
+            # From now on the sum of several rows counts, and no row can tell by itself.
+            self._look_again(db, "budget = ? AND account = ? AND series = ?", values[:3])
 
     def _relined(self, db: Connection, row: Row, line: Line) -> None:
         """Note the line that was last given: a plan may have changed since."""
-        alerts = alerts_text(line.alert_at, line.alerts)
-        if (row.most, row.hard, row.alerts) != (line.limit, line.hard, alerts):
+        given = (line.limit, int(line.hard), shares_text(line.alert_at))
+        if (row.most, row.hard, row.shares) != given:
+            alarm = 0 if line.alert_at else None
             db.execute(
-                "UPDATE span SET most = ?, hard = ?, alerts = ?, alarm = ? WHERE id = ?",
-                (line.limit, line.hard, alerts, alarm(alerts, row.told, rolls=row.rolls), row.id),
+                "UPDATE span SET most = ?, hard = ?, shares = ?, alarm = ? WHERE id = ?", (*given, alarm, row.id)
             )
+
+    @staticmethod
+    def _look_again(db: Connection, which: str, values: Sequence[str]) -> None:
+        """With the next charge, see whether there is something to tell."""
+        db.execute(f"UPDATE span SET alarm = 0 WHERE {which} AND alarm IS NOT NULL", values)
 
     @staticmethod
     def _repeated(db: Connection, key: str, offers: Sequence[Offer]) -> Reservation:
@@ -249,22 +248,22 @@ class Tables:
             return False
         ids = [int(text) for text in spans.split()]
         guess = cost if estimated else 0
-        booked = (hour_of(at), tenant, route, tier, bool(own))
         if state == _LIVE:
             db.execute(
                 "UPDATE span SET held = held - ?, spent = spent + ?, estimated = estimated + ?"
                 f" WHERE id IN ({marks(ids)})",
                 (held, cost, guess, *ids),
             )
-            if attempts or cost:
-                self._book(db, booked, cost, guess, attempts)
+            if attempts:
+                self._book(db, (hour_of(at), tenant, route, tier, bool(own)), cost, guess, attempts)
         else:
             more, guess = cost - held, guess - held
             db.execute(
                 f"UPDATE span SET spent = spent + ?, estimated = estimated + ? WHERE id IN ({marks(ids)})",
                 (more, guess, *ids),
             )
-            self._book(db, booked, more, guess, attempts - 1)
+            if at is not None:
+                self._book(db, (hour_of(at), tenant, route, tier, bool(own)), more, guess, attempts - 1)
         db.execute(
             "UPDATE hold SET state = ?, due = ?, cost = NULL, asked = NULL, at = NULL, tier = NULL, model = NULL,"
             " skipped = NULL, tight = NULL, tenant = NULL, route = NULL, own = NULL, spans = NULL, lines = NULL"
@@ -280,29 +279,24 @@ class Tables:
             return False
         self._forbid(db, reservation.id, _KEEP_POSTED)
         guess = cost if estimated else 0
-        charged: dict[tuple[str, str, str], int] = {}
-        for line, span in reservation.lines:
-            name = (line.budget, line.account, line.window.series)
-            if span.end <= self._now or name in charged:
+        lines = {(line.budget, line.account, line.window.series): (line, span) for line, span in reservation.lines}
+        ids = []
+        for name, (line, span) in lines.items():
+            if span.end <= self._now:
                 continue
-            found = db.execute(
-                "SELECT id FROM span WHERE budget = ? AND account = ? AND series = ? AND start = ?",
-                (*name, span.start),
-            ).fetchone()
+            place = Place(line, span, self._live(db, *name))
+            found = next((row for row in place.live if row.start == span.start), None)
             if found is None:
-                live = self._live(db, *name)
-                place = Place(line, span, [])
                 self._open(db, place)
-                charged[name] = place.current.id if place.current is not None else 0
-                if live:  # the line that the account was last given stands
+                found = place.current
+                assert found is not None  # noqa: S101  (it was opened)
+                if place.live:  # the line that the account was last given stands
                     db.execute(
-                        "UPDATE span SET (most, hard, alerts, alarm) ="
-                        " (SELECT most, hard, alerts, alarm FROM span WHERE id = ?) WHERE id = ?",
-                        (live[-1].id, charged[name]),
+                        "UPDATE span SET (most, hard, shares) = (SELECT most, hard, shares FROM span WHERE id = ?)"
+                        " WHERE id = ?",
+                        (place.live[-1].id, found.id),
                     )
-            else:
-                charged[name] = found[0]
-        ids = list(charged.values())
+            ids.append(found.id)
         db.execute(
             f"UPDATE span SET spent = spent + ?, estimated = estimated + ? WHERE id IN ({marks(ids)})",
             (cost, guess, *ids),
@@ -400,8 +394,8 @@ class Tables:
         self.settled_down(db)
         rows = db.execute(
             "SELECT hour, tenant, route, tier, attempts, cost, own, estimated FROM spend"
-            " WHERE hour >= ? AND hour < ? ORDER BY hour, rowid",
-            (since, until),
+            " WHERE hour >= ? AND hour < ? AND hour > ? AND (attempts OR cost) ORDER BY hour, rowid",
+            (since, until, self._now - self._retention),
         )
         return [Spent(float(hour), *rest) for hour, *rest in rows]
 
@@ -416,27 +410,30 @@ class Tables:
         ).fetchall()
         for name in found:
             live = self._live(db, *name)
-            spent = sum(row.spent for row in live)
-            amounts = [amount for _, amount in alerts_of(live[-1].alerts)]
-            self._note(db, live, sum(1 << place for place, amount in enumerate(amounts) if spent >= amount))
+            last, spent = live[-1], sum([row.spent for row in live])
+            alerts = self._alerts(last)
+            reached = sum([1 << place for place, (_, amount) in enumerate(alerts) if spent >= amount])
+            self._note(db, live, reached)
+            if len(live) == 1 and not last.rolls:
+                told = last.told | reached
+                rest = [amount for place, (_, amount) in enumerate(alerts) if not told >> place & 1]
+                db.execute("UPDATE span SET alarm = ? WHERE id = ?", (min(rest, default=None), last.id))
 
     def _note(self, db: Connection, live: Sequence[Row], reached: int, *, refused: bool = False) -> None:
-        told = 0
         for row in live:
-            told |= row.told
-        new, last = reached & ~told, live[-1]
-        if not new:
+            reached &= ~row.told
+        if not reached:
             return
-        db.execute(
-            "UPDATE span SET told = told | ?, alarm = ? WHERE id = ?",
-            (new, alarm(last.alerts, told | new, rolls=last.rolls), last.id),
-        )
+        db.execute("UPDATE span SET told = told | ? WHERE id = ?", (reached, live[-1].id))
         balance = self._balance(live)
         self.noted += [
             Alert(balance.budget, balance.account, share, balance.spent, balance.limit, balance.renews_at, refused)
-            for place, (share, _) in enumerate(alerts_of(last.alerts))
-            if new >> place & 1
+            for place, (share, _) in enumerate(self._alerts(live[-1]))
+            if reached >> place & 1
         ]
+
+    def _alerts(self, row: Row) -> tuple[tuple[float, int], ...]:
+        return alerts_of(row.shares, self._ceiling(row.budget, row.account) or row.most)
 
     # What operators ask
 
@@ -454,16 +451,15 @@ class Tables:
 
     def _balance(self, live: Sequence[Row]) -> Balance:
         last = live[-1]
-        counting = live if last.rolls else live[-1:]
-        end = min([row.until for row in counting if row.spent or row.held] or [last.until])
+        end = min([row.until for row in live if row.spent or row.held] or [last.until])
         return Balance(
             last.budget,
             last.account,
-            sum(row.spent for row in counting),
-            sum(row.held for row in counting),
+            sum(row.spent for row in live),
+            sum(row.held for row in live),
             self._ceiling(last.budget, last.account) or last.most,
             None if end == inf else end,
-            sum(row.estimated for row in counting),
+            sum(row.estimated for row in live),
             bool(last.hard),
             last.series,
         )
@@ -492,6 +488,8 @@ class Tables:
         db.execute("DELETE FROM spend WHERE tenant = ?", (account,))
         if db.execute("DELETE FROM ceiling WHERE account = ?", (account,)).rowcount:
             self._ceilings_changed(db)
+        # What a lapsed one was booked to has gone: its late settlement takes nothing back from another row.
+        db.execute("UPDATE hold SET at = NULL WHERE state = ? AND tenant = ?", (_LAPSED, account))
         db.execute("UPDATE hold SET tenant = NULL WHERE state < ? AND tenant = ?", (_ENDED, account))
         for id_, text in db.execute("SELECT id, lines FROM hold WHERE state < ?", (_ENDED,)).fetchall():
             entries = json.loads(text)
@@ -506,6 +504,7 @@ class Tables:
         db.execute("DELETE FROM ceiling WHERE budget = ? AND account IS ?", (budget, account))
         if limit is not None:
             db.execute("INSERT INTO ceiling VALUES (?, ?, ?)", (budget, account, limit))
+        self._look_again(db, "budget = ?", (budget,))
         self._ceilings_changed(db)
 
     def limits(self, _: Connection) -> dict[tuple[str, str | None], int]:

@@ -29,11 +29,11 @@ CREATE TABLE span (             -- what an account has used in one stretch of it
     spent INTEGER NOT NULL CHECK (typeof(spent) = 'integer'),
     held INTEGER NOT NULL CHECK (typeof(held) = 'integer'),
     estimated INTEGER NOT NULL CHECK (typeof(estimated) = 'integer'),
-    told INTEGER NOT NULL,      -- bits: which of `alerts` were told
-    alarm INTEGER,              -- the least `spent` at which there may be one to tell
+    told INTEGER NOT NULL,      -- bits: for which of `shares` there was an alert
+    alarm INTEGER,              -- the least `spent` at which there may be another; NULL for never
     most INTEGER NOT NULL,      -- the limit that was last given
     hard INTEGER NOT NULL,
-    alerts TEXT NOT NULL,       -- JSON: [[share, nano-USD], …]
+    shares TEXT NOT NULL,       -- JSON: those of the limit at which there is an alert
     UNIQUE (budget, account, series, start)
 );
 CREATE INDEX span_until ON span (until);
@@ -43,7 +43,7 @@ CREATE TABLE hold (
     due REAL NOT NULL,          -- when it lapses, or is forgotten
     cost INTEGER,               -- the columns from here on are NULL for one that has ended
     asked INTEGER,              -- the offer's cost; NULL for one without a bound
-    at REAL,
+    at REAL,                    -- NULL for a lapsed one, too, whose tenant was erased
     tier TEXT,
     model TEXT,
     skipped INTEGER,
