@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tierline.ledger import Ledger
 
 
+FOREVER = 1e9
+"""Seconds: the suite jumps days ahead and asks for ids of the day before."""
+
+
 class TestSQLite(LedgerConformance):
     """A file: another object on the same state has a connection and a thread of its own, as another process has."""
 
@@ -27,8 +31,8 @@ class TestSQLite(LedgerConformance):
         self.files = itertools.count()
 
     def open_ledger(self, clock: Callable[[], float], lease: float) -> Ledger:
-        return SQLiteLedger(self.directory / f"{next(self.files)}.db", clock=clock, lease=lease)
+        return SQLiteLedger(self.directory / f"{next(self.files)}.db", clock=clock, lease=lease, remember=FOREVER)
 
     def open_again(self, ledger: Ledger, clock: Callable[[], float], lease: float) -> Ledger:
         assert isinstance(ledger, SQLiteLedger)
-        return SQLiteLedger(ledger.store.path, clock=clock, lease=lease)
+        return SQLiteLedger(ledger.store.path, clock=clock, lease=lease, remember=FOREVER)

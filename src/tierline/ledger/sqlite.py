@@ -10,7 +10,7 @@ from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION
 from tierline.ledger.checks import checked_limit
 from tierline.ledger.rows import bounded_cost
-from tierline.ledger.tables import Tables
+from tierline.ledger.tables import REMEMBER, Tables
 from tierline.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -29,11 +29,13 @@ class SQLiteLedger:
     """A `Ledger` in a SQLite file, for the processes of one machine, their threads and event loops.
 
     `store` is the path of the file or a `SQLiteStore`. `clock` gives seconds since the epoch, the same for all
-    processes; `lease` and `retention` (of spend by hour) are in seconds, and each process counts by its own. What was
-    returned is on the disk: a process that is killed loses nothing, and what it held lapses.
+    processes; `lease` and `retention` (of spend by hour) are in seconds, and each process counts by its own. For
+    `remember` seconds it is known which ids have ended; for at least a day which have lapsed, and may be settled late;
+    for at least a week which were posted. What was returned is on the disk: a process that is killed loses nothing, and
+    what it held lapses.
 
     Size: a row for each account in a window that has not ended (of a rolling one at most 61), for each hold, for each
-    id that ended within the hour (posted ones: a week; lapsed ones: a day), and for each hour, tenant, route and tier.
+    id that is remembered, and for each hour, tenant, route and tier.
     A cost is at most $1,000,000,000, a ValueError above.
 
     ConfigurationError for a lease or a path that cannot be; LedgerUnavailableError as `SQLiteStore` says.
@@ -46,13 +48,14 @@ class SQLiteLedger:
         clock: Callable[[], float] = time.time,
         lease: float = 30.0,
         retention: float = RETENTION,
+        remember: float = REMEMBER,
     ) -> None:
         if not 0 < lease < inf:
             raise ConfigurationError(f"SQLiteLedger(lease={lease!r}): a lease is a number of seconds above 0")
         self.lease = lease
         self.instant = False
         self.store = store if isinstance(store, SQLiteStore) else SQLiteStore(store)
-        self._tables = Tables(clock, lease, retention)
+        self._tables = Tables(clock, lease, retention, remember)
         self._listeners: list[Callable[[Alert], None]] = []
 
     async def reserve(

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _LIVE, _LAPSED, _ENDED = 0, 1, 2
 
-_KEEP_ENDED: Final = 3_600.0
+REMEMBER: Final = 3_600.0
 """Seconds for which an id is remembered that has ended: a repetition of its `reserve` may still be under way."""
-_KEEP_POSTED: Final = 7 * 86_400.0
-"""Seconds for which one is that was posted: a journal may be read again after days."""
-_KEEP_LAPSED: Final = 86_400.0
-"""Seconds for which a lapsed hold may be settled late. The estimates of older ones stand."""
+_REMEMBER_POSTED: Final = 7 * 86_400.0
+"""Least seconds for which one is that was posted: a journal may be read again after days."""
+_REMEMBER_LAPSED: Final = 86_400.0
+"""Least seconds for which a lapsed hold may be settled late. The estimates of older ones stand."""
 _MOST_AT_ONCE: Final = 500
 """How many holds lapse, and how many old rows go, in one transaction: others wait meanwhile."""
 _SWEEP: Final = 1.0
@@ -48,11 +48,12 @@ class Tables:
     `tick` comes first in every transaction. `noted` are the alerts to be told when it is committed.
     """
 
-    def __init__(self, clock: Callable[[], float], lease: float, retention: float) -> None:
+    def __init__(self, clock: Callable[[], float], lease: float, retention: float, remember: float) -> None:
         self.noted: list[Alert] = []
         self._clock = clock
         self._lease = lease
         self._retention = retention
+        self._remember = remember
         self._now = self._moment = self._sweep_at = 0.0
         self._edition: int | None = None
         self._ceilings: dict[tuple[str, str | None], int] = {}
@@ -241,7 +242,7 @@ class Tables:
             "SELECT state, cost, at, tenant, route, tier, own, spans FROM hold WHERE id = ?", (key,)
         ).fetchone()
         if row is None:
-            self._forbid(db, key, _KEEP_ENDED)
+            self._forbid(db, key, self._remember)
             return False
         state, held, at, tenant, route, tier, own, spans = row
         if state == _ENDED:
@@ -268,7 +269,7 @@ class Tables:
             "UPDATE hold SET state = ?, due = ?, cost = NULL, asked = NULL, at = NULL, tier = NULL, model = NULL,"
             " skipped = NULL, tight = NULL, tenant = NULL, route = NULL, own = NULL, spans = NULL, lines = NULL"
             " WHERE id = ?",
-            (_ENDED, self._moment + _KEEP_ENDED, key),
+            (_ENDED, self._moment + self._remember, key),
         )
         self._alarm_at(db, ids)
         return True
@@ -277,7 +278,7 @@ class Tables:
         """As `Ledger.post`."""
         if db.execute("SELECT 1 FROM hold WHERE id = ?", (reservation.id,)).fetchone() is not None:
             return False
-        self._forbid(db, reservation.id, _KEEP_POSTED)
+        self._forbid(db, reservation.id, max(_REMEMBER_POSTED, self._remember))
         guess = cost if estimated else 0
         lines = {(line.budget, line.account, line.window.series): (line, span) for line, span in reservation.lines}
         ids = []
@@ -341,7 +342,7 @@ class Tables:
             self._book(db, where, cost, cost, count)
         db.executemany(
             "UPDATE hold SET state = ?, due = ? WHERE id = ?",
-            [(_LAPSED, self._moment + _KEEP_LAPSED, row[0]) for row in rows],
+            [(_LAPSED, self._moment + max(_REMEMBER_LAPSED, self._remember), row[0]) for row in rows],
         )
         ids = list(charges)
         for start in range(0, len(ids), _MOST_AT_ONCE):
