@@ -197,8 +197,14 @@ class _Client:
             await self._end.aclose()
 
     def leave(self) -> None:
-        """The loop is closed, and they are not."""
+        """The loop is closed, and they are not: close what is under them, and keep the rest."""
         _LEFT.append(self)
+        pool = getattr(self._redis, "connection_pool", None)
+        for connection in (*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())):
+            writer = getattr(connection, "_writer", None)
+            transport_socket = writer and writer.get_extra_info("socket")
+            if (under := getattr(transport_socket, "_sock", None)) is not None:
+                under.close()
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         try:
