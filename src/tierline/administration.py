@@ -46,7 +46,7 @@ class Administration:
         if end < begin:
             raise ConfigurationError(f"history: until={until!r:.80} is before since={since!r:.80}")
         begin -= begin % _HOUR  # the hour that it falls into is one of them
-        return History(begin, end, tuple(await self._ledger.history(begin, end)))
+        return History(begin, end, tuple(await self._ledger.history(begin, None if until is None else end)))
 
     async def holds(self) -> Holds:
         """What is in flight."""
