@@ -174,6 +174,15 @@ async def test_conflicting_token_caps(
     assert sent * 11_000 < held < sent * 11_000 + 1_500 * 3_000
 
 
+async def test_conflicting_token_caps_of_thinking(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """A cap leaves a budget for thinking its room, which the API would refuse otherwise: both are held."""
+    ladder = Ladder(Tier("old", "claude-haiku-4-5", max_tokens=500))
+    body = {**ASK, "max_tokens": 5_000, "thinking": {"type": "enabled", "budget_tokens": 2_000}}
+    held, _ = await bounded(make_router, fake, body, ladder=ladder)
+    assert fake.requests[-1].usage.output_tokens == 2_500
+    assert 2_500 * 5_000 < held < 2_500 * 5_000 + 1_500 * 1_250
+
+
 @pytest.mark.parametrize(
     "cached",
     [
