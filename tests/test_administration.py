@@ -219,7 +219,7 @@ async def test_every_number_behind_a_refusal() -> None:
     day, plan, route = found.budgets
     assert (plan.then.limit, plan.then.spent, plan.then.held) == (2 * NANO, 1_500_000_000, 300_000_000)
     assert (plan.now.limit, plan.now.spent, plan.now.held) == (20 * NANO, 1_600_000_000, 30_000_000)
-    assert (plan.then.room, plan.set, day.set) == (200_000_000, True, False)
+    assert (plan.then.remaining, plan.set, day.set) == (200_000_000, True, False)
     assert [each.refuses(refusal.needed) for each in found.budgets] == [False, True, False]
     assert (day.then.renews_at, day.now.renews_at) == (NOON + 11 * HOUR, NOON + 11 * HOUR)
     assert route.now.renews_at == NOON + 24 * 60 + DAY  # a sixtieth of a day

@@ -28,7 +28,7 @@ class Explained:
 
     def refuses(self, needed: int | None) -> bool:
         """Whether this one had no room for `needed` (nano-USD; None: no bound)."""
-        return self.then.hard and (needed is None or needed > self.then.room)
+        return self.then.hard and (needed is None or needed > self.then.remaining)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Explanation:
     def fits_now(self) -> bool:
         """Whether such a call would be admitted now."""
         needed = self.refusal.needed
-        return needed is not None and all(not each.now.hard or needed <= each.now.room for each in self.budgets)
+        return needed is not None and all(not each.now.hard or needed <= each.now.remaining for each in self.budgets)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -104,7 +104,7 @@ class Explanation:
             money(standing.limit for standing in shown),
             money(standing.spent for standing in shown),
             money(standing.held for standing in shown),
-            money(standing.room for standing in shown),
+            money(standing.remaining for standing in shown),
             strict=True,
         )
         for place, (standing, amounts) in enumerate(zip(shown, columns, strict=True)):
@@ -127,7 +127,7 @@ class Explanation:
             said = "refused: hard, and the call has no bound"
         else:
             chosen = (then.budget, then.account) == (self.refusal.budget, self.refusal.account)
-            said = f"{'refused' if chosen else 'had no room either'}: {usd(needed - then.room)} short"
+            said = f"{'refused' if chosen else 'had no room either'}: {usd(needed - then.remaining)} short"
         if each.now.limit != then.limit:
             said += f"; limit changed since, from {usd(then.limit)}"
         if each.set:

@@ -207,7 +207,7 @@ class Standing:
     renews_at: float | None = None
 
     @property
-    def room(self) -> int:
+    def remaining(self) -> int:
         """What may still be spent; below 0 where the limit is passed."""
         return self.limit - self.spent - self.held
 
