@@ -96,14 +96,14 @@ def test_where_the_money_went() -> None:
     """Routes and tiers with what they cost, the dearest first, bounded, and all of it in the end."""
     lines = by_route_and_tier([row(0, 7, route="/a"), row(1, 8, route="/a"), row(0, 30, tier="opus")])
     assert [line.split() for line in lines] == [
-        ["route", "tier", "attempts", "cost"],
-        ["(no", "route)", "opus", "1", "$0.000000030"],
-        ["/a", "haiku", "2", "$0.000000015"],
-        ["total", "3", "$0.000000045"],
+        ["route", "tier", "attempts", "cost", "classifying"],
+        ["(no", "route)", "opus", "1", "$0.000000030", "$0.00"],
+        ["/a", "haiku", "2", "$0.000000015", "$0.00"],
+        ["total", "3", "$0.000000045", "$0.00"],
     ]
     many = by_route_and_tier([row(0, n, route=f"/{n}") for n in range(50)])
     assert len(many) == MOST_SHOWN + 3
-    assert "(30 more)" in many[-2]
+    assert many[-2].split() == ["(30", "more)", "30", "$0.000000435", "$0.00"]
 
 
 def test_holds() -> None:

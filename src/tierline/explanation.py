@@ -62,9 +62,11 @@ class Explanation:
         yield ""
         if self.budgets:
             yield from self._of_each()
-        yield f"in flight on this account now: {len(self.holds)}, which hold {usd(self.holds.cost)}"
         if len(self.holds):
+            yield f"in flight on this account now: {len(self.holds)}, which hold {usd(self.holds.cost)}"
             yield from (f"  {line}" for line in str(self.holds).splitlines())
+        else:
+            yield "in flight on this account now: nothing"
         yield ""
         if self.history is None:
             yield "spend by hour is not kept by this kind of account: no more is known of where the money went"

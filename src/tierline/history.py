@@ -170,16 +170,19 @@ def by_route_and_tier(rows: Sequence[Spent]) -> list[str]:
     """Lines of a table, the dearest first: where the money went."""
     sums = _dearest_first(_grouped(rows, lambda row: (row.route or NO_ROUTE, row.tier)))
     shown = list(sums.items())[:MOST_SHOWN]
-    costs = money([total.cost for _, total in shown] + [_sum(rows).cost])
-    lines = [
-        (route, tier, f"{total.attempts:,}", cost)
-        for ((route, tier), total), cost in zip(shown, costs[:-1], strict=True)
-    ]
     if len(sums) > len(shown):
-        lines.append((f"({len(sums) - len(shown):,} more)", "", "", ""))
+        hidden = list(sums.values())[len(shown) :]
+        shown.append(((f"({len(hidden):,} more)", ""), _sum(hidden)))
+    shown.append((("total", ""), _sum(rows)))
+    costs = money(total.cost for _, total in shown)
+    own = money(total.own for _, total in shown)
+    cells = zip(shown, costs, own, strict=True)
     return table(
-        [("route", "tier", "attempts", "cost"), *lines, ("total", "", f"{_sum(rows).attempts:,}", costs[-1])],
-        right=(2, 3),
+        [
+            ("route", "tier", "attempts", "cost", "classifying"),
+            *((*names, f"{total.attempts:,}", cost, asked) for (names, total), cost, asked in cells),
+        ],
+        right=(2, 3, 4),
     )
 
 
