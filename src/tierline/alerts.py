@@ -10,8 +10,6 @@ from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
-from anyio import CapacityLimiter, to_thread
-
 from tierline.blocking import running_loop
 from tierline.errors import ConfigurationError
 
@@ -77,6 +75,8 @@ class Alerts:
                 if self._asynchronous:
                     done = self._hook(alert)
                 else:
+                    from anyio import CapacityLimiter, to_thread  # noqa: PLC0415  (only for who has such a hook)
+
                     # Taking turns bounds the threads already; the default limiter is the app's.
                     done = await to_thread.run_sync(
                         self._hook, alert, abandon_on_cancel=True, limiter=CapacityLimiter(1)
