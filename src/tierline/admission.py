@@ -40,11 +40,19 @@ class Rules:
         self.budgets = tuple(budgets)
         self.policy = policy
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
-        check_budgets((*self.budgets, *(policy.budgets if policy is not None else ())))
+        self._always = (*self.budgets, *(policy.budgets if policy is not None else ()))
+        self._checked: dict[str, Budget] = {}
+        check_budgets(self._always)
 
     def check(self, rule: Policy) -> None:
         """ConfigurationError where the budgets of a policy and the app's own have one name."""
-        check_budgets((*self.budgets, *(self.policy.budgets if self.policy is not None else ()), *rule.budgets))
+        check_budgets((*self._always, *rule.budgets))
+        self._checked.update((budget.name, budget) for budget in rule.budgets)
+
+    def known(self) -> dict[str, Budget]:
+        """Every budget that is known by now, by name: of the Router, of policies that it has seen."""
+        lately = (budget for _, _, budgets in tuple(self._combined.values()) for budget in budgets)
+        return self._checked | {budget.name: budget for budget in (*self._always, *lately)}
 
     def policy_of(self, now: Context, binding: Binding) -> Effective:
         """What a call may do here."""
