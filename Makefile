@@ -9,7 +9,7 @@ OVERLAYS := $(VENV)/overlays/.ready
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check format bench clean
+.PHONY: help setup demo run test soak check format bench clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ run: $(READY) ## serve the example app on http://localhost:8000
 
 test: $(READY) $(OVERLAYS) ## run the tests
 	@$(BIN)/python -m pytest -n auto $(COVER)
+
+soak: $(READY) ## run the tests that take minutes
+	@$(BIN)/python -m pytest -m soak --timeout 3600 -o log_cli=true -o log_cli_level=INFO
 
 check: $(READY) ## format, lint, types and import layers
 	@$(BIN)/ruff format --check
