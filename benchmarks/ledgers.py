@@ -258,7 +258,7 @@ async def main(seconds: float, file: str) -> None:
         for each in ledgers:
             await each.aclose()
 
-        shown = Table(title=f"{PROCESSES} processes × 50 at a time, 2 budgets", title_justify="left")
+        shown = Table(title=f"{PROCESSES} processes, 50 pairs at a time each, 2 budgets", title_justify="left")
         for name in ("", "pairs a second", "p50 ms", "p99 ms"):
             shown.add_column(name, justify="left" if not name else "right")
         for name, url in (("SQLite", str(Path(folder) / "shared.db")), ("Redis", redis)):

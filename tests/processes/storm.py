@@ -1,10 +1,10 @@
-"""Many processes on one ledger, some of them killed: the storm, and what must be true after it.
+"""Many processes on one ledger, some of them killed: the storm, and what holds after it.
 
 A process reserves, waits a little, settles, and writes down what it does before and after each step, so that also what
 a dead one did is known to the last nano-USD: what it wrote that it would settle is settled unless the ledger still
 holds it, and what the ledger still holds is its estate.
 
-    python -m tests.processes.storm sqlite:////tmp/some.db --seconds 600
+    python -m tests.processes.storm sqlite:///storm.db --worker NAME --log NOTES       (one of the processes)
 """
 
 from __future__ import annotations
@@ -24,27 +24,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tierline.budgets import Budget
+from tierline.budgets import Budget, Line
 from tierline.ledger import Reservation
 from tierline.ledger.opening import ledger_of
 from tierline.values import Offer
+from tierline.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tierline.ledger import Ledger
+    from tierline.ledger import Balance, Ledger
 
 ROOT = Path(__file__).parents[2]
 TENANTS = ("acme", "globex", "initech", "umbrella", "hooli")
 CENT = 10_000_000
-ALL = Budget("$30")
-DAILY = Budget("$4/day", per="tenant")
-LAST_HOUR = Budget("$3/60m rolling", per="tenant")
-"""Tight enough that a good part of the calls is refused."""
 
 
-async def play(ledger: Ledger, name: str, calls: int, concurrency: int, note: Any) -> None:
+def budgets(total: int) -> tuple[Budget, Budget, Budget]:
+    """Of all, by tenant and day, and by tenant and hour: tight when nearly `total` dollars are spent."""
+    return (
+        Budget(f"${total}", name="all"),
+        Budget(f"${total * 0.23:.2f}/day", "tenant", "daily"),
+        Budget(f"${total * 0.21:.2f}/60m rolling", "tenant", "hourly"),
+    )
+
+
+async def play(ledger: Ledger, name: str, calls: int, concurrency: int, total: int, note: Any) -> None:
     """One process: so many calls, so many at a time, all noted."""
+    everything, daily, hourly = budgets(total)
     chance = random.Random(name)  # noqa: S311
     numbers = iter(range(calls))
     open_now: dict[str, Reservation] = {}
@@ -54,7 +61,7 @@ async def play(ledger: Ledger, name: str, calls: int, concurrency: int, note: An
         tenant = chance.choice(TENANTS)
         dear = chance.randint(1, 4 * CENT)
         offers = [Offer("opus", "o", dear), Offer("sonnet", "s", dear // 3 + 1), Offer("haiku", "h", dear // 9 + 1)]
-        lines = [ALL.line("global"), DAILY.line(tenant), LAST_HOUR.line(tenant)]
+        lines = [everything.line("global"), daily.line(tenant), hourly.line(tenant)]
         started = time.perf_counter()
         held = await ledger.reserve(key, offers, lines, thresholds=False)
         reserved = time.perf_counter() - started
@@ -63,7 +70,9 @@ async def play(ledger: Ledger, name: str, calls: int, concurrency: int, note: An
             note("refused", key, room=held.limit - held.spent - held.held, needed=held.needed, s=reserved)
             return
         open_now[key] = held
-        over = [line.budget for (line, _), used in zip(held.lines, held.used, strict=True) if used + held.cost > line.limit]
+        over = [
+            line.budget for (line, _), used in zip(held.lines, held.used, strict=True) if used + held.cost > line.limit
+        ]
         note("held", key, cost=held.cost, tenant=tenant, over=over, s=reserved)
         await asyncio.sleep(chance.random() * 0.02)
         cost = chance.randint(0, held.cost)
@@ -89,14 +98,14 @@ async def play(ledger: Ledger, name: str, calls: int, concurrency: int, note: An
     await ledger.aclose()
 
 
-def worker(url: str, name: str, log: str, calls: int, concurrency: int, lease: float) -> None:
+def worker(url: str, name: str, log: str, calls: int, concurrency: int, total: int, lease: float) -> None:
     """The main function of a process. Its notes are complete lines, written at once: a kill cuts none."""
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
     def note(what: str, key: str, **more: Any) -> None:
         os.write(descriptor, (json.dumps({"what": what, "key": key, **more}) + "\n").encode())
 
-    asyncio.run(play(ledger_of(url, lease=lease), name, calls, concurrency, note))
+    asyncio.run(play(ledger_of(url, lease=lease), name, calls, concurrency, total, note))
 
 
 @dataclass
@@ -113,8 +122,10 @@ class Storm:
         return (note for note in self.notes if note["what"] == what)
 
 
-def rage(url: str, *, processes: int, concurrency: int, calls: int, kills: int, lease: float, seed: int) -> Storm:
-    """Let so many processes share `calls` calls, kill some of them at random moments, and wait for the rest."""
+def rage(
+    url: str, *, processes: int, concurrency: int, calls: int, kills: int, total: int, lease: float, seed: int
+) -> Storm:
+    """Let so many processes share `calls` calls and `total` dollars, and kill some of them at random moments."""
     chance = random.Random(seed)  # noqa: S311
     with tempfile.TemporaryDirectory() as folder:
         logs = [Path(folder) / f"{place}.jsonl" for place in range(processes)]
@@ -122,7 +133,8 @@ def rage(url: str, *, processes: int, concurrency: int, calls: int, kills: int, 
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "tests.processes.storm", url, "--worker", f"{seed}-{place}", "--log", str(log),
-                 "--calls", str(calls // processes), "--concurrency", str(concurrency), "--lease", str(lease)],
+                 "--calls", str(calls // processes), "--concurrency", str(concurrency), "--total", str(total),
+                 "--lease", str(lease)],
                 cwd=ROOT,
             )
             for place, log in enumerate(logs)
@@ -148,14 +160,15 @@ def _lines(log: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-async def reckon(url: str, storms: list[Storm], *, lease: float) -> dict[str, Any]:
-    """Hold the ledger against the notes of everybody, as soon as the storm is over and again at rest. What was seen."""
-    ledger = ledger_of(url, lease=lease)
-    notes = [note for storm in storms for note in storm.notes]
-    held = {note["key"]: note for note in notes if note["what"] == "held"}
-    settling = {note["key"]: note["cost"] for note in notes if note["what"] == "settling"}
+async def reckon(url: str, storm: Storm, *, lease: float) -> dict[str, int]:
+    """Hold the ledger against everybody's notes, as soon as the storm is over and again at rest; say what was seen.
 
-    for note in notes:
+    Before the leases of the dead have ended: afterwards, what they left cannot be told from what they settled.
+    """
+    ledger = ledger_of(url, lease=lease)
+    held = {note["key"]: note for note in storm.of("held")}
+    settling = {note["key"]: note["cost"] for note in storm.of("settling")}
+    for note in storm.notes:
         if note["what"] == "held":
             assert not note["over"], f"admitted over {note['over']}"
         elif note["what"] == "refused":
@@ -167,12 +180,14 @@ async def reckon(url: str, storms: list[Storm], *, lease: float) -> dict[str, An
         if key not in estate:
             paid[held[key]["tenant"]] += cost
     before = {(each.budget, each.account): each for each in await ledger.balances()}
-    assert sum(paid.values()) + _estimated(before) == before[ALL.name, "global"].spent
+    assert not any(balance.estimated for balance in before.values()), "no lease ended during the storm"
+    assert before["all", "global"].spent == sum(paid.values())
     for tenant in TENANTS:
-        daily = before[DAILY.name, tenant]
-        assert daily.spent - daily.estimated == paid[tenant], "spent is what was settled, and what lapsed before"
+        assert before["daily", tenant].spent == before["hourly", tenant].spent == paid[tenant]
 
-    await asyncio.sleep(max((hold.lapses_at for hold in estate.values()), default=0) - time.time() + 0.5 if estate else 0)
+    await asyncio.sleep(
+        max((hold.lapses_at for hold in estate.values()), default=0) - time.time() + 0.5 if estate else 0
+    )
     after = {(each.budget, each.account): each for each in await ledger.balances()}
     lapsed: Counter[tuple[str, str]] = Counter()
     for hold in estate.values():
@@ -180,31 +195,26 @@ async def reckon(url: str, storms: list[Storm], *, lease: float) -> dict[str, An
             lapsed[account] += hold.cost
     for account, balance in after.items():
         assert balance.held == 0, "nothing is held at rest"
+        assert balance.estimated == lapsed[account]
         assert balance.spent == before[account].spent + lapsed[account], "spent = settled + expired"
         assert balance.spent <= balance.limit, "overshoot"
-    rest = await _fill(ledger, after)
+    rest = await _fill(ledger, after["all", "global"])
     spent = sum(row.cost for row in await ledger.history(0))
-    assert spent == after[ALL.name, "global"].spent + rest, "history has what the balances have"
+    assert spent == after["all", "global"].spent + rest, "history has what the balances have"
     await ledger.aclose()
     return {
-        "calls": len(held) + sum(1 for note in notes if note["what"] == "refused"),
-        "refused": sum(1 for note in notes if note["what"] == "refused"),
+        "admitted": len(held),
+        "refused": sum(1 for _ in storm.of("refused")),
         "settled": sum(paid.values()),
         "expired": sum(hold.cost for hold in estate.values()),
         "estate": len(estate),
-        "killed": sum(storm.killed for storm in storms),
-        "limits": {account[0]: balance.limit for account, balance in after.items()},
     }
 
 
-def _estimated(balances: dict[tuple[str, str], Any]) -> int:
-    return balances[ALL.name, "global"].estimated if (ALL.name, "global") in balances else 0
-
-
-async def _fill(ledger: Ledger, balances: dict[tuple[str, str], Any]) -> int:
-    """What is left of the tightest budgets can be had to the last nano-USD, and no more than that."""
-    room = balances[ALL.name, "global"].limit - balances[ALL.name, "global"].spent
-    lines = [ALL.line("global")]
+async def _fill(ledger: Ledger, everything: Balance) -> int:
+    """What is left can be had to the last nano-USD, and no more than that. How much it was."""
+    room = everything.limit - everything.spent
+    lines = [Line(everything.budget, everything.account, everything.limit, Window("total"))]
     assert not isinstance(await ledger.reserve("too-much", [Offer("haiku", "h", room + 1)], lines), Reservation)
     if not room:
         return 0
@@ -215,17 +225,17 @@ async def _fill(ledger: Ledger, balances: dict[tuple[str, str], Any]) -> int:
 
 
 def main() -> None:
-    """Run a worker, or storms for so many seconds."""
+    """Run one of the processes."""
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("url")
-    read.add_argument("--worker")
-    read.add_argument("--log")
+    read.add_argument("--worker", required=True)
+    read.add_argument("--log", required=True)
     read.add_argument("--calls", type=int, default=10_000)
     read.add_argument("--concurrency", type=int, default=50)
+    read.add_argument("--total", type=int, default=50)
     read.add_argument("--lease", type=float, default=10.0)
     said = read.parse_args()
-    if said.worker:
-        worker(said.url, said.worker, said.log, said.calls, said.concurrency, said.lease)
+    worker(said.url, said.worker, said.log, said.calls, said.concurrency, said.total, said.lease)
 
 
 if __name__ == "__main__":

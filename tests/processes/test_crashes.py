@@ -65,7 +65,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 async def reached(mark: Path) -> None:
     """Wait until the call has come so far."""
-    while not mark.exists():  # noqa: ASYNC110  (another process makes it)
+    while not mark.exists():  # noqa: ASYNC110, ASYNC240  (another process makes it)
         await asyncio.sleep(0.01)
 
 
@@ -154,7 +154,9 @@ async def test_held_is_zero_35_seconds_after_kill9(store: str, tmp_path: Path) -
                 httpx.AsyncClient(base_url=there, timeout=60) as browser,
                 httpx.AsyncClient(base_url=here, timeout=60) as other,
             ):
-                asking = [asyncio.create_task(ask(browser, "/whole", system=text)) for text in (STOP_BEFORE, STOP_AFTER)]
+                asking = [
+                    asyncio.create_task(ask(browser, "/whole", system=text)) for text in (STOP_BEFORE, STOP_AFTER)
+                ]
                 await reached(tmp_path / "before")
                 await reached(tmp_path / "after")
                 assert (await other.get("/whole")).status_code == 200
@@ -167,7 +169,9 @@ async def test_held_is_zero_35_seconds_after_kill9(store: str, tmp_path: Path) -
                 assert time.monotonic() - killed <= 35
                 told = (await other.get("/balances")).json()
     assert found["estimated"] == sum(hold.cost for hold in estate)
-    assert sorted(told) == sorted([budget.name, account, found["spent"], 0] for budget, account in zip(BUDGETS, ("global", "acme"), strict=True))
+    assert sorted(told) == sorted(
+        [budget.name, account, found["spent"], 0] for budget, account in zip(BUDGETS, ("global", "acme"), strict=True)
+    )
     await ledger.aclose()
 
 
@@ -178,7 +182,10 @@ async def test_slow_stream_heartbeat_outlives_lease(store: str, tmp_path: Path) 
     ledger = ledger_of(store, lease=lease)
     async with fake.serve() as url:
         with app(url, store, tmp_path, lease) as (_, where):
-            async with httpx.AsyncClient(base_url=where, timeout=60) as browser, browser.stream("GET", "/stream") as answer:
+            async with (
+                httpx.AsyncClient(base_url=where, timeout=60) as browser,
+                browser.stream("GET", "/stream") as answer,
+            ):
                 began = time.monotonic()
                 seen = set()
                 async for _ in answer.aiter_bytes():
