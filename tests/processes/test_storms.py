@@ -1,0 +1,55 @@
+"""Many processes on one ledger, some of them killed: nothing is overspent, lost, or refused in vain."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.processes.storm import rage, reckon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SOAK = float(os.environ.get("TIERLINE_SOAK_SECONDS", "300"))
+"""Seconds of storms for each store."""
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives the URL of an empty store that several processes can share, each time that it is called."""
+    if request.param == "redis":
+        return request.getfixturevalue("fresh_redis")
+    names = count()
+    return lambda: f"sqlite:///{tmp_path}/ledger-{next(names)}.db"
+
+
+async def test_processes_and_kills(fresh: Callable[[], str]) -> None:
+    """Four processes, 25 calls at a time, one of them killed."""
+    store = fresh()
+    storm = rage(store, processes=4, concurrency=25, calls=1_200, kills=1, total=6, lease=8.0, seed=7)
+    assert sorted(storm.codes) == [-9, 0, 0, 0]
+    found = await reckon(store, storm, lease=8.0)
+    assert found["admitted"] > 300
+    assert found["refused"] > 100
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+async def test_ten_minutes(fresh: Callable[[], str]) -> None:
+    """Eight processes, 50 calls at a time, 10,000 calls, two of them killed; over and over."""
+    ends = time.monotonic() + SOAK
+    seen: Counter[str] = Counter()
+    for seed in count():
+        store = fresh()
+        storm = rage(store, processes=8, concurrency=50, calls=10_000, kills=2, total=45, lease=30.0, seed=seed)
+        assert sorted(storm.codes) == [-9, -9, 0, 0, 0, 0, 0, 0]
+        seen += Counter(await reckon(store, storm, lease=30.0))
+        if time.monotonic() > ends:
+            break
+    print({"storms": seed + 1, "seconds": round(SOAK), **seen})  # noqa: T201  (a figure for whoever runs it)
