@@ -136,7 +136,7 @@ class RedisLedger:
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = time.monotonic() + self._offset + until - asyncio.get_running_loop().time()
+            late = time.monotonic() + self._offset + 2 * self.store.timeout
             return (
                 key,
                 self._version,
@@ -420,7 +420,7 @@ class RedisLedger:
     # One step
 
     def _until(self) -> float:
-        return asyncio.get_running_loop().time() + self.store.timeout
+        return asyncio.get_running_loop().time() + self.store.longest
 
     def _time(self) -> float:
         """What the store's time is, as far as this process can tell."""
@@ -440,6 +440,8 @@ class RedisLedger:
     async def _step(self, name: str, arguments: Callable[[], tuple[str, ...]], until: float) -> list[Any]:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
         if time.monotonic() >= self._next_beat or self._recall.pid != os.getpid():
+            if self._recall.epoch:
+                self._next_beat = time.monotonic() + _BEAT / 10  # one says so for all that call meanwhile
             await self._join(until)
         while True:
             status, now, *rest = await self._script(name, arguments(), until, epoch=self._recall.epoch)
