@@ -452,7 +452,7 @@ class RedisLedger:
             elif status == b"clock":
                 self._now = now
             elif status == b"full":
-                raise LedgerUnavailableError("an account has come to more than $8,000,000,000, and cannot be added to")
+                raise LedgerUnavailableError("an account has come to $7,000,000,000 or more, and cannot be added to")
             elif status not in (b"more", b"late"):
                 return [status, now, *rest]
 
