@@ -39,12 +39,20 @@ class Rules:
         self.ladder = ladder
         self.budgets = tuple(budgets)
         self.policy = policy
+        self.hard: set[str] = set()
+        """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
-        check_budgets((*self.budgets, *(policy.budgets if policy is not None else ())))
+        self._check()
 
     def check(self, rule: Policy) -> None:
         """ConfigurationError where the budgets of a policy and the app's own have one name."""
-        check_budgets((*self.budgets, *(self.policy.budgets if self.policy is not None else ()), *rule.budgets))
+        self._check(rule)
+
+    def _check(self, *rules: Policy) -> None:
+        rules = (*((self.policy,) if self.policy is not None else ()), *rules)
+        budgets = (*self.budgets, *(budget for rule in rules for budget in rule.budgets))
+        check_budgets(budgets)
+        self.hard |= {budget.name for budget in budgets if budget.hard}
 
     def policy_of(self, now: Context, binding: Binding) -> Effective:
         """What a call may do here."""
