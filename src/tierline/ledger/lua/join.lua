@@ -1,0 +1,23 @@
+-- Who is there, and whose data these are. ARGV: this member, the epoch that it knows ('': none), an epoch to begin
+-- if there is none, the last time that it saw.
+local member, mine, fresh, seen = ARGV[5], ARGV[6], ARGV[7], tonumber(ARGV[8])
+local epoch, suspect = meta[1], meta[2]
+if not epoch then
+  epoch = fresh
+  if seen > now then
+    now = seen -- windows that have ended stay so
+  end
+  call('HSET', META, 'epoch', epoch, 'born', text(now), 'now', text(now), 'confirmed', 0)
+  if mine ~= '' then
+    suspect = true
+  end
+elseif mine ~= '' and mine ~= epoch and tonumber(call('HGET', META, 'confirmed')) < seen then
+  suspect = true
+end
+if suspect then
+  call('HSETNX', META, 'suspect', text(wall))
+  return answer('suspect', epoch)
+end
+call('ZREMRANGEBYSCORE', MEMBERS, '-inf', text(wall - 60))
+call('ZADD', MEMBERS, text(wall), member)
+return answer('open', epoch, meta[3] or '0', call('HGETALL', LIMITS), call('ZRANGE', MEMBERS, 0, -1))

@@ -1,0 +1,266 @@
+"""A SQLite file, as one thread sees it: opened when it is needed, checked, waited for, and what is wrong with it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import secrets
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from tierline.errors import LedgerUnavailableError
+from tierline.store.schema import APPLICATION_ID, MIGRATIONS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PATIENCE: Final = 10
+"""How many times longer than for a lock that never moves is waited for one that goes from hand to hand."""
+_SHORTEST_NAP: Final = 0.0003
+_LONGEST_NAP: Final = 0.0012
+"""Seconds between two looks at a lock. SQLite's own waiting looks less and less often, and the last comer wins."""
+
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+_STORAGE: Final = frozenset(
+    (
+        *_BUSY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOLFS,
+        sqlite3.SQLITE_AUTH,
+        sqlite3.SQLITE_NOTADB,
+    )
+)
+
+
+class SQLiteFile:
+    """The connection to a file, and what is remembered of it when that is gone. For one thread at a time.
+
+    `timeout` seconds are waited for a writer that does not move, and `PATIENCE` times as long while others write.
+    """
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        self.confirmed = False
+        """Whether an operator has said that another file may stand in for the one that was lost."""
+        self.lock = threading.Lock()
+        """Held while SQLite is at work."""
+        self._connection: sqlite3.Connection | None = None
+        self._place: tuple[int, int] | None = None
+        self._epoch: str | None = None
+        self._moved = 0.0  # when something of this process was last committed
+
+    def begin(self, since: float) -> sqlite3.Connection:
+        """The connection, with the right to write. `since` is when the first who wants that asked (monotonic).
+
+        LedgerUnavailableError with what to do, in bounded time.
+        """
+        stuck_at = max(since, self._moved) + self.timeout
+        last_at = since + PATIENCE * self.timeout
+        version: int | None = None
+        while True:
+            try:
+                connection = self._connection or self._open()
+                connection.execute("BEGIN IMMEDIATE")
+                if self._is_in_place():
+                    return connection
+                # Others are at work on another file. This one must not even be closed: that removes the log of theirs.
+                connection.execute("ROLLBACK")
+                self.abandon()
+                continue
+            except (sqlite3.Error, OSError) as error:
+                if _code(error) not in _BUSY:
+                    self.close()
+                    raise self.explained(error) from error
+                now = time.monotonic()
+                before, version = version, self._version()
+                if before not in (None, version):  # others do commit: it is a queue, and no lock that somebody forgot
+                    stuck_at = now + self.timeout
+                if now >= min(stuck_at, last_at):
+                    raise self.explained(error) from error
+            time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311  (no secret)
+
+    def commit(self) -> None:
+        """Write down what was begun. sqlite3.Error where that failed."""
+        assert self._connection is not None  # noqa: S101  (begun)
+        self._connection.execute("COMMIT")
+        self._moved = time.monotonic()
+
+    def rollback(self) -> None:
+        """Undo what was begun; where even that fails, begin with a new connection."""
+        try:
+            if self._connection is not None and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the connection. The next step opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def abandon(self) -> None:
+        """Let go of the connection without closing it: it is a parent's, or its file has gone.
+
+        SQLite would take locks and remove files of others by their name. So it is made immortal.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            import ctypes  # noqa: PLC0415  (rarely needed)
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+    def _version(self) -> int | None:
+        """A number that changes when another connection commits."""
+        with suppress(sqlite3.Error):
+            if self._connection is not None:
+                version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+                return version
+        return None
+
+    def _is_in_place(self) -> bool:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == self._place
+
+    def _open(self) -> sqlite3.Connection:
+        self._create()
+        # Never made by SQLite: that would be readable by all, and after a loss it would begin at 0.
+        connection = sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            found = self.path.stat()
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+            self._check(connection)
+            self._log_ahead(connection)
+            if self._check(connection) < len(MIGRATIONS) or not self._knows(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                self._migrate(connection, self._check(connection))
+                self._recognize(connection)
+                connection.execute("COMMIT")
+            epoch: str = connection.execute("SELECT id FROM epoch WHERE number = 1").fetchone()[0]
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._place, self._epoch = connection, (found.st_dev, found.st_ino), epoch
+        return connection
+
+    def _create(self) -> None:
+        """An empty file that nobody else may read, where there is none."""
+        if self._epoch is not None and not self.confirmed and not self.path.exists():
+            raise LedgerUnavailableError(
+                f"{self.path} is gone, and with it what was spent: put it back, or confirm() to begin at 0"
+            )
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+    def _check(self, connection: sqlite3.Connection) -> int:
+        """The version of the file's tables, 0 for none. LedgerUnavailableError where it is no file for us."""
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        whose: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if whose != APPLICATION_ID and (whose or version or tables):
+            raise LedgerUnavailableError(f"{self.path} is the database of another program: give Tierline its own file")
+        if version > len(MIGRATIONS):
+            raise LedgerUnavailableError(
+                f"{self.path} was written by a newer Tierline (schema {version}, this one knows {len(MIGRATIONS)}): "
+                "upgrade this one, or give it another file"
+            )
+        return version
+
+    @staticmethod
+    def _migrate(connection: sqlite3.Connection, version: int) -> None:
+        for script in MIGRATIONS[version:]:
+            for statement in script.split(";\n"):
+                connection.execute(statement)
+        if version < len(MIGRATIONS):
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute("INSERT OR IGNORE INTO epoch VALUES (1, ?)", (secrets.token_hex(8),))
+
+    def _log_ahead(self, connection: sqlite3.Connection) -> None:
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        if mode != "wal":
+            mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise LedgerUnavailableError(
+                f"{self.path} is on a file system where processes cannot share memory (journal_mode is {mode}): "
+                "put it on a local disk"
+            )
+
+    def _knows(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file is the one that this process has known, or stands in for it."""
+        if self._epoch is None:
+            return True
+        return connection.execute("SELECT 1 FROM epoch WHERE id = ?", (self._epoch,)).fetchone() is not None
+
+    def _recognize(self, connection: sqlite3.Connection) -> None:
+        """LedgerUnavailableError where the file does not know what was spent, and nobody has said that this is fine."""
+        if not self._knows(connection):
+            if not self.confirmed:
+                raise LedgerUnavailableError(
+                    f"{self.path} is another file than it was, and does not know what was spent: put the right one "
+                    "back, or confirm() to go on with this one"
+                )
+            connection.execute("INSERT INTO epoch (id) VALUES (?)", (self._epoch,))
+
+    def explained(self, error: Exception) -> LedgerUnavailableError:
+        """What to do about an error of SQLite or of the system."""
+        return LedgerUnavailableError(f"{self.path} {self._advice(error)} ({error})")
+
+    def _advice(self, error: Exception) -> str:
+        code, parent = _code(error), self.path.parent
+        if code in _BUSY:
+            return "is locked by another process: end the one that holds it, such as a shell or a backup"
+        if not parent.is_dir():
+            return f"cannot be opened: make the directory {parent}, or give another path"
+        if self.path.is_dir():
+            return "is a directory: give the path of a file"
+        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", 0) == errno.ENOSPC or _is_full(parent):
+            return "cannot grow: the disk is full, so make room"
+        if code == sqlite3.SQLITE_NOTADB:
+            return "is no SQLite database: put it back from a backup, or move it away"
+        if code == sqlite3.SQLITE_CORRUPT:
+            return "is damaged: put it back from a backup, or see what `sqlite3 FILE .recover` saves"
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH) or (
+            isinstance(error, PermissionError)
+        ):
+            return "cannot be written: let this user write to it and to its directory, where SQLite keeps -wal and -shm"
+        return "cannot be used: see to the disk"
+
+
+def is_of_storage(error: Exception) -> bool:
+    """Whether an error says something of the file, and not only of the step that met it."""
+    return isinstance(error, sqlite3.Error) and _code(error) in _STORAGE
+
+
+def _code(error: Exception) -> int:
+    """SQLite's primary code; 0 for none."""
+    code: int = getattr(error, "sqlite_errorcode", 0) or 0
+    return code & 0xFF
+
+
+def _is_full(directory: Path) -> bool:
+    if not hasattr(os, "statvfs"):
+        return False
+    with suppress(OSError):
+        return os.statvfs(directory).f_bavail == 0
+    return False
