@@ -133,6 +133,20 @@ async def test_processes_share_a_file(tmp_path: Path) -> None:
     await journal.aclose()
 
 
+async def test_one_process_tells(tmp_path: Path) -> None:
+    """What a process is about to tell is told by no other, unless it does not come to it."""
+    first, second = DiskJournal(tmp_path / "j.db"), DiskJournal(tmp_path / "j.db")
+    for key in "abc":
+        await first.put(Entry("release", key))
+    assert keys(await first.due(100.0, 2)) == ["a", "b"]
+    assert keys(await second.due(101.0, 2)) == ["c"]
+    assert keys(await first.due(101.0, 2)) == ["a", "b"]
+    assert await second.next_due() == 0.0
+    assert keys(await second.due(107.0, 3)) == ["a", "b", "c"]
+    await first.aclose()
+    await second.aclose()
+
+
 def test_kill_9(tmp_path: Path) -> None:
     """What `put` has returned from is there after a `kill -9`."""
     code = (

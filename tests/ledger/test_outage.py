@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -365,14 +368,17 @@ async def test_a_delivery_that_breaks_off(closed: GuardedLedger, store: Switched
 
 
 async def test_an_entry_that_cannot_be_told(
-    closed: GuardedLedger, store: Switched, caplog: pytest.LogCaptureFixture
+    opened: GuardedLedger, store: Switched, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """What the ledger rejects as a mistake is said in the log, and holds up nothing else."""
-    first, second = await hold(closed, "a", 10), await hold(closed, "b", 10)
+    """What the ledger rejects as a mistake is said in the log, stays in the file, and holds up nothing else."""
+    first, second = await hold(opened, "a", 10), await hold(opened, "b", 10)
     store.away = True
-    await closed.settle(first, -1)
-    await closed.settle(second, 4)
-    await back(closed, store)
+    await opened.settle(first, -1)
+    await opened.settle(second, 4)
+    await back(opened, store)
+    await opened.aclose()
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as file:
+        assert file.execute("SELECT key FROM entries").fetchall() == [("a",)]
     assert await spent(store) == {HARD.budget: (4, 10)}
     assert any("cannot be told: ValueError a" in r.getMessage() for r in caplog.records)
 
@@ -419,6 +425,31 @@ def test_threads(store: Switched) -> None:
     for thread in threads:
         thread.join()
     assert asyncio.run(spent(store)) == {"soft": (240, 0)}
+
+
+def test_fork(store: Switched) -> None:
+    """A child that is forked in an outage looks for the ledger itself, and leaves what its parent spent to that."""
+    guard = GuardedLedger(store)
+
+    async def outage() -> None:
+        store.away = True
+        await guard.settle(await hold(guard, "parent", 5, SOFT), 3)
+
+    async def afterwards(key: str) -> dict[str, tuple[int, int]]:
+        await guard.settle(await hold(guard, key, 5, SOFT), 4)
+        await back(guard, store)
+        await guard.aclose()
+        return await spent(store)
+
+    asyncio.run(outage())
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if asyncio.run(afterwards("child")) == {"soft": (4, 0)} else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert asyncio.run(afterwards("again")) == {"soft": (7, 0)}
 
 
 async def test_closing_leaves_no_task(store: Switched, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -45,7 +46,13 @@ _OURS: Final = ((0,), (_APPLICATION,))
 _WAIT: Final = 2.0
 """Seconds that are waited for another process that writes."""
 _SCHEMA: Final = """CREATE TABLE IF NOT EXISTS entries (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, due REAL NOT NULL, body TEXT NOT NULL)"""
+    number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, due REAL NOT NULL, body TEXT NOT NULL,
+    teller TEXT NOT NULL DEFAULT '', until REAL NOT NULL DEFAULT 0)"""
+_TAKE: Final = """UPDATE entries SET teller = :me, until = :until WHERE number IN (
+    SELECT number FROM entries WHERE due <= :now AND (until <= :now OR teller = :me) ORDER BY number LIMIT :most)
+    RETURNING number, key, due, body"""
+_TELLING: Final = 5.0
+"""Seconds for which entries are left to the process that is about to tell them."""
 
 
 class Entry(NamedTuple):
@@ -102,7 +109,7 @@ class Journal(Protocol):
         ...
 
     async def due(self, now: float, most: int) -> list[Kept]:
-        """The oldest entries that may be told now."""
+        """The oldest entries that may be told now. For a few seconds, no other process is given them."""
         ...
 
     async def drop(self, numbers: Sequence[int]) -> None:
@@ -214,6 +221,7 @@ class DiskJournal:
         self.fate = f"it stands in {self.path}, for the next process that uses it"
         self._spilled = MemoryJournal()
         self._spills = False
+        self._name = secrets.token_hex(4)
         self._desks: dict[int, _Desk] = {}
 
     async def open(self) -> None:
@@ -251,10 +259,10 @@ class DiskJournal:
     async def due(self, now: float, most: int) -> list[Kept]:
         """The oldest entries that may be told now."""
         rows: list[Any] = []
-        statement = "SELECT number, key, due, body FROM entries WHERE due <= ? ORDER BY number LIMIT ?"
-        await self._try(lambda file: rows.extend(file.execute(statement, (now, most))))
+        asked = {"me": f"{os.getpid()} {self._name}", "now": now, "until": now + _TELLING, "most": most}
+        await self._try(lambda file: rows.extend(file.execute(_TAKE, asked)))
         found = []
-        for number, key, due, body in rows:
+        for number, key, due, body in sorted(rows):
             try:
                 found.append(Kept(number, _read(key, due, body)))
             except (ValueError, LookupError, TypeError) as error:

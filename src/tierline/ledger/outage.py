@@ -46,8 +46,10 @@ _LONGEST_SLEEP: Final = 5.0
 """Seconds after which the journal is looked into again while something in it waits for a lease."""
 _DEAF: Final = 15.0
 """Seconds without a sign after which a watch is taken for one on a loop that no longer runs."""
-_AT_ONCE: Final = 16
-"""How many entries of the journal are delivered at a time."""
+_MOST_TAKEN: Final = 128
+"""How many entries are taken from the journal in one step."""
+_AT_ONCE: Final = 8
+"""How many of them are told at a time: a ledger that is just back has much to do."""
 _LAST: Final = 2.0
 """Seconds for a last delivery when the ledger is closed."""
 
@@ -351,7 +353,7 @@ class GuardedLedger:
             if outage is not None:
                 await self.behind.ping()
             known = 0
-            while kept := await self.journal.due(self._clock(), _AT_ONCE):
+            while kept := await self.journal.due(self._clock(), _MOST_TAKEN):
                 await self._deliver(kept)
                 if kept[0].number == known:
                     break  # the file cannot be written now, and would say the same again and again
@@ -364,39 +366,40 @@ class GuardedLedger:
         return self._allowance is None
 
     async def _deliver(self, kept: list[Kept]) -> None:
-        """Tell the ledger some entries, and drop those that it was told. Accounts are forgotten after they spent."""
+        """Tell the ledger some entries, and drop those that it was told."""
         told: list[int] = []
-        failed: LedgerUnavailableError | None = None
-        last = [each for each in kept if each.entry.kind == "forget"]
-        for some in ([each for each in kept if each.entry.kind != "forget"], last):
-            answers = await asyncio.gather(*(self._tell(each.entry) for each in some), return_exceptions=True)
-            for each, answer in zip(some, answers, strict=True):
-                if isinstance(answer, LedgerUnavailableError):
-                    failed = answer
-                elif isinstance(answer, Exception):
-                    log.error("an entry of the journal cannot be told: %s %s", type(answer).__name__, each.entry.key)
-                    await self.journal.set_aside(each.number)
-                elif isinstance(answer, BaseException):
-                    raise answer
-                else:
-                    told.append(each.number)
-            if failed is not None:
-                break
-        await self.journal.drop(told)
-        self._delivered += len(told)
-        if failed is not None:
-            raise failed
+        try:
+            for begin in range(0, len(kept), _AT_ONCE):
+                some = kept[begin : begin + _AT_ONCE]
+                for last in (False, True):  # accounts are forgotten after they were charged
+                    telling = [self._tell(each) for each in some if (each.entry.kind == "forget") is last]
+                    for answer in await asyncio.gather(*telling, return_exceptions=True):
+                        if isinstance(answer, BaseException):
+                            raise answer
+                        told += answer
+        finally:
+            await self.journal.drop(told)
+            self._delivered += len(told)
 
-    async def _tell(self, entry: Entry) -> None:
-        ledger, held = self.behind, entry.reservation
-        if entry.kind == "release":
-            await ledger.release(entry.key)
-        elif entry.kind == "forget":
-            await ledger.forget(entry.lines)
-        elif held is not None and entry.kind == "settle":
-            await ledger.settle(held, entry.cost, estimated=entry.estimated)
-        elif held is not None:
-            await ledger.post(held, entry.cost, estimated=entry.estimated)
+    async def _tell(self, kept: Kept) -> list[int]:
+        """Tell the ledger an entry. Its number; nothing where it cannot be told, now or ever."""
+        entry, ledger, held = kept.entry, self.behind, kept.entry.reservation
+        try:
+            if entry.kind == "release":
+                await ledger.release(entry.key)
+            elif entry.kind == "forget":
+                await ledger.forget(entry.lines)
+            elif held is not None and entry.kind == "settle":
+                await ledger.settle(held, entry.cost, estimated=entry.estimated)
+            elif held is not None:
+                await ledger.post(held, entry.cost, estimated=entry.estimated)
+        except LedgerUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001  (one that is wrong must not hold up the others)
+            log.error("an entry of the journal cannot be told: %s %s", type(error).__name__, entry.key)  # noqa: TRY400
+            await self.journal.set_aside(kept.number)
+            return []
+        return [kept.number]
 
     # The watch
 
