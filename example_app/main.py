@@ -6,7 +6,8 @@ calls an offline stand-in for the API, and says so. Start it with `make run`, an
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
 
-Who runs the desk looks at the money, and changes a limit:
+TIERLINE_STORE says where balances are kept: `memory://`, `sqlite:///desk.db`, `redis://localhost`. Who runs the desk
+looks at the money, and changes a limit:
 
     curl -s localhost:8000/operator/history -H 'authorization: Bearer desk-operator'
     curl -s localhost:8000/operator/refusal -H 'authorization: Bearer desk-operator'
@@ -193,6 +194,8 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         client,
         sync_client=sync_client,
         budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")],
+        # Such as sqlite:///desk.db, or redis://localhost: for several workers, and for balances that outlive them.
+        store=os.environ.get("TIERLINE_STORE", "memory://"),
         on_budget=on_budget,
     )
     refusals: deque[Refusal] = deque(maxlen=20)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from tierline.values import NANO, Offer, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 NOON = 1_795_262_400.0  # 2026-11-21 12:00:00 UTC
 HOUR = 3_600
@@ -448,6 +451,39 @@ def test_a_script_without_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     thread.join()
     assert found == [7, 0]
     assert asyncio.run(ledger.limits()) == {("plan", "acme"): 3 * NANO}
+
+
+async def test_a_limit_from_another_process(make_router: Callable[..., Router], tmp_path: Path) -> None:
+    """A script in a process of its own, on the same store, sees the spend and changes a limit for the next call."""
+    store = f"sqlite:///{tmp_path / 'tierline.db'}"
+    script = (
+        "import asyncio, sys\n"
+        "from datetime import timedelta\n"
+        "from tierline import Router\n"
+        "async def main(store):\n"
+        "    router = Router(store=store)\n"
+        "    print((await router.history(timedelta(hours=1))).total.attempts)\n"
+        "    await router.set_limit('plan', 'acme', limit='$1')\n"
+        "    await router.aclose()\n"
+        "asyncio.run(main(sys.argv[1]))\n"
+    )
+    router = make_router(store=store, budgets=[Budget("$0.0001/day", per="tenant", name="plan")])
+    ask: dict[str, Any] = {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": "hi"}]}
+    async with router.bind(tenant="acme"):
+        with pytest.raises(BudgetExceededError) as refused:
+            await router.claude.messages.create(**ask)
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script, store], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "0\n"
+    explained = await router.explain(refused.value)
+    assert (explained.fits_now, explained.budgets[0].set, explained.budgets[0].now.limit) == (True, True, NANO)
+    async with router.bind(tenant="acme"):
+        await router.claude.messages.create(**ask)
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", script, store], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "1\n"
 
 
 async def test_refusals_are_logged_once_in_each_window(

@@ -39,20 +39,27 @@ class Rules:
         self.ladder = ladder
         self.budgets = tuple(budgets)
         self.policy = policy
+        self.hard: set[str] = set()
+        """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
-        self._always = (*self.budgets, *(policy.budgets if policy is not None else ()))
         self._checked: dict[str, Budget] = {}
-        check_budgets(self._always)
+        self._check()
 
     def check(self, rule: Policy) -> None:
         """ConfigurationError where the budgets of a policy and the app's own have one name."""
-        check_budgets((*self._always, *rule.budgets))
-        self._checked.update((budget.name, budget) for budget in rule.budgets)
+        self._check(rule)
+
+    def _check(self, *rules: Policy) -> None:
+        rules = (*((self.policy,) if self.policy is not None else ()), *rules)
+        budgets = (*self.budgets, *(budget for rule in rules for budget in rule.budgets))
+        check_budgets(budgets)
+        self.hard |= {budget.name for budget in budgets if budget.hard}
+        self._checked.update((budget.name, budget) for budget in budgets)
 
     def known(self) -> dict[str, Budget]:
         """Every budget that is known by now, by name: of the Router, of policies that it has seen."""
         lately = (budget for _, _, budgets in tuple(self._combined.values()) for budget in budgets)
-        return self._checked | {budget.name: budget for budget in (*self._always, *lately)}
+        return self._checked | {budget.name: budget for budget in lately}
 
     def policy_of(self, now: Context, binding: Binding) -> Effective:
         """What a call may do here."""

@@ -33,6 +33,7 @@ LONGEST_WAIT: Final = 60.0
 """Most seconds that a `Retry-After` is waited for; a longer one is answered with the error, or by another tier."""
 _FIRST_BACKOFF: Final = 0.5
 _LONGEST_BACKOFF: Final = 8.0
+_UNASKED: Final = "the ledger could not be asked: it is told what this costs when it is back"
 _THINKING: Final = ("enabled", "adaptive", "between_tools")
 
 
@@ -124,7 +125,10 @@ class Dispatch:
 
     async def _reserve(self, offers: Sequence[Offer], *, thresholds: bool) -> Reservation | Refusal:
         key = f"{self.key}.{len(self.attempts)}.{offers[0].tier}"
-        return await self.books.reserve(key, offers, self.lines, thresholds=thresholds, origin=self.origin)
+        held = await self.books.reserve(key, offers, self.lines, thresholds=thresholds, origin=self.origin)
+        if not isinstance(held, Refusal) and held.unasked and _UNASKED not in self.reasons:
+            self.reasons.append(_UNASKED)
+        return held
 
     def _note_admission(self, held: Reservation) -> None:
         """Say what the budgets made of the plan."""

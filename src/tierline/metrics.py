@@ -93,6 +93,8 @@ class Metrics:
             "Time until there was an opinion, or none.",
             explicit_bucket_boundaries_advisory=_CLASSIFYING,
         )
+        self._away = meter.create_gauge("tierline.ledger.away", "1", "Whether the ledger cannot be asked: 1 or 0.")
+        self._outages = meter.create_counter("tierline.ledger.outages", "{outage}", "How often it went away.")
         self._route, self._model, self._error, self._name = Bounded(), Bounded(), Bounded(), Bounded()
 
     @property
@@ -170,3 +172,10 @@ class Metrics:
         """A verdict was looked for in the cache."""
         if self.recording:
             self._lookups.add(1, {"tierline.cache.hit": hit})
+
+    def ledger(self, away: bool) -> None:
+        """The ledger has gone away, or is back."""
+        if self.recording:
+            self._away.set(1 if away else 0)
+            if away:
+                self._outages.add(1)

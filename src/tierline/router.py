@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import secrets
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from inspect import isawaitable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+from tierline import operating
 from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
@@ -29,27 +28,25 @@ from tierline.clients import Slot
 from tierline.consult import Consultation, Labeller, ask
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
-from tierline.errors import (
-    ConfigurationError,
-    LedgerUnavailableError,
-)
+from tierline.errors import ConfigurationError
 from tierline.gate import Gate
 from tierline.ladder import DEFAULT_LADDER, Ladder
-from tierline.ledger import MemoryLedger
+from tierline.ledger.opening import open_ledger
+from tierline.ledger.outage import GuardedLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
-from tierline.models import notice_of
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
-from tierline.report import Readiness, Tally
+from tierline.report import Tally
 from tierline.routes import policies_in
+from tierline.siblings import alone
 from tierline.telemetry import tracer_of
 from tierline.values import MODES, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import timedelta
+    from datetime import datetime, timedelta
 
     import typing_extensions
     from anthropic import Anthropic, AsyncAnthropic
@@ -63,8 +60,9 @@ if TYPE_CHECKING:
     from tierline.explanation import Explanation
     from tierline.history import History, Holds
     from tierline.ledger import Balance, Ledger
+    from tierline.ledger.outage import OnError
     from tierline.legality import Action
-    from tierline.report import Report
+    from tierline.report import Readiness, Report
     from tierline.values import Classification, Mode, Refusal
 
 log: Final = logging.getLogger("tierline")
@@ -93,7 +91,14 @@ class Router(Generic[ClientT_co]):
     - `classifier`: who says how hard a request is; by default rules, signals, then Claude's verdict
     - `min_confidence`: an opinion less sure than this moves one tier up (0 to 1)
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
-    - `ledger`: where balances are kept; by default in the memory of this process
+    - `store`: where balances are kept. `"memory://"` (the default) is this process alone; `"sqlite:///tierline.db"`
+      the processes of one host (four slashes for an absolute path); `"redis://…"`, `"rediss://…"` or `"unix://…"` any
+      number of hosts. `ledger`: the same, as an object of the app's own, which the app closes
+    - `on_ledger_error`: what becomes of calls under a hard budget while that cannot be asked. `"closed"`: they fail
+      with LedgerUnavailableError (503), and nothing is sent. `"open"`: each worker may spend `allowance` of each limit
+      from its own memory, in each window and outage. All other calls are sent. See `tierline.ledger.outage`
+    - `journal`: the path of a file where that is kept which the ledger was not told; by default in memory, and for
+      `"open"` in a file in the state directory of the user
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
@@ -122,7 +127,11 @@ class Router(Generic[ClientT_co]):
         min_confidence: float = 0.6,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
+        store: str | None = None,
         ledger: Ledger | None = None,
+        on_ledger_error: OnError = "closed",
+        allowance: float = 0.05,
+        journal: str | None = None,
         prices: PriceBook | None = None,
         secret: bytes | None = None,
         tracer_provider: TracerProvider | None = None,
@@ -153,8 +162,16 @@ class Router(Generic[ClientT_co]):
         self.min_confidence = min_confidence
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
-        self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
         self.metrics = Metrics(meter_provider)
+        self.ledger: Ledger = open_ledger(
+            store,
+            ledger,
+            on_error=on_ledger_error,
+            allowance=allowance,
+            journal=journal,
+            clock=self.timing.now,
+            on_change=self.metrics.ledger,
+        )
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
@@ -168,7 +185,7 @@ class Router(Generic[ClientT_co]):
         )
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
-        self.portal = Portal(self.cache.drain, self.books.close)
+        self.portal = Portal(self.cache.drain, self.books.close, self._let_go)
         """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""
         self._administration = Administration(self.ledger, self.rules, self.timing.now)
         hand_alerts(self.ledger, on_budget, self.books.background, self.portal)
@@ -188,8 +205,8 @@ class Router(Generic[ClientT_co]):
             self._mode = _mode(MODE_VARIABLE, override)
         self._ids = count(1)
         self._pid, self._prefix = 0, ""
-        self._lifespans = 0
-        self._closing = False
+        self._lifespans, self._closing = 0, False
+        self._alone = AsyncExitStack()
         self.gate = Gate(self)
         """Where calls come in, from the seam."""
 
@@ -219,8 +236,9 @@ class Router(Generic[ClientT_co]):
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Start up and shut down with the app: `FastAPI(lifespan=router.lifespan)`, or inside a lifespan of your own.
 
-        At start-up the policies of the app's routes are checked, the client and the price table are made. At
-        shutdown what is still open is settled, the report is logged, and a client that the Router made is closed.
+        At start-up the policies of the app's routes are checked, the client and the price table are made, and a second
+        worker with a hard budget in memory is refused. At shutdown what is still open is settled, the report is
+        logged, and a client and a ledger that the Router made are closed.
         May be nested: the outermost one counts.
         """
         for where, rule in policies_in(app):
@@ -230,7 +248,7 @@ class Router(Generic[ClientT_co]):
         self.gate.binds = True
         try:
             if self._lifespans == 1:
-                self._warm_up()
+                await self._warm_up()
             yield
         finally:
             self._lifespans -= 1
@@ -239,31 +257,18 @@ class Router(Generic[ClientT_co]):
                 await self.aclose()
                 if self.tally.calls:
                     log.info("what this process did:\n%s", self.report())
+                await self._alone.aclose()
 
-    def _warm_up(self) -> None:
+    async def _warm_up(self) -> None:
         self._closing = False
-        log.log(
-            logging.INFO if self._mode == "enforce" else logging.WARNING,
-            "mode %s; tiers: %s; budgets: %s",
-            self._mode,
-            ", ".join(f"{tier.name} ({tier.model})" for tier in self.ladder),
-            ", ".join(budget.name for budget in self.budgets) or "none",
-        )
-        brought = [slot for slot in self._clients if slot.brought]
-        if any(slot.keyless(self) for slot in brought or self._clients[:1]):
-            log.warning("the Router's client has no API key: set ANTHROPIC_API_KEY, or give the Router a client")
-        today = datetime.fromtimestamp(self.timing.now(), UTC).date()
-        for tier in self.ladder:
-            if notice := notice_of(tier.model, today):
-                log.warning("tier %s: %s", tier.name, notice)
-            if self.prices.rates(tier.model) is None:
-                log.warning(
-                    "tier %s: model %s has no price; hard budgets will refuse it. Give one: "
-                    "PriceBook({%r: Rates(…)})", tier.name, tier.model, tier.model,
-                )  # fmt: skip
+        if self.ledger.instant and self._mode == "enforce":
+            await self._alone.enter_async_context(alone(self.rules.hard))
+        operating.announce(self, self._clients)
+        if isinstance(self.ledger, GuardedLedger) and self._mode != "off":
+            await self.ledger.start()
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """Settle what is still open, waiting at most `timeout` seconds, and close clients that the Router made.
+        """Settle what is still open, waiting at most `timeout` seconds; close clients and a ledger that it made.
 
         What belongs to the loop that runs this, and what synchronous clients do outside of any loop: at the end of a
         script, `asyncio.run(router.aclose())`.
@@ -272,6 +277,11 @@ class Router(Generic[ClientT_co]):
         for slot in self._clients:
             if (client := slot.take()) is not None and isawaitable(closing := client.close()):
                 await closing
+
+    async def _let_go(self, _timeout: float) -> None:
+        """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
+        if isinstance(self.ledger, GuardedLedger):
+            await self.ledger.aclose()
 
     def bind(self, *, tenant: str | None = None, route: str | None = None) -> Bound:
         """Bind work outside of requests, such as a job or a script, to a tenant and a route.
@@ -312,26 +322,10 @@ class Router(Generic[ClientT_co]):
     async def ready(self, timeout: float = 1.0) -> Readiness:
         """Whether calls can be served now, for a readiness probe. Asks the ledger, for at most `timeout` seconds.
 
-        Claude is not asked: an API that is down must not take every instance of an app out of service.
+        A ledger that is away is no problem with `on_ledger_error="open"`. Claude is not asked: an API that is down must
+        not take every instance of an app out of service.
         """
-        problems = ["shutting down"] if self._closing else []
-        if self._mode == "enforce":
-            try:
-                await asyncio.wait_for(self.ledger.ping(), timeout)
-            except TimeoutError:
-                problems.append(f"the ledger did not answer within {timeout:g} s")
-            except LedgerUnavailableError as error:
-                problems.append(f"the ledger cannot be asked: {error}")
-        if any(slot.brought and slot.keyless(self) for slot in self._clients):
-            problems.append("the Router's client has no API key")
-        # A 403 may be about one model: out of service, no call would come that could succeed with another.
-        # Nor does a key of somebody's own, on a copy of the client, speak for all.
-        problems += dict.fromkeys(
-            why
-            for client, why in tuple(self.rejected.items())
-            if " 401 " in why and any(slot.is_of(client) for slot in self._clients)
-        )
-        return Readiness(tuple(problems))
+        return await operating.readiness(self, self._clients, timeout, closing=self._closing)
 
     def report(self) -> Report:
         """What this process did so far."""
@@ -381,6 +375,13 @@ class Router(Generic[ClientT_co]):
         until they end.
         """
         await self._administration.erase(account)
+
+    async def confirm(self) -> None:
+        """Let calls go on with the balances as they are, where the store found that it had lost them: your word.
+
+        What the store was not told while it was away is told then.
+        """
+        await self.ledger.confirm()
 
     # What the seams use
 

@@ -54,6 +54,8 @@ class Reservation(NamedTuple):
     at: float = 0.0
     """When it was made, in seconds since the epoch, by the ledger's clock."""
     origin: Origin = NOWHERE
+    unasked: bool = False
+    """Whether it was made from this worker's own memory, because the ledger could not be asked."""
 
     @property
     def share(self) -> float:
