@@ -14,9 +14,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
-from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
-from tierline.ledger.checks import check_offers, checked_cost, checked_limit
+from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import Rollup, Row
 
@@ -50,13 +49,24 @@ class _Slot:
 
 
 class _Account:
-    """One account of a budget: the line that it was last given, and its spans that count, oldest first."""
+    """One account of a budget: the line that it was last given, and its spans that count, oldest first.
 
-    __slots__ = ("line", "slots")
+    Nothing is alerted of while the `spent` of one span is below `alarm`. At `due` it is looked at whether they have
+    all ended.
+    """
 
-    def __init__(self, line: Line) -> None:
-        self.line = line
+    __slots__ = ("alarm", "due", "line", "slots")
+
+    def __init__(self) -> None:
         self.slots: list[_Slot] = []
+        self.due: float | None = None
+
+    def take(self, line: Line, *, limited: bool) -> None:
+        """What the app says of it now; `limited` where an operator may have said something else."""
+        self.line = line
+        self.alarm: float = inf
+        if line.alerts:
+            self.alarm = 0 if limited or line.window.rolls else line.alerts[0]
 
     def live(self, now: float) -> list[_Slot]:
         """The slots that count. Those that have ended are dropped: holds keep theirs."""
@@ -95,14 +105,13 @@ class MemoryLedger:
     hold, and a bounded number of lapsed ones, of ids that have ended, and of rows of spend by hour. Records of ended
     windows go a few with each reservation.
 
-    Raises ConfigurationError for a lease that cannot be.
+    Raises ConfigurationError for a lease or a retention that cannot be.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.time, lease: float = 30.0, retention: float = RETENTION
     ) -> None:
-        if not lease > 0:
-            raise ConfigurationError(f"MemoryLedger(lease={lease!r}): a lease is a number of seconds above 0")
+        check_seconds("MemoryLedger", lease=lease, retention=retention)
         self.lease = lease
         self.instant = True
         self._clock = clock
@@ -143,45 +152,56 @@ class MemoryLedger:
         now = self._tick()
         if key in self._holds:
             return self._holds[key][0]
-        if self._has_ended(key):
+        if key in self._ended or key in self._ended_before or key in self._lapsed:
             raise ValueError(f"reservation {key!r:.80} has ended")
         check_offers(offers)
 
         slots: list[_Slot] = []
         used: list[int] = []
-        spans: list[Span] = []
-        fresh: list[tuple[_Name, _Account]] = []
+        charged: list[tuple[Line, Span]] = []
+        fresh: list[tuple[_Name, _Slot]] = []  # what only this call has opened
         for line in lines:
             window = line.window
             span = window.span(now)
             name = (line.budget, line.account, window.series)
             account = self._accounts.get(name)
             if account is None:
-                account = self._accounts[name] = _Account(line)
-                fresh.append((name, account))
-            account.line = line  # a plan may have changed since
-            live = account.live(now)
-            slot = live[-1] if live and live[-1].start == span.start else account.slot(span)
+                account = self._accounts[name] = _Account()
+                account.take(line, limited=bool(self._limits))
+            elif account.line is not line:  # a plan may have changed since
+                account.take(line, limited=bool(self._limits))
+            live = account.slots
+            if len(live) == 1 and live[0].start == span.start:
+                slot = live[0]
+                used.append(slot.spent + slot.held)
+            else:
+                known = len(account.live(now))
+                slot = account.slot(span)
+                if len(live) > known:
+                    fresh.append((name, slot))
+                used.append(sum([each.spent + each.held for each in live]))
             slots.append(slot)
-            used.append(slot.spent + slot.held if len(live) == 1 else sum(each.spent + each.held for each in live))
-            spans.append(span)
+            charged.append((line, span))
         if self._limits:
             lines = [self._limited(line) for line in lines]
+            charged = [(line, span) for line, (_, span) in zip(lines, charged, strict=True)]
 
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
             return self._refuse(offers[left_out:], lines, slots, fresh)
 
         offer = offers[skipped]
-        for name, account in fresh:
-            self._expect_end(account.slots[0].end, name)
+        for name, slot in fresh:
+            if slot.account.due is None:
+                self._expect(slot.account, name)
         cost = offer.cost or 0
-        charged = tuple(zip(lines, spans, strict=True))
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        reservation = Reservation(key, offer, cost, charged, tuple(used), skipped, tight, now, origin)
+        # By the tuple's constructor: the named one takes twice as long.
+        values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
+        reservation = tuple.__new__(Reservation, values)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
         if self._next_lapse == inf:  # no deadline is before an earlier one
@@ -193,24 +213,23 @@ class MemoryLedger:
         offers: Sequence[Offer],
         lines: Sequence[Line],
         slots: Sequence[_Slot],
-        fresh: Sequence[tuple[_Name, _Account]],
+        fresh: Sequence[tuple[_Name, _Slot]],
     ) -> Refusal:
         found = refusal(offers, lines, [_parts(slot.account.slots) for slot in slots], self._now)
-        for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
-            del self._accounts[name]
-        for slot in slots:
-            account = slot.account
+        for name, slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
+            slot.account.slots.remove(slot)
+            if not slot.account.slots:
+                del self._accounts[name]
+        for account in {slot.account for slot in slots}:
             if (account.line.budget, account.line.account) == (found.budget, found.account):
                 self._note_refused(account)
-            if not (slot.spent or slot.held or slot.told) and slot in account.slots:
-                account.slots.remove(slot)
         return found
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, cost if estimated else 0, attempts=1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, 1)
         if self._alerts:
             self._tell()
         return ended
@@ -218,32 +237,34 @@ class MemoryLedger:
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""
         with self._lock:
-            ended = self._end(key, 0, 0, attempts=0)
+            ended = self._end(key, 0, 0, 0)
         if self._alerts:
             self._tell()
         return ended
 
-    def _end(self, key: str, cost: int, estimated: int, *, attempts: int) -> bool:
+    def _end(self, key: str, cost: int, estimated: int, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
-        self._forbid(key)
+        self._ended.add(key)
+        if len(self._ended) > _MOST_ENDED:
+            self._ended, self._ended_before = set(), self._ended
         found = self._holds.pop(key, None)
         if found is not None:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.row(held, self._now).add(cost, estimated, own=held.origin.own, attempts=1)
+                self._rollup.row(held, self._now).add(cost, estimated, 1)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
             held, slots, row = late
             more, estimated = cost - held.cost, estimated - held.cost
-            row.add(more, estimated, own=held.origin.own, attempts=attempts - 1)
+            row.add(more, estimated, attempts - 1)
         else:
             return False
         for slot in slots:
             slot.spent += more
             slot.estimated += estimated
-            if slot.account.line.alert_at:
+            if slot.spent >= slot.account.alarm:
                 self._note_spent(slot)
         return True
 
@@ -253,7 +274,7 @@ class MemoryLedger:
         key, guess = reservation.id, cost if estimated else 0
         with self._lock:
             now = self._tick()
-            if key in self._holds or self._has_ended(key):
+            if key in self._holds or key in self._ended or key in self._ended_before or key in self._lapsed:
                 return False
             self._forbid(key)
             charged = {
@@ -264,14 +285,16 @@ class MemoryLedger:
                     continue
                 account = self._accounts.get(name)
                 if account is None:
-                    account = self._accounts[name] = _Account(line)
-                    self._expect_end(span.end, name)
+                    account = self._accounts[name] = _Account()
+                    account.take(line, limited=bool(self._limits))
                 account.live(now)
                 slot = account.slot(span)
+                if account.due is None:
+                    self._expect(account, name)
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.row(reservation, now).add(cost, guess, own=reservation.origin.own, attempts=1)
+            self._rollup.row(reservation, now).add(cost, guess, 1)
         self._tell()
         return True
 
@@ -367,6 +390,8 @@ class MemoryLedger:
     async def set_limit(self, budget: str, account: str | None, limit: int | None) -> None:
         """Let another limit hold, from the next reservation on; None takes that back."""
         with self._lock:
+            for each in self._accounts.values():
+                each.alarm = 0
             if limit is None:
                 self._limits.pop((budget, account), None)
             else:
@@ -385,7 +410,7 @@ class MemoryLedger:
         with self._lock:
             self._tick()
             for name in [name for name in self._accounts if name[1] == account]:
-                self._accounts.pop(name).slots.clear()
+                del self._accounts[name]
             self._drop_endings()
             for limit in [limit for limit in self._limits if limit[1] == account]:
                 del self._limits[limit]
@@ -406,30 +431,28 @@ class MemoryLedger:
         """No reservation may have this id any more."""
         self._ended.add(key)
         if len(self._ended) > _MOST_ENDED:
-            self._ended_before, self._ended = self._ended, set()
-
-    def _has_ended(self, key: str) -> bool:
-        return key in self._ended or key in self._ended_before or key in self._lapsed
+            self._ended, self._ended_before = set(), self._ended
 
     def _limited(self, line: Line) -> Line:
         """The line under the limit that was set for it, if one was."""
         limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
         return line if limit is None else line.limited(limit)
 
-    def _expect_end(self, end: float, name: _Name) -> None:
-        """Look at this account when a span of it has ended."""
-        if end != inf:
-            heappush(self._endings, (end, name))
+    def _expect(self, account: _Account, name: _Name) -> None:
+        """Look at this account when its newest span has ended."""
+        account.due = account.slots[-1].end
+        if account.due != inf:
+            heappush(self._endings, (account.due, name))
 
     def _drop_endings(self) -> None:
-        self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
+        self._endings = [(due, name) for name, each in self._accounts.items() if (due := each.due) not in (None, inf)]
         heapify(self._endings)
 
     def _note_spent(self, slot: _Slot) -> None:
         """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
         account = slot.account
         alerts = (self._limited(account.line) if self._limits else account.line).alerts
-        if not alerts or (slot.spent < alerts[0] and len(account.slots) == 1):
+        if not alerts:
             return
         self._now = max(self._now, self._clock())
         live = account.live(self._now)
@@ -471,12 +494,14 @@ class MemoryLedger:
             for _ in range(8):
                 if not self._endings or self._endings[0][0] > self._now:
                     break
-                name = heappop(self._endings)[1]
+                due, name = heappop(self._endings)
                 account = self._accounts.get(name)
-                if account is not None and account.live(self._now):
-                    heappush(self._endings, (account.slots[-1].end, name))
+                if account is None or account.due != due:
+                    continue  # what had this name was forgotten, and another may have it now
+                if account.live(self._now):
+                    self._expect(account, name)
                 else:
-                    self._accounts.pop(name, None)
+                    del self._accounts[name]
         return self._now
 
     def _lapse_until(self, moment: float) -> None:
@@ -490,7 +515,7 @@ class MemoryLedger:
                 break
             del self._holds[key]
             row = self._rollup.row(held, self._now)
-            row.add(held.cost, held.cost, own=held.origin.own, attempts=1)
+            row.add(held.cost, held.cost, 1)
             self._lapsed[key] = held, slots, row
             for slot in slots:
                 slot.held -= held.cost

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_AT_ONCE: Final = 128
-"""Steps of one transaction: other processes wait meanwhile."""
+"""Steps of one transaction."""
+_LONGEST: Final = 0.02
+"""Seconds after which a transaction takes no further step: other processes wait, and look whether it moves."""
 
 
 class SQLiteStore:
@@ -38,8 +40,8 @@ class SQLiteStore:
 
     - what `run` returned is on the disk: WAL, `synchronous=FULL`
     - LedgerUnavailableError, with what to do, where the file cannot be written: after `timeout` seconds where another
-      process keeps it locked, and ten times as long where it goes from hand to hand. When the cause has gone, the next
-      step works
+      process keeps it locked, and twenty times as long where it goes from hand to hand. When the cause has gone, the
+      next step works
     - a file that vanishes, or that another one takes the place of, is such a cause, until `confirm`
     - nothing is opened before the first step, and the file is made where there is none, readable by its owner alone
     - a forked child opens a connection of its own, and leaves its parent's untouched
@@ -199,10 +201,11 @@ class _Writer:
                         if len(jobs) == _MOST_AT_ONCE:
                             break
                     item = self.queue.get_nowait()
-            if jobs:
+            while jobs:
                 with self._file.lock:
-                    self._commit(jobs)
-                _tell(jobs)
+                    done = self._commit(jobs)
+                _tell(jobs[:done])
+                del jobs[:done]
             for event in events:
                 event.set()
             del jobs, item  # what they lead to may be collected while this thread waits
@@ -218,12 +221,12 @@ class _Writer:
             self.queue.put(done)
             done.wait(2 * PATIENCE * self._file.timeout)
 
-    def _commit(self, jobs: list[_Job]) -> None:
-        """Do the steps in one transaction; where that fails as a whole, every job has the error."""
+    def _commit(self, jobs: list[_Job]) -> int:
+        """Do steps in one transaction, and say how many; where that fails as a whole, every job has the error."""
         try:
             connection = self._file.begin(jobs[0].at)
             try:
-                _do(connection, jobs)
+                done = _do(connection, jobs)
                 self._file.commit()
             except BaseException:
                 self._file.rollback()
@@ -237,17 +240,21 @@ class _Writer:
         except Exception as error:  # noqa: BLE001  (it is raised where the steps were asked for)
             failed = error
         else:
-            return
+            return done
         for job in jobs:
             job.error = failed
             if isinstance(failed, LedgerUnavailableError):  # one for each: a traceback grows where it is raised
                 job.error = LedgerUnavailableError(*failed.args)
                 job.error.__cause__ = failed.__cause__
+        return len(jobs)
 
 
-def _do(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+def _do(connection: sqlite3.Connection, jobs: list[_Job]) -> int:
     begun: list[First] = []
-    for job in jobs:
+    until = time.monotonic() + _LONGEST
+    for done, job in enumerate(jobs):
+        if done and time.monotonic() > until:
+            return done
         if job.first is not None and job.first not in begun:
             job.first(connection)
             begun.append(job.first)
@@ -260,6 +267,7 @@ def _do(connection: sqlite3.Connection, jobs: list[_Job]) -> None:
             connection.execute("ROLLBACK TO step")
             job.error = error
         connection.execute("RELEASE step")
+    return len(jobs)
 
 
 def _tell(jobs: list[_Job]) -> None:

@@ -7,6 +7,8 @@ import os
 import random
 import secrets
 import sqlite3
+import stat
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -19,7 +21,7 @@ from tierline.store.schema import APPLICATION_ID, MIGRATIONS
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE: Final = 10
+PATIENCE: Final = 20
 """How many times longer than for a lock that never moves is waited for one that goes from hand to hand."""
 _SHORTEST_NAP: Final = 0.0003
 _LONGEST_NAP: Final = 0.0012
@@ -60,21 +62,20 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None
         self._epoch: str | None = None
-        self._moved = 0.0  # when something of this process was last committed
+        self._version: int | None = None  # as it was when another connection was last seen to have committed
+        self._still: float | None = None  # since when the lock has not moved; None while it is not in the way
 
     def begin(self, since: float) -> sqlite3.Connection:
         """The connection, with the right to write. `since` is when the first who wants that asked (monotonic).
 
         LedgerUnavailableError with what to do, in bounded time.
         """
-        stuck_at = max(since, self._moved) + self.timeout
-        last_at = since + PATIENCE * self.timeout
-        version: int | None = None
         while True:
             try:
                 connection = self._connection or self._open()
                 connection.execute("BEGIN IMMEDIATE")
                 if self._is_in_place():
+                    self._still = None
                     return connection
                 # Others are at work on another file. This one must not even be closed: that removes the log of theirs.
                 connection.execute("ROLLBACK")
@@ -84,19 +85,24 @@ class SQLiteFile:
                 if _code(error) not in _BUSY:
                     self.close()
                     raise self.explained(error) from error
-                now = time.monotonic()
-                before, version = version, self._version()
-                if before not in (None, version):  # others do commit: it is a queue, and no lock that somebody forgot
-                    stuck_at = now + self.timeout
-                if now >= min(stuck_at, last_at):
+                if self._is_stuck(since):
                     raise self.explained(error) from error
             time.sleep(random.uniform(_SHORTEST_NAP, _LONGEST_NAP))  # noqa: S311  (no secret)
+
+    def _is_stuck(self, since: float) -> bool:
+        """Whether to give up: the lock has not moved for long, or it is a queue that is far too long."""
+        now, version = time.monotonic(), self._version
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if self._still is None or version != self._version:
+            self._still = now
+        return now >= min(self._still + self.timeout, since + PATIENCE * self.timeout)
 
     def commit(self) -> None:
         """Write down what was begun. sqlite3.Error where that failed."""
         assert self._connection is not None  # noqa: S101  (begun)
         self._connection.execute("COMMIT")
-        self._moved = time.monotonic()
 
     def rollback(self) -> None:
         """Undo what was begun; where even that fails, begin with a new connection."""
@@ -123,14 +129,6 @@ class SQLiteFile:
             import ctypes  # noqa: PLC0415  (rarely needed)
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-    def _version(self) -> int | None:
-        """A number that changes when another connection commits."""
-        with suppress(sqlite3.Error):
-            if self._connection is not None:
-                version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-                return version
-        return None
 
     def _is_in_place(self) -> bool:
         try:
@@ -170,13 +168,21 @@ class SQLiteFile:
                 f"{self.path} is gone, and with it what was spent: put it back, or confirm() to begin at 0"
             )
         with suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            if sys.platform == "linux":
+                # Opens nothing: whoever closes a file lets go of all locks that this process has on it.
+                os.mknod(self.path, stat.S_IFREG | 0o600)
+            else:
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        if not os.access(self.path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            # SQLite would open it for reading, and leave a log beside it that nobody may write either.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _check(self, connection: sqlite3.Connection) -> int:
         """The version of the file's tables, 0 for none. LedgerUnavailableError where it is no file for us."""
+        # In this order: another process may be making the tables right now.
+        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         version: int = connection.execute("PRAGMA user_version").fetchone()[0]
         whose: int = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if whose != APPLICATION_ID and (whose or version or tables):
             raise LedgerUnavailableError(f"{self.path} is the database of another program: give Tierline its own file")
         if version > len(MIGRATIONS):
@@ -241,7 +247,7 @@ class SQLiteFile:
         if code == sqlite3.SQLITE_CORRUPT:
             return "is damaged: put it back from a backup, or see what `sqlite3 FILE .recover` saves"
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH) or (
-            isinstance(error, PermissionError)
+            getattr(error, "errno", 0) in (errno.EACCES, errno.EPERM, errno.EROFS)
         ):
             return "cannot be written: let this user write to it and to its directory, where SQLite keeps -wal and -shm"
         return "cannot be used: see to the disk"
