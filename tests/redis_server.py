@@ -164,7 +164,7 @@ def redis_cluster() -> Iterator[RedisServer]:
         until = time.monotonic() + _PATIENCE
         for node in nodes:
             with node.client() as client:
-                while b"cluster_state:ok" not in client.execute_command("CLUSTER INFO", NEVER_DECODE=True):
+                while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
                     assert time.monotonic() < until, "the cluster does not come up"
                     time.sleep(0.05)
         yield nodes[0]

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -266,9 +267,12 @@ class RedisLedger:
         self._recall.dropped(names)
 
     async def aclose(self) -> None:
-        """Let go of the connections of this loop."""
+        """Let go of the connections of this loop. Whoever closes the last of them is not waited for any more."""
+        if self._recall.epoch and self.store.only_here:
+            with suppress(LedgerUnavailableError):
+                await self._script("leave", (self._recall.member,), self._until(), epoch=self._recall.epoch)
+            self._next_beat = 0.0
         await self.store.aclose()
-        self._next_beat = 0.0
 
     # What operators ask
 
@@ -446,7 +450,7 @@ class RedisLedger:
             elif status == b"clock":
                 self._now = now
             elif status == b"full":
-                raise LedgerUnavailableError("an account has come to more than $8,000,000,000, and cannot be added to")
+                raise LedgerUnavailableError("an account has come to $7,000,000,000 or more, and cannot be added to")
             elif status not in (b"more", b"late"):
                 return [status, now, *rest]
 

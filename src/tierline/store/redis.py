@@ -10,7 +10,6 @@ import os
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha1
-from importlib.resources import files
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -83,9 +82,9 @@ class RedisStore:
         return f"RedisStore({self._where!r}, namespace={self.namespace!r})"
 
     @property
-    def in_use(self) -> bool:
-        """Whether any loop of this process has connections here."""
-        return bool(self._clients)
+    def only_here(self) -> bool:
+        """Whether there are connections, and only those of this loop of this process."""
+        return self._pid == os.getpid() and list(self._clients) == [asyncio.get_running_loop()]
 
     async def script(self, name: str, keys: Sequence[str], args: Sequence[Any], until: float | None = None) -> Any:
         """What the Lua script `name` returns; `until` is the end of the wait, by the loop's clock.
@@ -198,8 +197,14 @@ class _Client:
             await self._end.aclose()
 
     def leave(self) -> None:
-        """The loop is closed, and they are not."""
+        """The loop is closed, and they are not: close what is under them, and keep the rest."""
         _LEFT.append(self)
+        pool = getattr(self._redis, "connection_pool", None)
+        for connection in (*getattr(pool, "_available_connections", ()), *getattr(pool, "_in_use_connections", ())):
+            writer = getattr(connection, "_writer", None)
+            transport_socket = writer and writer.get_extra_info("socket")
+            if (under := getattr(transport_socket, "_sock", None)) is not None:
+                under.close()
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         try:
@@ -213,6 +218,8 @@ class _Client:
 @lru_cache(maxsize=64)
 def _script(name: str) -> tuple[str, str]:
     """The source of a script, and its digest."""
+    from importlib.resources import files  # noqa: PLC0415  (20 ms, for those who use it)
+
     folder = files("tierline.ledger") / "lua"
     source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
     return source, sha1(source.encode(), usedforsecurity=False).hexdigest()

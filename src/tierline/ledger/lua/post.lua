@@ -18,7 +18,7 @@ for _, line in ipairs(ask.lines) do
       prune(name)
       found = call('HMGET', account(name), 'g', 'n', 'U', '@' .. line[8])
     end
-    if full(found[3] or '0') then
+    if le(MOST_CHARGED, found[3] or '0') then
       return answer('full', name)
     end
     slots[#slots + 1] = {line, found}

@@ -68,10 +68,8 @@ local function le(one, other)
   return #one < #other or (#one == #other and one <= other)
 end
 
--- Whether no more can be added up in 64 bits: a cost is at most 10^18.
-local function full(amount)
-  return #amount >= 19 and le('8000000000000000000', amount)
-end
+-- Sums have 64 bits, and a cost is at most 10^18. What may be held leaves room for what calls come to above that.
+local MOST_USED, MOST_CHARGED = '7000000000000000000', '8200000000000000000'
 
 local function minus(amount)
   return amount == '0' and '0' or '-' .. amount
@@ -236,14 +234,15 @@ local function book(hold, cost, guess, attempts)
   end
   local name = string.format('%.0f', hour)
   local key = KEY .. 'hour:' .. name
-  call('HINCRBY', key, 'c' .. hold.row, cost)
+  local add_up = redis.pcall -- what does not fit in 64 bits is missing here, and nothing else fails
+  add_up('HINCRBY', key, 'c' .. hold.row, cost)
   if hold.own then
-    call('HINCRBY', key, 'o' .. hold.row, cost)
+    add_up('HINCRBY', key, 'o' .. hold.row, cost)
   elseif attempts ~= 0 then
-    call('HINCRBY', key, 'a' .. hold.row, attempts)
+    add_up('HINCRBY', key, 'a' .. hold.row, attempts)
   end
   if guess ~= '0' then
-    call('HINCRBY', key, 'e' .. hold.row, guess)
+    add_up('HINCRBY', key, 'e' .. hold.row, guess)
   end
   if call('TTL', key) < 0 then
     call('EXPIRE', key, math.ceil(hour + RETENTION - now) + TOMBSTONE)

@@ -36,7 +36,7 @@ for place, line in ipairs(lines) do
     call('HSET', key, 'l', line[3], 'a', line[4]) -- a plan may have changed since
   end
   used[place], fields[place] = found[3] or '0', found
-  if full(used[place]) then
+  if le(MOST_USED, used[place]) then
     return answer('full', name)
   end
 end

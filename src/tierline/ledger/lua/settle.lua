@@ -17,7 +17,7 @@ local hold = cjson.decode(kept)
 local live = {}
 for place, slot in ipairs(hold.slots) do
   live[place] = there(slot)
-  if live[place] and full(live[place]) then
+  if live[place] and le(MOST_CHARGED, live[place]) then
     return answer('full', slot[1])
   end
 end
