@@ -200,7 +200,7 @@ class MemoryLedger:
         for slot in slots:
             slot.held += cost
         # By the tuple's constructor: the named one takes twice as long.
-        values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
+        values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin, False)
         reservation = tuple.__new__(Reservation, values)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
