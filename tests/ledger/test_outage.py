@@ -19,13 +19,15 @@ from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger import Origin, Reservation, outage
 from tierline.ledger.journal import DiskJournal, MemoryJournal
 from tierline.ledger.outage import LOCAL, GuardedLedger
+from tierline.testing import LedgerConformance
 from tierline.values import Offer, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tierline.budgets import Line
+    from tierline.ledger import Ledger
 
 DOLLAR = 1_000_000_000
 HARD = Budget("$1/day", downgrade_at=None, cheapest_at=None).line("global")
@@ -373,8 +375,18 @@ async def test_an_entry_that_cannot_be_told(
     """What the ledger rejects as a mistake is said in the log, stays in the file, and holds up nothing else."""
     first, second = await hold(opened, "a", 10), await hold(opened, "b", 10)
     store.away = True
-    await opened.settle(first, -1)
+    with pytest.raises(ValueError, match="whole number"):
+        await opened.settle(first, -1)
+    await opened.settle(first, 3)
     await opened.settle(second, 4)
+    settle = store.settle
+
+    async def picky(held: Reservation, cost: int, **options: Any) -> bool:
+        if held.id == "a":
+            raise ValueError("no")
+        return await settle(held, cost, **options)
+
+    store.settle = picky  # type: ignore[method-assign]
     await back(opened, store)
     await opened.aclose()
     with closing(sqlite3.connect(tmp_path / "journal.db")) as file:
@@ -538,6 +550,19 @@ async def test_alerts_pass(closed: GuardedLedger, store: Switched) -> None:
     assert [alert.share for alert in told] == [0.8, 1.0]
     await closed.post(Reservation("p", offer(5), 5, (await hold(closed, "b", 1, SOFT)).lines), 5)
     assert (await spent(store))["soft"] == (5, 1)
+
+
+class TestGuarded(LedgerConformance):
+    """A guard is a ledger as any other while the one behind it is there."""
+
+    drift = 1_000
+    examples = 10
+
+    def open_ledger(self, clock: Callable[[], float], lease: float) -> Ledger:
+        return GuardedLedger(Switched(clock=clock, lease=lease), clock=clock)
+
+    def open_again(self, ledger: Ledger, clock: Callable[[], float], lease: float) -> Ledger:
+        return ledger
 
 
 def test_memory_is_the_default(store: Switched) -> None:

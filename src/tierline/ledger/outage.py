@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, get_args
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.allowance import Allowance, Seen
 from tierline.ledger.base import NOWHERE
+from tierline.ledger.checks import checked_cost
 from tierline.ledger.journal import Entry, MemoryJournal, bare
 from tierline.values import Refusal
 
@@ -162,6 +163,7 @@ class GuardedLedger:
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`; the ledger is told as soon as it can be."""
+        checked_cost(cost)
         if reservation.unasked:
             self._here.discard(reservation.id)
             if (allowance := self._allowance) is not None:
@@ -196,6 +198,7 @@ class GuardedLedger:
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room; the ledger is told as soon as it can be."""
+        checked_cost(cost)
         if self._allowance is None:
             try:
                 return await self.behind.post(reservation, cost, estimated=estimated)
