@@ -17,10 +17,10 @@ from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
+from tests.processes.stores import ledger_of
 from tierline import Budget, Router
 from tierline.asgi import TierlineMiddleware
 from tierline.fastapi import Claude
-from tierline.ledger.opening import ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

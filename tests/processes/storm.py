@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.processes.stores import ledger_of
 from tierline.budgets import Budget, Line
 from tierline.ledger import Reservation
-from tierline.ledger.opening import ledger_of
 from tierline.values import Offer
 from tierline.windows import Window
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-import pytest
 
 from tests.processes.app import BUDGETS, STOP_AFTER, STOP_BEFORE
-from tierline.ledger.opening import ledger_of
+from tests.processes.stores import fresh, ledger_of, store
 from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
@@ -25,18 +24,12 @@ if TYPE_CHECKING:
 
     from tierline.ledger import Ledger
 
+__all__ = ["fresh", "store"]
+
 ROOT = Path(__file__).parents[2]
 SHORT = 2.0
 """Seconds of a lease, where the test does not wait for the default."""
 REAP = 5.0
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store that several processes share."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/ledger.db"
-    return request.getfixturevalue("redis_url")
 
 
 @contextmanager

@@ -10,23 +10,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.processes.stores import fresh
 from tests.processes.storm import rage, reckon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+__all__ = ["fresh"]
 
 SOAK = float(os.environ.get("TIERLINE_SOAK_SECONDS", "300"))
 """Seconds of storms for each store."""
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
-    """Gives the URL of an empty store that several processes can share, each time that it is called."""
-    if request.param == "redis":
-        return request.getfixturevalue("fresh_redis")
-    names = count()
-    return lambda: f"sqlite:///{tmp_path}/ledger-{next(names)}.db"
 
 
 async def test_processes_and_kills(fresh: Callable[[], str]) -> None:

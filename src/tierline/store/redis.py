@@ -215,6 +215,7 @@ class _Client:
         loop = asyncio.get_running_loop()
         heard = loop.time()
         quiet = timeout if self._answered > -inf else PATIENCE * timeout
+        timer: asyncio.TimerHandle
 
         def check() -> None:
             nonlocal timer, heard

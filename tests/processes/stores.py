@@ -1,0 +1,52 @@
+"""Ledgers by URL, as bare as they are: without the guard that a Router puts around them."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.redis_server import RedisServer
+from tierline.ledger import RedisLedger, SQLiteLedger
+from tierline.store.redis import RedisStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tierline.ledger import Ledger
+
+
+def ledger_of(url: str, lease: float = 30.0) -> Ledger:
+    """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer."""
+    if url.startswith("redis"):
+        return RedisLedger(RedisStore(url, timeout=5.0), lease=lease)
+    return SQLiteLedger(url.removeprefix("sqlite:///"), lease=lease)
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Gives the URL of an empty store that several processes can share, each time that it is called."""
+    if request.param == "sqlite":
+        names = count()
+        yield lambda: f"sqlite:///{tmp_path}/ledger-{next(names)}.db"
+        return
+    servers: list[RedisServer] = []
+
+    def start() -> str:
+        for old in servers:
+            old.remove()
+        servers.append(RedisServer())
+        servers[-1].start()
+        return servers[-1].url
+
+    yield start
+    for server in servers:
+        server.remove()
+
+
+@pytest.fixture
+def store(fresh: Callable[[], str]) -> str:
+    """One such store."""
+    return fresh()
