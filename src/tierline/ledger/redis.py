@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from tierline.values import Offer, Refusal
     from tierline.windows import Span
 
+_SLOW: Final = 1.0
+"""Seconds that an answer may take to be read."""
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
 
@@ -136,7 +138,7 @@ class RedisLedger:
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = time.monotonic() + self._offset + 2 * self.store.timeout
+            late = time.monotonic() + self._offset + self.store.timeout
             return (
                 key,
                 self._version,
@@ -270,7 +272,7 @@ class RedisLedger:
         """Let go of the connections of this loop. Whoever closes the last of them is not waited for any more."""
         if self._recall.epoch and self.store.only_here:
             with suppress(LedgerUnavailableError):
-                await self._script("leave", (self._recall.member,), self._until(), epoch=self._recall.epoch)
+                await self._script("leave", lambda: (self._recall.member,), self._until())
             self._next_beat = 0.0
         await self.store.aclose()
 
@@ -377,7 +379,7 @@ class RedisLedger:
         if recall.pid != os.getpid():
             recall.reborn()
         status, now, epoch, *rest = await self._script(
-            "join", (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen)), until, epoch="*"
+            "join", lambda: (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen)), until, epoch="*"
         )
         if status == b"suspect":
             raise _LostError(epoch.decode())
@@ -415,7 +417,7 @@ class RedisLedger:
 
     async def _restore(self, payload: str, *, force: bool = False) -> list[Any]:
         arguments = (self._recall.member, "1" if force else "", payload)
-        return await self._script("restore", arguments, self._until(), epoch="*")
+        return await self._script("restore", lambda: arguments, self._until(), epoch="*")
 
     # One step
 
@@ -444,7 +446,7 @@ class RedisLedger:
                 self._next_beat = time.monotonic() + _BEAT / 10  # one says so for all that call meanwhile
             await self._join(until)
         while True:
-            status, now, *rest = await self._script(name, arguments(), until, epoch=self._recall.epoch)
+            status, now, *rest = await self._script(name, arguments, until)
             if status == b"lost":
                 await self._join(until)
             elif status == b"limits":
@@ -456,16 +458,24 @@ class RedisLedger:
             elif status not in (b"more", b"late"):
                 return [status, now, *rest]
 
-    async def _script(self, name: str, arguments: tuple[str, ...], until: float, *, epoch: str) -> list[Any]:
-        clock = "" if self._clock is None else text(self._clock())
-        answer = await self.store.script(name, self._keys, (epoch, clock, *self._lasting, *arguments), until)
+    async def _script(
+        self, name: str, arguments: Callable[[], tuple[str, ...]], until: float, *, epoch: str = ""
+    ) -> list[Any]:
+        def said() -> tuple[str, ...]:
+            clock = "" if self._clock is None else text(self._clock())
+            return (epoch or self._recall.epoch, clock, *self._lasting, *arguments())
+
+        answer = await self.store.script(name, self._keys, said, until)
         if answer[0] == b"lost":
             return [b"lost", 0.0]
         status, at, wall, alerts, *rest = answer
         now = float(at)
         if now > self._now:
             self._now = self._recall.seen = now
-        self._offset = float(wall) - time.monotonic()
+        offset = float(wall) - time.monotonic()
+        # What took longest to be read says least: the highest is the best, unless the server's clock was set.
+        if status == b"clock" or not 0 < self._offset - offset < _SLOW:
+            self._offset = offset
         if alerts:
             version, noted = json.loads(alerts)
             if version != self._version and name != "join":

@@ -99,8 +99,12 @@ class RedisStore:
         """Seconds that a step may take in all."""
         return PATIENCE * self.timeout
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Any], until: float | None = None) -> Any:
+    async def script(
+        self, name: str, keys: Sequence[str], args: Callable[[], Sequence[Any]], until: float | None = None
+    ) -> Any:
         """What the Lua script `name` returns; `until` is the end of all patience, by the loop's clock.
+
+        `args` gives its arguments, when there is a connection to send them on.
 
         LedgerUnavailableError where it cannot be known. The script may then have been run, or be run later.
         """
@@ -108,7 +112,11 @@ class RedisStore:
         if until is None:
             until = asyncio.get_running_loop().time() + self.longest
         source, digest = _script(name)
-        command: tuple[Any, ...] = ("EVALSHA", digest, len(keys), *keys, *args)
+        said: tuple[str, str] = ("EVALSHA", digest)
+
+        def command() -> tuple[Any, ...]:
+            return (*said, len(keys), *keys, *args())
+
         errors = self._redis.exceptions
         cut = False
         try:
@@ -117,7 +125,7 @@ class RedisStore:
                     try:
                         return await client.run(command)
                     except errors.NoScriptError:
-                        command = ("EVAL", source, *command[2:])
+                        said = ("EVAL", source)
                     except errors.ConnectionError as error:
                         # Those that are more than that say what the server thinks of us.
                         if cut or type(error) is not errors.ConnectionError:
@@ -200,11 +208,11 @@ class _Client:
         with suppress(StopIteration):
             self._end.__anext__().__await__().__next__()
 
-    async def run(self, command: tuple[Any, ...]) -> Any:
+    async def run(self, command: Callable[[], tuple[Any, ...]]) -> Any:
         """What the server answers."""
         async with self._gate:
             try:
-                return await self._redis.execute_command(*command)
+                return await self._redis.execute_command(*command())
             finally:
                 if sys.exc_info()[0] is not asyncio.CancelledError:
                     self._answered = asyncio.get_running_loop().time()
