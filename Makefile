@@ -51,8 +51,9 @@ format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: $(READY) ## CPU time of a call beside the plain SDK
+bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their stores
 	@$(BIN)/python -m benchmarks.bench
+	@$(BIN)/python -m benchmarks.ledgers
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist
