@@ -327,6 +327,21 @@ async def test_erased_names_are_not_in_the_file(tmp_path: Path) -> None:
     assert b"umbrella" not in (tmp_path / "a.db").read_bytes()
 
 
+async def test_alerts_that_were_asked_for_later(tmp_path: Path) -> None:
+    """The shares of the latest line hold for all that counts, also for what was held under an earlier one."""
+    now, told = NOON, []
+    window = Window("rolling", seconds=600)
+    ledger = SQLiteLedger(tmp_path / "a.db", clock=lambda: now)
+    ledger.watch(told.append)
+    made = await ledger.reserve("a", offers(60), [Line("b", "acme", 100, window)])
+    assert isinstance(made, Reservation)
+    now += 15
+    await ledger.reserve("b", offers(1), [Line("b", "acme", 100, window, alert_at=(0.5,))])
+    assert await ledger.settle(made, 60)
+    assert [(alert.share, alert.spent) for alert in told] == [(0.5, 60)]
+    await ledger.aclose()
+
+
 async def test_old_rows_go(tmp_path: Path) -> None:
     """The file grows with what is open and recent, and not with what ever was."""
     now = NOON

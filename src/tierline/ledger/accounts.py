@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.ledger.base import Alert, Balance
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Place, Row, alerts_of, marks, shares_text
+from tierline.ledger.rows import COLUMNS, Given, Place, Row, alerts_of, marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -161,34 +161,35 @@ class Accounts:
 
     # Accounts
 
-    def _open(self, db: Connection, place: Place) -> None:
+    def _open(self, db: Connection, place: Place, given: Given) -> Row:
         """A new row for the span of `place`."""
-        line, span = place.line, place.span
+        line, span, live = place.line, place.span, place.live
         values = (line.budget, line.account, line.window.series, span.start, span.end, 0, 0, 0, 0)
-        given = (line.limit, int(line.hard), shares_text(line.alert_at))
         cursor = db.execute(
             "INSERT INTO span (budget, account, series, start, until, spent, held, estimated, told, most, hard, shares,"
             " alarm) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*values, *given, 0 if line.alert_at else None),
+            (*values, *given, given.alarm),
         )
         place.current = Row(cursor.lastrowid or 0, *values, *given)
-        if place.live:
-            # From now on the sum of several rows counts, and no row can tell by itself.
-            self._look_again(db, "budget = ? AND account = ? AND series = ?", values[:3])
+        if live and (live[-1].shares != given.shares or not live[-1].rolls):
+            self._look_again(db, place, given)
+        return place.current
 
-    def _relined(self, db: Connection, row: Row, line: Line) -> None:
-        """Note the line that was last given: a plan may have changed since."""
-        given = (line.limit, int(line.hard), shares_text(line.alert_at))
+    def _relined(self, db: Connection, place: Place) -> None:
+        """Note the line that was last given with the newest row: a plan may have changed since."""
+        row, given = place.live[-1], Given.of(place.line)
         if (row.most, row.hard, row.shares) != given:
-            alarm = 0 if line.alert_at else None
-            db.execute(
-                "UPDATE span SET most = ?, hard = ?, shares = ?, alarm = ? WHERE id = ?", (*given, alarm, row.id)
-            )
+            db.execute("UPDATE span SET most = ?, hard = ?, shares = ? WHERE id = ?", (*given, row.id))
+            self._look_again(db, place, given)
 
     @staticmethod
-    def _look_again(db: Connection, which: str, values: Sequence[str]) -> None:
-        """With the next charge, see whether there is something to tell."""
-        db.execute(f"UPDATE span SET alarm = 0 WHERE {which} AND alarm IS NOT NULL", values)
+    def _look_again(db: Connection, place: Place, given: Given) -> None:
+        """With the next charge to any row of the account, see whether there is something to tell."""
+        line = place.line
+        db.execute(
+            "UPDATE span SET alarm = ? WHERE budget = ? AND account = ? AND series = ?",
+            (given.alarm, line.budget, line.account, line.window.series),
+        )
 
     def _live(self, db: Connection, budget: str, account: str, series: str) -> list[Row]:
         """The rows of an account that count, oldest first."""
@@ -267,7 +268,7 @@ class Accounts:
         db.execute("DELETE FROM ceiling WHERE budget = ? AND account IS ?", (budget, account))
         if limit is not None:
             db.execute("INSERT INTO ceiling VALUES (?, ?, ?)", (budget, account, limit))
-        self._look_again(db, "budget = ?", (budget,))
+        db.execute("UPDATE span SET alarm = 0 WHERE budget = ? AND alarm IS NOT NULL", (budget,))
         self._ceilings_changed(db)
 
     def limits(self, _: Connection) -> dict[tuple[str, str | None], int]:

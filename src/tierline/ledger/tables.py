@@ -12,7 +12,7 @@ from tierline.ledger.accounts import ENDED, LAPSED, LIVE, REMEMBER_POSTED, Accou
 from tierline.ledger.base import Hold, Origin, Reservation, Spent
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Kept, Place, Row, lines_text, marks, wrong_offers
+from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
 from tierline.values import Offer
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ class Tables(Accounts):
         cost = offer.cost or 0
         for place in distinct:
             if place.current is None:
-                self._open(db, place)
+                self._open(db, place, Given.of(place.line))
             else:
-                self._relined(db, place.current, place.line)
+                self._relined(db, place)
         ids = [place.current.id for place in distinct if place.current is not None]
         db.execute(f"UPDATE span SET held = held + ? WHERE id IN ({marks(ids)})", (cost, *ids))
         reservation = Reservation(
@@ -127,7 +127,7 @@ class Tables(Accounts):
             if not place.live:
                 continue
             line, live = place.line, place.live
-            self._relined(db, live[-1], line)
+            self._relined(db, place)
             if (
                 (line.budget, line.account) == (found.budget, found.account)
                 and line.alert_at
@@ -135,7 +135,7 @@ class Tables(Accounts):
                 and any(row.spent or row.held for row in live)
             ):
                 if place.current is None:
-                    self._open(db, place)
+                    self._open(db, place, Given.of(line))
                 self._note(db, self._live(db, *live[0][1:4]), 1 << (len(line.alert_at) - 1), refused=True)
         return found
 
@@ -207,15 +207,9 @@ class Tables(Accounts):
             place = Place(line, span, self._live(db, *name))
             found = next((row for row in place.live if row.start == span.start), None)
             if found is None:
-                self._open(db, place)
-                found = place.current
-                assert found is not None  # noqa: S101  (it was opened)
-                if place.live:  # the line that the account was last given stands
-                    db.execute(
-                        "UPDATE span SET (most, hard, shares) = (SELECT most, hard, shares FROM span WHERE id = ?)"
-                        " WHERE id = ?",
-                        (place.live[-1].id, found.id),
-                    )
+                last = place.live[-1] if place.live else None  # the line that the account was last given stands
+                given = Given.of(line) if last is None else Given(last.most, last.hard, last.shares)
+                found = self._open(db, place, given)
             ids.append(found.id)
         db.execute(
             f"UPDATE span SET spent = spent + ?, estimated = estimated + ? WHERE id IN ({marks(ids)})",
