@@ -39,7 +39,7 @@ def store(server: RedisServer) -> RedisStore:
 
 async def ask(store: RedisStore, name: str = "renew", *args: str) -> bytes:
     """The status of an answer of a script that does nothing."""
-    answer = await store.script(name, [f"{store.prefix}meta"], lambda: [*HEAD, *args])
+    answer = await store.script(name, [f"{store.prefix}meta"], [*HEAD, *args])
     return bytes(answer[0])
 
 
@@ -233,7 +233,7 @@ from tierline.store.redis import RedisStore
 store = RedisStore(sys.argv[1], namespace="fork", timeout=5)
 
 async def ask():
-    return (await store.script("renew", [store.prefix + "meta"], lambda: ["*", "", "30", "1000"]))[0]
+    return (await store.script("renew", [store.prefix + "meta"], ["*", "", "30", "1000"]))[0]
 
 async def main():
     assert await ask() == b"done"

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from tierline.values import Offer, Refusal
     from tierline.windows import Span
 
-_SLOW: Final = 1.0
-"""Seconds that an answer may take to be read."""
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
 
@@ -138,7 +136,7 @@ class RedisLedger:
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = time.monotonic() + self._offset + self.store.timeout
+            late = time.monotonic() + self._offset + until - asyncio.get_running_loop().time()
             return (
                 key,
                 self._version,
@@ -272,7 +270,7 @@ class RedisLedger:
         """Let go of the connections of this loop. Whoever closes the last of them is not waited for any more."""
         if self._recall.epoch and self.store.only_here:
             with suppress(LedgerUnavailableError):
-                await self._script("leave", lambda: (self._recall.member,), self._until())
+                await self._script("leave", (self._recall.member,), self._until(), epoch=self._recall.epoch)
             self._next_beat = 0.0
         await self.store.aclose()
 
@@ -379,7 +377,7 @@ class RedisLedger:
         if recall.pid != os.getpid():
             recall.reborn()
         status, now, epoch, *rest = await self._script(
-            "join", lambda: (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen)), until, epoch="*"
+            "join", (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen)), until, epoch="*"
         )
         if status == b"suspect":
             raise _LostError(epoch.decode())
@@ -417,12 +415,12 @@ class RedisLedger:
 
     async def _restore(self, payload: str, *, force: bool = False) -> list[Any]:
         arguments = (self._recall.member, "1" if force else "", payload)
-        return await self._script("restore", lambda: arguments, self._until(), epoch="*")
+        return await self._script("restore", arguments, self._until(), epoch="*")
 
     # One step
 
     def _until(self) -> float:
-        return asyncio.get_running_loop().time() + self.store.longest
+        return asyncio.get_running_loop().time() + self.store.timeout
 
     def _time(self) -> float:
         """What the store's time is, as far as this process can tell."""
@@ -442,11 +440,9 @@ class RedisLedger:
     async def _step(self, name: str, arguments: Callable[[], tuple[str, ...]], until: float) -> list[Any]:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
         if time.monotonic() >= self._next_beat or self._recall.pid != os.getpid():
-            if self._recall.epoch:
-                self._next_beat = time.monotonic() + _BEAT / 10  # one says so for all that call meanwhile
             await self._join(until)
         while True:
-            status, now, *rest = await self._script(name, arguments, until)
+            status, now, *rest = await self._script(name, arguments(), until, epoch=self._recall.epoch)
             if status == b"lost":
                 await self._join(until)
             elif status == b"limits":
@@ -458,24 +454,16 @@ class RedisLedger:
             elif status not in (b"more", b"late"):
                 return [status, now, *rest]
 
-    async def _script(
-        self, name: str, arguments: Callable[[], tuple[str, ...]], until: float, *, epoch: str = ""
-    ) -> list[Any]:
-        def said() -> tuple[str, ...]:
-            clock = "" if self._clock is None else text(self._clock())
-            return (epoch or self._recall.epoch, clock, *self._lasting, *arguments())
-
-        answer = await self.store.script(name, self._keys, said, until)
+    async def _script(self, name: str, arguments: tuple[str, ...], until: float, *, epoch: str) -> list[Any]:
+        clock = "" if self._clock is None else text(self._clock())
+        answer = await self.store.script(name, self._keys, (epoch, clock, *self._lasting, *arguments), until)
         if answer[0] == b"lost":
             return [b"lost", 0.0]
         status, at, wall, alerts, *rest = answer
         now = float(at)
         if now > self._now:
             self._now = self._recall.seen = now
-        offset = float(wall) - time.monotonic()
-        # What took longest to be read says least: the highest is the best, unless the server's clock was set.
-        if status == b"clock" or not 0 < self._offset - offset < _SLOW:
-            self._offset = offset
+        self._offset = float(wall) - time.monotonic()
         if alerts:
             version, noted = json.loads(alerts)
             if version != self._version and name != "join":

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha1
-from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -21,13 +19,9 @@ from tierline.errors import ConfigurationError, LedgerUnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = 32
 """Most connections of one event loop. More calls than that wait for one: a server runs one script at a time anyway."""
-PATIENCE: Final = 10
-"""How many timeouts a step is waited for while the server goes on answering others: we are slow then, and not it."""
 LONGEST_NAMESPACE: Final = 100
-LATE: Final = 10
-"""What part of a timeout the loop may be late before a silence is taken for its own."""
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
 _LEFT: Final[list[object]] = []
@@ -42,9 +36,7 @@ class RedisStore:
 
     `url`        redis://, rediss:// (TLS) or unix://, as redis-py reads it
     `namespace`  begins every key: all of them are in one hash slot, `{namespace}`
-    `timeout`    seconds for a whole step, connecting included. After that LedgerUnavailableError, where the server has
-                 answered nothing for so long; while it does answer, there is a queue, and it may take ten times that.
-                 So may the first contact: a process that has just started is slow itself
+    `timeout`    seconds for a whole step, connecting included. After that LedgerUnavailableError
     `cluster`    whether the URL is one node of a Redis Cluster
 
     Any thread, loop and process may use one object: a client is made for each on first use, and closed with its loop.
@@ -94,38 +86,25 @@ class RedisStore:
         """Whether there are connections, and only those of this loop of this process."""
         return self._pid == os.getpid() and list(self._clients) == [asyncio.get_running_loop()]
 
-    @property
-    def longest(self) -> float:
-        """Seconds that a step may take in all."""
-        return PATIENCE * self.timeout
-
-    async def script(
-        self, name: str, keys: Sequence[str], args: Callable[[], Sequence[Any]], until: float | None = None
-    ) -> Any:
-        """What the Lua script `name` returns; `until` is the end of all patience, by the loop's clock.
-
-        `args` gives its arguments, when there is a connection to send them on.
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[Any], until: float | None = None) -> Any:
+        """What the Lua script `name` returns; `until` is the end of the wait, by the loop's clock.
 
         LedgerUnavailableError where it cannot be known. The script may then have been run, or be run later.
         """
         client = self._client()
         if until is None:
-            until = asyncio.get_running_loop().time() + self.longest
+            until = asyncio.get_running_loop().time() + self.timeout
         source, digest = _script(name)
-        said: tuple[str, str] = ("EVALSHA", digest)
-
-        def command() -> tuple[Any, ...]:
-            return (*said, len(keys), *keys, *args())
-
+        command: tuple[Any, ...] = ("EVALSHA", digest, len(keys), *keys, *args)
         errors = self._redis.exceptions
         cut = False
         try:
-            async with client.patience(self.timeout, until):
+            async with asyncio.timeout_at(until):
                 while True:
                     try:
                         return await client.run(command)
                     except errors.NoScriptError:
-                        said = ("EVAL", source)
+                        command = ("EVAL", source, *command[2:])
                     except errors.ConnectionError as error:
                         # Those that are more than that say what the server thinks of us.
                         if cut or type(error) is not errors.ConnectionError:
@@ -168,7 +147,7 @@ class RedisStore:
         asynchronous = self._redis.asyncio
         options: dict[str, Any] = {
             "socket_timeout": None,  # the whole step is bounded: a task for each write would cost more than the script
-            "socket_connect_timeout": self.longest,
+            "socket_connect_timeout": self.timeout,
             "socket_keepalive": True,
             "retry": self._redis.asyncio.retry.Retry(self._redis.backoff.NoBackoff(), 0),
             "protocol": 2,
@@ -179,7 +158,7 @@ class RedisStore:
             del options["socket_keepalive"]
         return asynchronous.Redis.from_pool(
             asynchronous.BlockingConnectionPool.from_url(
-                self._url, max_connections=CONNECTIONS, timeout=self.longest, **options
+                self._url, max_connections=CONNECTIONS, timeout=self.timeout, **options
             )
         )
 
@@ -199,7 +178,6 @@ class _Client:
         self._forget = forget
         # The pool of a cluster refuses whom it has no connection for; here they wait.
         self._gate = asyncio.Semaphore(CONNECTIONS)
-        self._answered = -inf
         self._end: AsyncGenerator[None, None] | None = None
 
     def begin(self) -> None:
@@ -208,40 +186,10 @@ class _Client:
         with suppress(StopIteration):
             self._end.__anext__().__await__().__next__()
 
-    async def run(self, command: Callable[[], tuple[Any, ...]]) -> Any:
+    async def run(self, command: tuple[Any, ...]) -> Any:
         """What the server answers."""
         async with self._gate:
-            try:
-                return await self._redis.execute_command(*command())
-            finally:
-                if sys.exc_info()[0] is not asyncio.CancelledError:
-                    self._answered = asyncio.get_running_loop().time()
-
-    @asynccontextmanager
-    async def patience(self, timeout: float, until: float) -> AsyncGenerator[None, None]:
-        """TimeoutError inside once the server has been silent for `timeout` seconds, or at `until`."""
-        loop = asyncio.get_running_loop()
-        heard = loop.time()
-        quiet = timeout if self._answered > -inf else PATIENCE * timeout
-        timer: asyncio.TimerHandle
-
-        def check() -> None:
-            nonlocal timer, heard
-            now = loop.time()
-            if now - timer.when() > timeout / LATE:
-                heard = now  # this process was asleep: what came meanwhile has not been read yet
-            left = min(max(heard, self._answered) + quiet, until) - now
-            if left <= 0:
-                waiting.reschedule(now)
-            else:
-                timer = loop.call_later(left, check)
-
-        timer = loop.call_later(quiet, check)
-        try:
-            async with asyncio.timeout(None) as waiting:
-                yield
-        finally:
-            timer.cancel()
+            return await self._redis.execute_command(*command)
 
     async def aclose(self) -> None:
         """Close them."""
