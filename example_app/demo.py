@@ -8,6 +8,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -61,6 +63,9 @@ async def main(most: int | None = None) -> None:
         results = await send_all(url, prompts, console)
         report = router_of(app).report()
         balances = await router_of(app).balances()
+        history = await router_of(app).history(timedelta(hours=1))
+        refusals = app.state.refusals
+        explained = await router_of(app).explain(refusals[-1]) if refusals else "nothing was refused"
         server.should_exit = True
         await serving
     show_report(console, report)
@@ -70,6 +75,11 @@ async def main(most: int | None = None) -> None:
     for row in balances:
         budgets.add_row(row.budget, row.account, usd(row.spent), usd(row.limit), usd(row.held))
     console.print(budgets, "")
+    for title, shown in (
+        ("what the store has of the last hour", history),
+        ("why the last call was refused", explained),
+    ):
+        console.print(f"[italic]{title}[/]\n{escape(str(shown))}\n", soft_wrap=True)
     await show_agreement(console, prompts, results)
     show_last(console, prompts, results)
 

@@ -1,10 +1,17 @@
 """A support desk that calls Claude, routed by Tierline.
 
-Five endpoints and a WebSocket, three tenants, two budgets. Without ANTHROPIC_API_KEY it calls an offline stand-in for
-the API, and says so. Start it with `make run`, and ask:
+Five endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
+calls an offline stand-in for the API, and says so. Start it with `make run`, and ask:
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
+
+TIERLINE_STORE says where balances are kept: `memory://`, `sqlite:///desk.db`, `redis://localhost`. Who runs the desk
+looks at the money, and changes a limit:
+
+    curl -s localhost:8000/operator/history -H 'authorization: Bearer desk-operator'
+    curl -s localhost:8000/operator/refusal -H 'authorization: Bearer desk-operator'
+    curl -s -X PUT 'localhost:8000/operator/plans/acme?limit=$2' -H 'authorization: Bearer desk-operator'
 """
 
 from __future__ import annotations
@@ -13,7 +20,9 @@ import hmac
 import json
 import logging
 import os
+from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from anthropic import Anthropic, AsyncAnthropic
@@ -23,20 +32,24 @@ from fastapi import (
     FastAPI,
     Header,
     HTTPException,
+    Query,
+    Request,
     Response,
     WebSocket,
     WebSocketDisconnect,
 )
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
 
 from example_app.tracing import trace_to_collector
 from tierline import Budget, Decision, Report, Router, policy
 from tierline.asgi import TierlineMiddleware
+from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.fastapi import REFUSALS, Claude, Routing, SyncClaude
+from tierline.ledger import Alert, Balance
 from tierline.testing import FakeClaude
-from tierline.values import usd
+from tierline.values import Refusal, usd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -45,6 +58,9 @@ log = logging.getLogger("uvicorn.error")
 
 KEYS = {"desk-acme": "acme", "desk-globex": "globex", "desk-initech": "initech"}
 """Who may use the desk. A real app has these in its database."""
+
+OPERATOR_KEY = "desk-operator"
+"""Who may look at everybody's money. A real app asks its single sign-on."""
 
 PLANS = {"acme": "$0.50/day", "globex": "$0.06/day", "initech": "$0.03/day"}
 """What each tenant pays for."""
@@ -108,6 +124,12 @@ async def authenticated(connection: HTTPConnection, authorization: Annotated[str
     raise HTTPException(401, "send your key, such as `authorization: Bearer desk-acme`")
 
 
+async def operator(authorization: Annotated[str, Header()] = "") -> None:
+    """Let nobody in but who runs the desk."""
+    if not hmac.compare_digest(OPERATOR_KEY.encode(), authorization.removeprefix("Bearer ").encode()):
+        raise HTTPException(401, "send the operator's key")
+
+
 def tenant_of(scope: MutableMapping[str, Any]) -> str | None:
     """Whom a request is for, as `authenticated` found out."""
     tenant: str | None = scope.get("state", {}).get("tenant")
@@ -117,6 +139,46 @@ def tenant_of(scope: MutableMapping[str, Any]) -> str | None:
 def text_of(message: Any) -> str:
     """The text of an answer, without its thinking."""
     return "".join(block.text for block in message.content if block.type == "text")
+
+
+async def on_budget(alert: Alert) -> None:
+    """Tell whoever is on duty. A real app posts this to its chat."""
+    log.warning(
+        "budget %s of %s: %s of %s is spent%s", alert.budget, alert.account, usd(alert.spent), usd(alert.limit),
+        "; calls are refused" if alert.refused else "",
+    )  # fmt: skip
+
+
+def pages_of(router: Router, refusals: deque[Refusal]) -> APIRouter:
+    """What an operator sees: the same from every process that shares the store."""
+    pages = APIRouter(prefix="/operator", dependencies=[Depends(operator)])
+
+    @pages.get("/balances")
+    async def balances() -> list[Balance]:
+        return await router.balances()
+
+    @pages.get("/holds")
+    async def holds() -> PlainTextResponse:
+        return PlainTextResponse(f"{await router.holds()}\n")
+
+    @pages.get("/history")
+    async def history(hours: Annotated[int, Query(ge=1, le=2_160)] = 24) -> PlainTextResponse:
+        return PlainTextResponse(f"{await router.history(timedelta(hours=hours))}\n")
+
+    @pages.get("/refusal")
+    async def refusal() -> PlainTextResponse:
+        if not refusals:
+            raise HTTPException(404, "this process has refused nothing")
+        return PlainTextResponse(f"{await router.explain(refusals[-1])}\n")
+
+    @pages.put("/plans/{tenant}", status_code=204)
+    async def plan(tenant: str, limit: str | None = None) -> None:
+        try:
+            await router.set_limit("plan", tenant, limit=limit)
+        except ConfigurationError as error:
+            raise HTTPException(422, str(error)) from error
+
+    return pages
 
 
 def build(client: AsyncAnthropic | None = None) -> FastAPI:
@@ -132,7 +194,11 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         client,
         sync_client=sync_client,
         budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")],
+        # Such as sqlite:///desk.db, or redis://localhost: for several workers, and for balances that outlive them.
+        store=os.environ.get("TIERLINE_STORE", "memory://"),
+        on_budget=on_budget,
     )
+    refusals: deque[Refusal] = deque(maxlen=20)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -141,7 +207,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
                 yield
 
     app = FastAPI(title="Support desk", lifespan=lifespan)
-    app.state.router = router
+    app.state.router, app.state.refusals = router, refusals
     # Whoever calls the desk sees the tier in a header, and a busy API as "come back later".
     app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of, headers=True, busy_as_503=True)
     desk = APIRouter(dependencies=[Depends(authenticated)], responses=REFUSALS)
@@ -218,5 +284,12 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
     async def report() -> Report:
         return router.report()
 
+    @app.exception_handler(BudgetExceededError)
+    async def refused(_: Request, error: BudgetExceededError) -> JSONResponse:
+        """Answer as Tierline would, and keep the numbers for the operator."""
+        refusals.append(error.refusal)
+        return JSONResponse(error.problem, error.http_status, error.http_headers, "application/problem+json")
+
     app.include_router(desk)
+    app.include_router(pages_of(router, refusals))
     return app

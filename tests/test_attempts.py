@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.world import INPUT, TERMS, USAGE, WORST, Slow, World, busy, ok, refused, silent
 from tierline import Budget
-from tierline.attempts import OpenAttempt, Reply
+from tierline.attempts import Background, OpenAttempt, Reply
 from tierline.ledger import MemoryLedger
 from tierline.usage import Metered, StreamReader, WholeReader
 from tierline.values import Attempt, Usage
@@ -371,3 +371,23 @@ async def test_shutdown_waits_for_what_is_being_sent() -> None:
     await asyncio.gather(*closing)
     assert attempt.result is not None
     assert (attempt.result.outcome, attempt.result.estimated) == ("ok", False)
+
+
+async def test_draining_waits_for_what_tasks_start() -> None:
+    """What a task in the background starts is waited for too, and nothing for longer than was said."""
+    background, ended = Background(), []
+
+    async def second() -> None:
+        await asyncio.sleep(0.01)
+        ended.append("second")
+
+    async def first() -> None:
+        await asyncio.sleep(0.01)
+        background.start(second())
+
+    background.start(first())
+    await background.drain(5)
+    assert ended == ["second"]
+    endless = background.start(asyncio.Event().wait())
+    await asyncio.wait_for(background.drain(0.01), 5)
+    endless.cancel()

@@ -83,6 +83,41 @@ def test_a_conversation_over_a_websocket(monkeypatch: pytest.MonkeyPatch) -> Non
             pass
 
 
+OPERATOR = {"authorization": "Bearer desk-operator"}
+
+
+async def test_an_operator_sees_the_money_and_changes_a_limit(
+    desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused call is explained with its numbers; a higher limit lets the next one pass at once."""
+    assert (await desk.get("/operator/refusal", headers=OPERATOR)).status_code == 404
+    monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
+    question = {"text": "Review this clause."}
+    refused = await desk.post("/contracts", json=question)
+    assert refused.status_code in (402, 429)
+    why = (await desk.get("/operator/refusal", headers=OPERATOR)).text
+    assert why.startswith("refused by budget 'plan', account 'acme'")
+    assert question["text"] not in why
+    for limit, status in (("a lot", 422), ("$1", 204)):
+        changed = await desk.put("/operator/plans/acme", params={"limit": limit}, headers=OPERATOR)
+        assert changed.status_code == status
+    assert (await desk.post("/contracts", json=question)).status_code == 200
+    history = (await desk.get("/operator/history", headers=OPERATOR)).text
+    assert "  /contracts" in history
+    balances = (await desk.get("/operator/balances", headers=OPERATOR)).json()
+    assert {b["account"]: b["limit"] for b in balances}["acme"] == 10**9
+    assert (await desk.get("/operator/holds", headers=OPERATOR)).text == "nothing is in flight\n"
+    assert (await desk.put("/operator/plans/acme", headers=OPERATOR)).status_code == 204
+    assert (await desk.post("/contracts", json=question)).status_code in (402, 429)
+
+
+@pytest.mark.parametrize("page", ["balances", "holds", "history", "refusal"])
+async def test_tenants_do_not_see_the_money_of_others(desk: httpx.AsyncClient, page: str) -> None:
+    """The operator's pages need the operator's key."""
+    assert (await desk.get(f"/operator/{page}")).status_code == 401
+    assert (await desk.put("/operator/plans/acme", params={"limit": "$9"})).status_code == 401
+
+
 async def test_nobody_gets_in_without_a_key(desk: httpx.AsyncClient) -> None:
     """The app checks the tenant itself; what a client claims otherwise counts for nothing."""
     for headers in ({"authorization": ""}, {"authorization": "Bearer guess", "x-tenant": "acme"}):
@@ -126,6 +161,8 @@ async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monk
         "downgrades",
         "agreement",
         "the last calls",
+        "classifying  estimated",
+        "nothing was refused",
     ):
         assert words in shown
     assert "20/20" in shown

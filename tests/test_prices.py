@@ -114,7 +114,7 @@ def test_worst_looks_at_both_sides_of_a_step() -> None:
     assert odd.cost("odd", Usage(1_000_001), how) == 11
 
 
-def test_long_context_fast_geo_pricing() -> None:
+def test_steps_fast_mode_and_geography() -> None:
     """The step begins one token above it, fast mode and the US each have their factor, and searches have none."""
     at, above = Usage(input_tokens=100_000), Usage(input_tokens=100_001)
     assert book.cost("claude-haiku-5-5", at) == 10_000_000
@@ -126,7 +126,7 @@ def test_long_context_fast_geo_pricing() -> None:
     assert book.cost("claude-haiku-4-5", million, Terms(geo="us")) == 1_010_000_000
 
 
-def test_cache_write_1h_pricing() -> None:
+def test_an_hour_in_the_cache() -> None:
     """A token that is kept for an hour costs twice a fresh one."""
     assert book.cost("claude-sonnet-5-5", Usage(cache_write_1h=1_000_000)) == 4 * NANO
 
@@ -182,7 +182,7 @@ def test_bedrock_ids_have_the_price_of_bedrock() -> None:
 
 
 @pytest.mark.parametrize("model", ["", "gpt-99", "claude-haiku-9", "gemini-embedding-001", "claude-" + "x" * 10_000])
-def test_unknown_model_price(model: str) -> None:
+def test_a_model_that_nobody_knows(model: str) -> None:
     """A model that nobody knows has no price: not zero, and not a neighbour's."""
     assert book.rates(model) is None
     assert book.cost(model, Usage(1)) is None

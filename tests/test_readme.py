@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
-from tierline import Router
+from tierline import Budget, Router
+from tierline.errors import BudgetExceededError
+from tierline.ledger import Alert
 from tierline.testing import FakeClaude
+from tierline.values import NANO
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -58,6 +69,64 @@ def test_the_code_of_the_guide_runs() -> None:
     for example in examples:
         example.evaluate()
     Router(ladder=document.namespace["ladder"], budgets=document.namespace["budgets"])
+
+
+GUIDE = README.parent / "docs" / "guide.md"
+
+
+@pytest.fixture
+def chapter() -> dict[str, Any]:
+    """The names that the guide's chapter on budgets leaves."""
+    document = Sybil([PythonCodeBlockParser()], path=str(GUIDE.parent), pattern=GUIDE.name).parse(GUIDE)
+    text = GUIDE.read_text(encoding="utf-8")
+    begin, end = text.index("## Budgets"), text.index("## Classifiers")
+    for example in document.examples():
+        if begin < example.start < end:
+            example.evaluate()
+    return document.namespace
+
+
+async def test_what_the_guide_tells_operators(
+    chapter: dict[str, Any], make_router: Callable[..., Router], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chapter's functions raise a limit, show spend, explain a refusal and erase an account."""
+    router = make_router(budgets=[Budget("$0.0001/day", per="tenant", name="plan")])
+    with pytest.raises(BudgetExceededError):
+        async with router.bind(tenant="acme"):
+            await chapter["answer"](router, "Why is the sky blue?")
+    assert "refused by budget 'plan', account 'acme'" in capsys.readouterr().out
+    await chapter["more_for_acme"](router)
+    assert await router.limits() == {("plan", "acme"): 20 * NANO}
+    async with router.bind(tenant="acme"):
+        assert await chapter["answer"](router, "Why is the sky blue?")
+    await chapter["look"](router)
+    shown = capsys.readouterr().out
+    assert "  acme" in shown
+    assert "nothing is in flight" in shown
+    await chapter["forget"](router, "acme")
+    assert (await router.balances(), await router.limits()) == ([], {})
+
+
+async def test_the_webhook_of_the_guide(
+    chapter: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    serve: Callable[[Any], Awaitable[httpx.AsyncClient]],
+) -> None:
+    """The chapter's hook posts what happened to a chat."""
+    posted: list[Any] = []
+
+    async def hook(request: Request) -> Response:
+        posted.append(await request.json())
+        return Response()
+
+    chat = await serve(Starlette(routes=[Route("/", hook, methods=["POST"])]))
+    monkeypatch.setenv("CHAT_WEBHOOK", str(chat.base_url))
+    await chapter["to_the_chat"](Alert("plan", "acme", 0.8, 8 * NANO, 10 * NANO, None))
+    await chapter["to_the_chat"](Alert("plan", "acme", 1.0, 9 * NANO, 10 * NANO, None, refused=True))
+    assert posted == [
+        {"text": "plan, acme: 80% is reached, $8.00 of $10.00 spent"},
+        {"text": "plan, acme: calls are refused, $9.00 of $10.00 spent"},
+    ]
 
 
 def test_the_synchronous_code_of_the_guide_works(

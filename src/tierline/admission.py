@@ -42,6 +42,7 @@ class Rules:
         self.hard: set[str] = set()
         """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
+        self._checked: dict[str, Budget] = {}
         self._check()
 
     def check(self, rule: Policy) -> None:
@@ -53,6 +54,12 @@ class Rules:
         budgets = (*self.budgets, *(budget for rule in rules for budget in rule.budgets))
         check_budgets(budgets)
         self.hard |= {budget.name for budget in budgets if budget.hard}
+        self._checked.update((budget.name, budget) for budget in budgets)
+
+    def known(self) -> dict[str, Budget]:
+        """Every budget that is known by now, by name: of the Router, of policies that it has seen."""
+        lately = (budget for _, _, budgets in tuple(self._combined.values()) for budget in budgets)
+        return self._checked | {budget.name: budget for budget in lately}
 
     def policy_of(self, now: Context, binding: Binding) -> Effective:
         """What a call may do here."""

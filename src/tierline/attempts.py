@@ -94,11 +94,13 @@ class Background:
             log.error("work in the background failed: %s", type(error).__name__)
 
     async def drain(self, timeout: float) -> None:
-        """Wait for the tasks of this loop, for at most `timeout` seconds."""
+        """Wait for the tasks of this loop, and for those that they start, for at most `timeout` seconds."""
         loop = asyncio.get_running_loop()
-        mine = [task for task in tuple(self._tasks) if task.get_loop() is loop]
-        if mine:
-            await asyncio.wait(mine, timeout=timeout)
+        end = loop.time() + timeout
+        while mine := [task for task in tuple(self._tasks) if task.get_loop() is loop and not task.done()]:
+            if (left := end - loop.time()) <= 0:
+                break
+            await asyncio.wait(mine, timeout=left)
 
 
 class Books:

@@ -140,7 +140,7 @@ class Budget:
         check_timezone(self.timezone)
         limit = None if callable(self.amount) else parse_limit(self.amount, self.timezone)
         name = self.name or _default_name(self)
-        if not _is_key(name):
+        if not is_key(name):
             raise ConfigurationError(
                 f"Budget(name={name!r:.80}): a name is text of at most {LONGEST_NAME} printable characters"
             )
@@ -164,7 +164,7 @@ class Budget:
             account = {"tenant": tenant, "route": route, "request": request}[self.per]
         if account is None or account == "":
             return DEFAULT_ACCOUNT
-        if not _is_key(account):
+        if not is_key(account):
             raise ConfigurationError(
                 f"budget {self.name!r}: `per` gave {account!r:.80} as the account; it must be None or text "
                 f"of at most {LONGEST_NAME} printable characters"
@@ -352,5 +352,6 @@ def _is_share(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
 
 
-def _is_key(text: object) -> bool:
+def is_key(text: object) -> bool:
+    """Whether this can be the name of a budget or an account."""
     return isinstance(text, str) and 0 < len(text) <= LONGEST_NAME and text.isprintable()

@@ -88,7 +88,9 @@ class Gate:
         lines = now.own.lines if now.own is not None else self._router.rules.admission(now, binding).lines
         for line in lines:
             if line.hard:
-                refusal = Refusal(line.budget, line.account, line.limit, 0, 0, None, unbounded=what)
+                refusal = Refusal(
+                    line.budget, line.account, line.limit, 0, 0, None, unbounded=what, at=self._router.timing.now()
+                )
                 self._router.tally.refused()
                 self._router.metrics.refused(refusal)
                 error = BudgetExceededError(refusal)

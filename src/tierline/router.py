@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from tierline import operating
+from tierline.administration import Administration
 from tierline.admission import Rules
+from tierline.alerts import hand_alerts
 from tierline.attempts import Books, Timing
 from tierline.binding import Binding, context
 from tierline.blocking import Portal
@@ -44,19 +46,24 @@ from tierline.values import MODES, View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     import typing_extensions
     from anthropic import Anthropic, AsyncAnthropic
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from tierline.alerts import Hook
     from tierline.anthropic import Client
     from tierline.classify import Classifier
+    from tierline.errors import BudgetExceededError
+    from tierline.explanation import Explanation
+    from tierline.history import History, Holds
     from tierline.ledger import Balance, Ledger
     from tierline.ledger.outage import OnError
     from tierline.legality import Action
     from tierline.report import Readiness, Report
-    from tierline.values import Classification, Mode
+    from tierline.values import Classification, Mode, Refusal
 
 log: Final = logging.getLogger("tierline")
 
@@ -102,6 +109,8 @@ class Router(Generic[ClientT_co]):
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
       does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
       `router.mode` may be set at run time
+    - `on_budget`: a function or coroutine function of an `Alert`, called once for each share of `Budget(alert_at=…)` in
+      each window, over all processes that share the ledger. It runs in the background; what it raises is logged
     - `timing`: the clocks
 
     Raises ConfigurationError for what cannot work.
@@ -131,6 +140,7 @@ class Router(Generic[ClientT_co]):
         legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
         sync_client: Any = None,
+        on_budget: Hook | None = None,
         timing: Timing | None = None,
     ) -> None:
         if not isinstance(ladder, Ladder):
@@ -177,6 +187,8 @@ class Router(Generic[ClientT_co]):
         self.books = Books(self.ledger, self.prices, self.timing)
         self.portal = Portal(self.cache.drain, self.books.close, self._let_go)
         """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""
+        self._administration = Administration(self.ledger, self.rules, self.timing.now)
+        hand_alerts(self.ledger, on_budget, self.books.background, self.portal)
         self.tally = Tally([tier.name for tier in ladder])
         self.tracer = tracer_of(tracer_provider)
         self.loops: Recent[bytes, tuple[Classification | None]] = Recent(_MOST_KEPT)
@@ -192,11 +204,9 @@ class Router(Generic[ClientT_co]):
         if override := os.environ.get(MODE_VARIABLE):
             self._mode = _mode(MODE_VARIABLE, override)
         self._ids = count(1)
-        self._pid = 0
-        self._prefix = ""
-        self._lifespans = 0
+        self._pid, self._prefix = 0, ""
+        self._lifespans, self._closing = 0, False
         self._alone = AsyncExitStack()
-        self._closing = False
         self.gate = Gate(self)
         """Where calls come in, from the seam."""
 
@@ -322,9 +332,49 @@ class Router(Generic[ClientT_co]):
         stats = self.cache.stats()
         return self.tally.report(stats.hits + stats.joined, stats.misses)
 
-    async def balances(self) -> list[Balance]:
-        """Every budget and account, now."""
-        return await self.ledger.balances()
+    # What operators ask, over all processes that share the ledger: from any thread and loop, and without a client
+
+    async def balances(self, account: str | None = None) -> list[Balance]:
+        """Every budget and account, now; or those with one name."""
+        return await self.ledger.balances(account)
+
+    async def holds(self) -> Holds:
+        """What is in flight, with its age and what its lease has left. `str(…)` is a table."""
+        return await self._administration.holds()
+
+    async def history(
+        self, since: datetime | timedelta | float, until: datetime | timedelta | float | None = None
+    ) -> History:
+        """Spend by hour, tenant, route and tier. `str(history)` is a table, `history.by("tier")` has sums.
+
+        `since` and `until` (now) are datetimes with a time zone, timedeltas (so long ago), or seconds since the epoch.
+        Hours are whole: those that have a part in between. ConfigurationError for what is no moment.
+        """
+        return await self._administration.history(since, until)
+
+    async def limits(self) -> dict[tuple[str, str | None], int]:
+        """What `set_limit` has set, in nano-USD, by budget and account; None is all accounts."""
+        return await self.ledger.limits()
+
+    async def set_limit(self, budget: str, account: str | None = None, *, limit: str | None) -> None:
+        """Let `limit`, such as `"$10"`, hold for an account of a budget, from the next call on; its window stays.
+
+        Without an account, for all that have none of their own. `limit=None` takes that back. Calls in flight stay,
+        also where they exceed it. ConfigurationError for a budget that is not known, where that can be told.
+        """
+        await self._administration.set_limit(budget, account, limit)
+
+    async def explain(self, refusal: Refusal | BudgetExceededError) -> Explanation:
+        """Every number behind a refusal, as it stood then and stands now. `str(…)` is for a person."""
+        return await self._administration.explain(refusal)
+
+    async def erase(self, account: str) -> None:
+        """Drop what the store keeps under the name of an account or a tenant: balances, limits, spend by hour.
+
+        Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their names
+        until they end.
+        """
+        await self._administration.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.

@@ -402,8 +402,7 @@ class CallRun:
         router = self.router
         router.tally.refused()
         router.metrics.refused(refusal)
-        window = round(router.timing.now() + refusal.renews_in) if refusal.renews_in is not None else 0
-        key = (refusal.budget, refusal.account, window)
+        key = (refusal.budget, refusal.account, refusal.window)
         if router.refusing.find(key) is None:
             router.refusing.keep(key, value=True)
             log.warning("calls are refused: %s", refusal)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tierline.windows import Window
+
 NANO: Final = 1_000_000_000
 """nano-USD in one US dollar."""
 
@@ -155,10 +157,23 @@ class Refusal:
     """Seconds until the window ends; None for a budget that does not renew."""
     unbounded: str = ""
     """Why the cost cannot be bounded, where that is the reason (`needed` is then None)."""
-    budgets: tuple[Remaining, ...] = ()
+    budgets: tuple[Standing, ...] = ()
     """Every budget of the call, as it stood."""
     at: float = 0.0
     """When, in seconds since the epoch, by the ledger's clock."""
+    tier: str = ""
+    """The tier of the cheapest offer, which `needed` is for."""
+
+    @property
+    def window(self) -> int:
+        """A number for the window in which this was: of refusals of one account, the same within one window.
+
+        A rolling window never ends: its length is counted from the epoch.
+        """
+        for each in self.budgets:
+            if each.window.rolls and (each.budget, each.account) == (self.budget, self.account):
+                return int(self.at // each.window.seconds)
+        return 0 if self.renews_in is None else round(self.at + self.renews_in)
 
     def __str__(self) -> str:
         if self.needed is None:
@@ -172,6 +187,34 @@ class Refusal:
             f"{usd(self.limit)} (spent {usd(self.spent)}, held {usd(self.held)}), and the cheapest offer "
             f"may cost {usd(self.needed)}; {when}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One account of a budget, as it stood at some moment. Money in nano-USD.
+
+    `renews_at`, in seconds since the epoch: when the window ends; for a rolling one, when enough has stopped counting
+    for the call that was refused. None where it never does.
+    """
+
+    budget: str
+    account: str
+    limit: int
+    spent: int
+    held: int
+    window: Window
+    hard: bool = True
+    renews_at: float | None = None
+
+    @property
+    def remaining(self) -> int:
+        """What may still be spent; below 0 where the limit is passed."""
+        return self.limit - self.spent - self.held
+
+    @property
+    def share(self) -> float:
+        """(spent + held) / limit."""
+        return (self.spent + self.held) / self.limit
 
 
 @dataclass(frozen=True, slots=True)

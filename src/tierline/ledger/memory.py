@@ -199,7 +199,7 @@ class MemoryLedger:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        # By the tuple's constructor: the named one takes twice as long.
+        # By the tuple's constructor: the named one takes twice as long. It knows no defaults: all fields are here.
         values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin, False)
         reservation = tuple.__new__(Reservation, values)
         deadline = self._read + self._behind + self.lease
@@ -252,13 +252,13 @@ class MemoryLedger:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.row(held, self._now).add(cost, estimated, 1)
+                self._rollup.book(held, cost, estimated, self._now)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
             held, slots, row = late
             more, estimated = cost - held.cost, estimated - held.cost
-            row.add(more, estimated, attempts - 1)
+            row.correct(more, estimated, attempts - 1)
         else:
             return False
         for slot in slots:
@@ -294,7 +294,7 @@ class MemoryLedger:
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.row(reservation, now).add(cost, guess, 1)
+            self._rollup.book(reservation, cost, guess, now)
         self._tell()
         return True
 
@@ -514,9 +514,7 @@ class MemoryLedger:
                 self._next_lapse = deadline
                 break
             del self._holds[key]
-            row = self._rollup.row(held, self._now)
-            row.add(held.cost, held.cost, 1)
-            self._lapsed[key] = held, slots, row
+            self._lapsed[key] = held, slots, self._rollup.book(held, held.cost, held.cost, self._now)
             for slot in slots:
                 slot.held -= held.cost
                 slot.spent += held.cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
-from tierline.values import Refusal, Remaining
+from tierline.values import Refusal, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,12 +28,13 @@ def refusal(offers: Sequence[Offer], lines: Sequence[Line], parts: Sequence[Sequ
     Until that one renews, no other renewal lets the call pass: a client told to come back earlier comes in vain.
     `parts` has for each line what of it counts now.
     """
-    needed = min((offer.cost for offer in offers if offer.cost is not None), default=None)
+    needed, tier = min(((o.cost, o.tier) for o in offers if o.cost is not None), default=(None, offers[-1].tier))
     spent = [sum(part.spent for part in of_line) for of_line in parts]
     held = [sum(part.held for part in of_line) for of_line in parts]
     used = [s + h for s, h in zip(spent, held, strict=True)]
+    ends = [_fits_from(line, of_line, needed, now) for line, of_line in zip(lines, parts, strict=True)]
     refusing = [
-        (_fits_from(line, parts[place], needed, now), used[place] - line.limit, place)
+        (ends[place], used[place] - line.limit, place)
         for place, line in enumerate(lines)
         if line.hard and (needed is None or used[place] + needed > line.limit)
     ]
@@ -49,10 +50,11 @@ def refusal(offers: Sequence[Offer], lines: Sequence[Line], parts: Sequence[Sequ
         renews_in=None if end == inf else end - now,
         unbounded="" if needed is not None else offers[-1].unbounded,
         budgets=tuple(
-            Remaining(each.budget, each.account, each.limit, each.limit - amount, each.hard)
-            for each, amount in zip(lines, used, strict=True)
+            Standing(each.budget, each.account, each.limit, s, h, each.window, each.hard, None if e == inf else e)
+            for each, s, h, e in zip(lines, spent, held, ends, strict=True)
         ),
         at=now,
+        tier=tier,
     )
 
 

@@ -33,8 +33,8 @@ class Row:
     def __init__(self) -> None:
         self.attempts = self.cost = self.estimated = 0
 
-    def add(self, cost: int, estimated: int, attempts: int) -> None:
-        """Add to it; less than nothing takes back."""
+    def correct(self, cost: int, estimated: int, attempts: int) -> None:
+        """Add what may be below 0."""
         self.cost += cost
         self.estimated += estimated
         self.attempts += attempts
@@ -53,14 +53,20 @@ class Rollup:
         self._rows = 0
         self._last: tuple[float, float, dict[_Key, Row]] = (inf, inf, {})  # the hour that was booked to last
 
-    def row(self, held: Reservation, now: float) -> Row:
-        """The row that `held` is booked to. Of an hour that is not kept any more: one that nobody will read."""
+    def book(self, held: Reservation, cost: int, estimated: int, now: float) -> Row:
+        """Book an attempt to the hour in which `held` was made; the row it went to.
+
+        Of an hour that is not kept any more, that is one that nobody will read.
+        """
+        key = (held.origin, held.offer.tier)
         begin, end, rows = self._last
-        if begin <= held.at < end:
-            row = rows.get((held.origin, held.offer.tier))
-            if row is not None:
-                return row
-        return self._open(hour_of(held.at), (held.origin, held.offer.tier), now)
+        row = rows.get(key) if begin <= held.at < end else None
+        if row is None:
+            row = self._open(hour_of(held.at), key, now)
+        row.attempts += 1
+        row.cost += cost
+        row.estimated += estimated
+        return row
 
     def _open(self, hour: int, key: _Key, now: float) -> Row:
         if hour not in self._hours and hour > now - self._retention:

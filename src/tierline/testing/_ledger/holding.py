@@ -293,7 +293,10 @@ class Holding(Cases):
         assert await world.ledger.settle(got, 150)
         refusal = await world.refusal("b", 0, line())
         assert (refusal.spent, refusal.held, refusal.limit, refusal.needed) == (150, 0, 100, 0)
-        assert refusal.budgets == (Remaining("b", "acme", 100, -50),)
+        (standing,) = refusal.budgets
+        assert (standing.budget, standing.account, standing.limit, standing.remaining) == ("b", "acme", 100, -50)
+        assert (standing.spent, standing.held, standing.hard, standing.window) == (150, 0, True, line().window)
+        assert refusal.tier == offer(0).tier
 
     @case
     async def test_negative_usage(self, world: World) -> None:

@@ -64,6 +64,7 @@ class Passing(Cases):
         assert (refusal.budget, refusal.renews_in) == ("day", 12 * HOUR - 10.5)
         refusal = await world.refusal("e", 90, total, hour, day)
         assert (refusal.budget, refusal.renews_in) == ("total", None)
+        assert [each.renews_at for each in refusal.budgets] == [None, NOON + HOUR, NOON + 12 * HOUR]
         world.clock.now = NOON + HOUR
         await world.hold("f", 6, hour, day, total)
 
