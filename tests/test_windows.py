@@ -24,6 +24,7 @@ ZONES = (
     "America/Scoresbysund",  # the clocks move at midnight, from 2024 on to 23:00
     "Asia/Kolkata",  # 5:30 from UTC
     "Asia/Kathmandu",  # 5:45; 5:30 until 1986
+    "America/St_Johns",  # until 2011 the clocks moved at a minute past midnight
     "Australia/Lord_Howe",  # the clocks move by half an hour
     "Pacific/Apia",  # there was no 30th of December 2011
     "America/Caracas",  # moved by half an hour for good
@@ -54,6 +55,7 @@ LORD_HOWE_MOVED = at(2026, 4, 4, 15)
 @example(Window("hour", "Asia/Kathmandu"), at(1985, 12, 31, 18, 30))
 @example(Window("hour", "America/Caracas"), at(2007, 12, 9, 7))
 @example(Window("day", "Pacific/Apia"), at(2011, 12, 30, 10))
+@example(Window("day"), at(2003, 12, 17) - 2e-7)  # a datetime rounds it up
 def test_spans_have_no_gap(window: Window, now: float) -> None:
     """A moment is in its span, spans follow each other, and each answers for itself wherever it is asked."""
     span = window.span(now)
@@ -102,11 +104,11 @@ def test_windows_of_utc_are_those_of_the_calendar(unit, now: float) -> None:
 def test_days_are_those_of_the_wall(zone: str, now: float) -> None:
     """A day in a time zone has the date that the clocks there show, but for what they read twice."""
     span = Window("day", zone).span(now)
-    shown = datetime.fromtimestamp(now, ZoneInfo(zone)).date()
+    shown = datetime.fromtimestamp(int(now), ZoneInfo(zone)).date()
     begun = datetime.fromtimestamp(span.start, ZoneInfo(zone)).date()
     assert begun - shown in (timedelta(0), timedelta(days=1))
     if begun != shown:
-        moved = datetime.fromtimestamp(now, ZoneInfo(zone)).utcoffset()
+        moved = datetime.fromtimestamp(int(now), ZoneInfo(zone)).utcoffset()
         assert moved != datetime.fromtimestamp(span.start, ZoneInfo(zone)).utcoffset()
 
 
@@ -190,6 +192,18 @@ def test_an_evening_that_is_read_twice() -> None:
     assert day.span(moved).until == moved + 3600
 
 
+def test_a_midnight_that_comes_back() -> None:
+    """A day that has begun goes on, also where the clocks are put back to the day before."""
+    day = Window("day", "America/St_Johns")
+    midnight = at(2010, 11, 7, zone="America/St_Johns")
+    shown = datetime.fromtimestamp(midnight + 120, ZoneInfo("America/St_Johns"))
+    assert (shown.day, shown.hour, shown.minute) == (6, 23, 2)
+    assert day.span(midnight - 1).until == midnight
+    for seconds in (0, 59, 60, 120, 3659, 3660, 7200):
+        assert Window("day", "America/St_Johns").span(midnight + seconds) == day.span(midnight)
+    assert hours(day.span(midnight)) == 25
+
+
 def test_half_hours() -> None:
     """Hours are those of the clocks there; the one in which they are moved by half an hour ends with it."""
     kolkata = Window("hour", "Asia/Kolkata")
@@ -197,8 +211,9 @@ def test_half_hours() -> None:
         at(2026, 7, 1, 11, 30), at(2026, 7, 1, 12, 30), at(2026, 7, 1, 12, 30)
     )
     lord_howe = Window("hour", "Australia/Lord_Howe")
-    lengths = [hours(lord_howe.span(LORD_HOWE_MOVED + minutes * 60)) for minutes in (-1, 0, 29, 30)]
-    assert lengths == [1, 0.5, 0.5, 1]
+    for minutes, length in ((-1, 1), (0, 0.5), (29, 0.5), (30, 1)):
+        moment = LORD_HOWE_MOVED + minutes * 60
+        assert hours(lord_howe.span(moment)) == hours(Window("hour", "Australia/Lord_Howe").span(moment)) == length
     spring = at(2026, 10, 3, 15, 30)
     assert [hours(lord_howe.span(spring + minutes * 60)) for minutes in (-1, 0, 29, 30)] == [1, 0.5, 0.5, 1]
 

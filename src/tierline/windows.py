@@ -98,9 +98,10 @@ class Window:
             step = -(-self.seconds // STEPS)
             start = floor(now) - floor(now) % step
             return Span(start, start + step, start + step + self.seconds)
+        moment = floor(now)  # spans begin with a second, and a datetime would round up to the next
         if self.unit in _SECONDS:
-            return _clock_hands(_SECONDS[self.unit], floor(now), self.timezone)
-        return _dates(self.unit, now, self.timezone)
+            return _clock_hands(_SECONDS[self.unit], moment, self.timezone)
+        return _dates(self.unit, moment, self.timezone)
 
 
 def parse_window(text: str, timezone: str) -> Window:
@@ -138,11 +139,11 @@ def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def _offset(now: float, timezone: str) -> int:
-    """Seconds east of UTC at `now`."""
+def _offset(moment: int, timezone: str) -> int:
+    """Seconds east of UTC."""
     if timezone == UTC_NAME:
         return 0
-    offset = datetime.fromtimestamp(now, _zone(timezone)).utcoffset()
+    offset = datetime.fromtimestamp(moment, _zone(timezone)).utcoffset()
     return int(offset.total_seconds()) if offset is not None else 0
 
 
@@ -175,19 +176,19 @@ def _changed(before: int, after: int, length: int, timezone: str) -> int:
     return after
 
 
-def _dates(unit: Unit, now: float, timezone: str) -> Span:
-    """The day or the month that `now` is in, from midnight to midnight.
+def _dates(unit: Unit, moment: int, timezone: str) -> Span:
+    """The day or the month that `moment` is in, from midnight to midnight.
 
     Where clocks are put back over midnight there are two of them: the first one counts, and the hour that the clock
     reads twice belongs to the day that has begun. Where midnight is skipped, the day begins when the clock moves on.
     """
     zone = UTC if timezone == UTC_NAME else _zone(timezone)
-    day = datetime.fromtimestamp(now, zone).date()
+    day = datetime.fromtimestamp(moment, zone).date()
     first = day if unit == "day" else day.replace(day=1)
     while True:
         following = _following(unit, first)
         end = _midnight(following, zone)
-        if now < end:
+        if moment < end:
             return Span(_midnight(first, zone), end, end)
         first = following
 

@@ -11,6 +11,7 @@ from tierline.errors import ConfigurationError
 from tierline.ledger import MemoryLedger, Origin, Reservation, Spent
 from tierline.ledger import memory as memory_module
 from tierline.ledger import rollup as rollup_module
+from tierline.ledger import slots as slots_module
 from tierline.ledger.base import NOWHERE
 from tierline.testing._ledger.world import DAY, HOUR, NOON, Clock, line, offer, rolling
 
@@ -104,7 +105,7 @@ def test_ended_windows_are_pruned(ledger: MemoryLedger, clock: Clock) -> None:
             spend(ledger, f"{minute} {number}", 1, line(account=f"{minute}-{number}", window="minute"))
         clock.now += 60
     assert len(ledger._accounts) <= 100
-    assert len(ledger._endings) <= 100
+    assert len(ledger._accounts.endings) <= 100
     assert done(ledger.balances()) == []
 
 
@@ -119,7 +120,7 @@ def test_accounts_that_live_on_are_expected_once(ledger: MemoryLedger, clock: Cl
             spend(ledger, f"c{minute}", 1, *lines)
         clock.now += 40
     assert len(ledger._accounts) <= 2
-    assert len(ledger._endings) <= memory_module._FEW + 4
+    assert len(ledger._accounts.endings) <= slots_module._FEW + 4
 
 
 def test_rolling_windows_keep_what_counts(ledger: MemoryLedger, clock: Clock) -> None:
@@ -142,7 +143,7 @@ def test_forgotten_accounts_leave_nothing(ledger: MemoryLedger) -> None:
         spend(ledger, f"k{number}", 1, *lines)
         done(ledger.forget(lines))
     assert ledger._accounts == {}
-    assert len(ledger._endings) <= memory_module._FEW + 1
+    assert len(ledger._accounts.endings) <= slots_module._FEW + 1
 
 
 def test_erased_names_leave_nothing(ledger: MemoryLedger, clock: Clock) -> None:
@@ -153,7 +154,7 @@ def test_erased_names_leave_nothing(ledger: MemoryLedger, clock: Clock) -> None:
     held(ledger, "holds", 1, *both, origin=Origin("acme"))
     done(ledger.set_limit("b", "acme", 50))
     done(ledger.erase("acme"))
-    kept = (ledger._accounts, ledger._endings, ledger._limits, ledger._rollup._hours)
+    kept = (ledger._accounts, ledger._accounts.endings, ledger._limits, ledger._rollup._hours)
     assert "acme" not in repr(kept)
     for found in (*ledger._holds.values(), *ledger._lapsed.values()):
         assert "acme" not in repr(found[0])
@@ -229,6 +230,24 @@ def test_a_lapse_corrects_no_other_row(ledger: MemoryLedger, clock: Clock, monke
     before = done(ledger.history(0))
     assert done(ledger.settle(got, 5))
     assert done(ledger.history(0)) == before
+
+
+def test_alerts_where_a_release_finds_them(ledger: MemoryLedger) -> None:
+    """A limit that was lowered is noticed by whatever ends next on the account."""
+    told = []
+    ledger.watch(told.append)
+    watched = line(alert_at=(0.8,))
+    spend(ledger, "a", 40, watched)
+    held(ledger, "b", 5, watched)
+    done(ledger.set_limit("b", "acme", 50))
+    assert done(ledger.release("b"))
+    assert [(alert.share, alert.spent, alert.limit) for alert in told] == [(0.8, 40, 50)]
+
+
+def test_no_offer_at_all(ledger: MemoryLedger) -> None:
+    """Nothing to reserve is a mistake of the program."""
+    with pytest.raises(ValueError, match="no offer"):
+        done(ledger.reserve("a", [], [line()]))
 
 
 def test_windows_of_a_plan(ledger: MemoryLedger) -> None:

@@ -22,7 +22,7 @@ from tierline.ledger.base import Origin
 from tierline.ledger.sqlite import SQLiteLedger
 from tierline.store.sqlite import SQLiteStore
 from tierline.testing import LedgerConformance
-from tierline.values import Offer
+from tierline.values import Offer, Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
@@ -288,6 +288,43 @@ async def test_a_lost_file_is_an_operators_matter(tmp_path: Path) -> None:
     assert not await ledger.settle(made, 60)
     assert await ledger.balances() == []
     await ledger.aclose()
+
+
+async def test_a_clock_that_was_far_ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Time stands still until it is caught up with, over restarts too; that is said, and an operator may end it."""
+    now = NOON + 365 * DAY
+    ledger = SQLiteLedger(tmp_path / "a.db", clock=lambda: now)
+    assert isinstance(await ledger.reserve("a", offers(100), [line(100, "day")]), Reservation)
+    await ledger.release("a")
+    await ledger.aclose()
+    now = NOON
+    ledger = SQLiteLedger(tmp_path / "a.db", clock=lambda: now)
+    made = await ledger.reserve("b", offers(100), [line(100, "day")])
+    assert isinstance(made, Reservation)
+    assert made.at == NOON + 365 * DAY
+    assert await ledger.settle(made, 100)
+    (warning,) = caplog.messages
+    assert "behind" in warning
+    now += DAY
+    assert isinstance(await ledger.reserve("c", offers(100), [line(100, "day")]), Refusal)
+    await ledger.confirm()
+    made = await ledger.reserve("d", offers(100), [line(100, "day")])
+    assert isinstance(made, Reservation)
+    assert made.at == NOON + DAY
+    await ledger.aclose()
+
+
+async def test_erased_names_are_not_in_the_file(tmp_path: Path) -> None:
+    """Erasing is more than no longer finding."""
+    ledger = SQLiteLedger(tmp_path / "a.db")
+    for key in ("a", "b"):
+        made = await ledger.reserve(key, offers(5), [line(account="umbrella")], origin=Origin("umbrella"))
+        assert isinstance(made, Reservation)
+    await ledger.settle(made, 5)
+    await ledger.set_limit("b", "umbrella", 50)
+    await ledger.erase("umbrella")
+    await ledger.aclose()
+    assert b"umbrella" not in (tmp_path / "a.db").read_bytes()
 
 
 async def test_old_rows_go(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
 from math import inf
-from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -18,6 +16,7 @@ from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origi
 from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import Rollup, Row
+from tierline.ledger.slots import Account, Accounts, Name, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,66 +30,10 @@ _MOST_LAPSED: Final = 10_000
 """How many lapsed holds are remembered for a late settlement. The estimates of older ones stand."""
 _MOST_ENDED: Final = 10_000
 """How many ids are remembered that have ended, at least; at most twice as many."""
-_FEW: Final = 64
 
-_Name: TypeAlias = tuple[str, str, str]
-"""A budget's name, the account, and the series of a window."""
-
-
-class _Slot:
-    """What an account has spent and holds in one span, in nano-USD."""
-
-    __slots__ = ("account", "end", "estimated", "held", "spent", "start", "told")
-
-    def __init__(self, account: _Account, span: Span) -> None:
-        self.account = account
-        self.start, self.end = span.start, span.end
-        self.spent = self.held = self.estimated = self.told = 0
-
-
-class _Account:
-    """One account of a budget: the line that it was last given, and its spans that count, oldest first.
-
-    Nothing is alerted of while the `spent` of one span is below `alarm`. At `due` it is looked at whether they have
-    all ended.
-    """
-
-    __slots__ = ("alarm", "due", "line", "slots")
-
-    def __init__(self) -> None:
-        self.slots: list[_Slot] = []
-        self.due: float | None = None
-
-    def take(self, line: Line, *, limited: bool) -> None:
-        """What the app says of it now; `limited` where an operator may have said something else."""
-        self.line = line
-        self.alarm: float = inf
-        if line.alerts:
-            self.alarm = 0 if limited or line.window.rolls else line.alerts[0]
-
-    def live(self, now: float) -> list[_Slot]:
-        """The slots that count. Those that have ended are dropped: holds keep theirs."""
-        slots = self.slots
-        while slots and slots[0].end <= now:
-            del slots[0]
-        return slots
-
-    def slot(self, span: Span) -> _Slot:
-        """The slot of a span; a new one if there is none."""
-        slots = self.slots
-        for slot in reversed(slots):
-            if slot.start == span.start:
-                return slot
-        slot = _Slot(self, span)
-        slots.append(slot)
-        if len(slots) > 1 and slots[-2].start > slot.start:
-            slots.sort(key=attrgetter("start"))
-        return slot
-
-
-_Held: TypeAlias = tuple[Reservation, list[_Slot], float]
+_Held: TypeAlias = tuple[Reservation, list[Slot], float]
 """A reservation, its slots (even where the ledger has dropped them), and when its lease ends."""
-_Lapsed: TypeAlias = tuple[Reservation, list[_Slot], Row]
+_Lapsed: TypeAlias = tuple[Reservation, list[Slot], Row]
 """A reservation, its slots, and where its estimate was booked."""
 
 
@@ -116,8 +59,7 @@ class MemoryLedger:
         self.instant = True
         self._clock = clock
         self._lock = Lock()
-        self._accounts: dict[_Name, _Account] = {}
-        self._endings: list[tuple[float, _Name]] = []  # a heap: the next account to look at is first
+        self._accounts = Accounts()
         self._holds: OrderedDict[str, _Held] = OrderedDict()  # in the order of their deadlines
         self._lapsed: OrderedDict[str, _Lapsed] = OrderedDict()
         self._ended: set[str] = set()
@@ -156,17 +98,17 @@ class MemoryLedger:
             raise ValueError(f"reservation {key!r:.80} has ended")
         check_offers(offers)
 
-        slots: list[_Slot] = []
+        slots: list[Slot] = []
         used: list[int] = []
         charged: list[tuple[Line, Span]] = []
-        fresh: list[tuple[_Name, _Slot]] = []  # what only this call has opened
+        fresh: list[tuple[Name, Slot]] = []  # what only this call has opened
         for line in lines:
             window = line.window
             span = window.span(now)
             name = (line.budget, line.account, window.series)
             account = self._accounts.get(name)
             if account is None:
-                account = self._accounts[name] = _Account()
+                account = self._accounts[name] = Account()
                 account.take(line, limited=bool(self._limits))
             elif account.line is not line:  # a plan may have changed since
                 account.take(line, limited=bool(self._limits))
@@ -193,7 +135,7 @@ class MemoryLedger:
         offer = offers[skipped]
         for name, slot in fresh:
             if slot.account.due is None:
-                self._expect(slot.account, name)
+                self._accounts.expect(name, slot.account)
         cost = offer.cost or 0
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
@@ -212,8 +154,8 @@ class MemoryLedger:
         self,
         offers: Sequence[Offer],
         lines: Sequence[Line],
-        slots: Sequence[_Slot],
-        fresh: Sequence[tuple[_Name, _Slot]],
+        slots: Sequence[Slot],
+        fresh: Sequence[tuple[Name, Slot]],
     ) -> Refusal:
         found = refusal(offers, lines, [_parts(slot.account.slots) for slot in slots], self._now)
         for name, slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
@@ -285,12 +227,12 @@ class MemoryLedger:
                     continue
                 account = self._accounts.get(name)
                 if account is None:
-                    account = self._accounts[name] = _Account()
+                    account = self._accounts[name] = Account()
                     account.take(line, limited=bool(self._limits))
                 account.live(now)
                 slot = account.slot(span)
                 if account.due is None:
-                    self._expect(account, name)
+                    self._accounts.expect(name, account)
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
@@ -313,13 +255,7 @@ class MemoryLedger:
         """Drop the balances of these accounts. A hold on one of them ends as any other, and is charged nowhere."""
         with self._lock:
             self._tick()
-            for line in lines:
-                account = self._accounts.pop((line.budget, line.account, line.window.series), None)
-                if account is not None:
-                    account.slots.clear()  # holds keep theirs, which count nowhere
-            if len(self._endings) > 2 * len(self._accounts) + _FEW:
-                # What was forgotten left its ending behind: an account for each request would fill a month of them.
-                self._drop_endings()
+            self._accounts.forget([(line.budget, line.account, line.window.series) for line in lines])
         self._tell()
 
     async def ping(self) -> None:
@@ -342,7 +278,7 @@ class MemoryLedger:
         self._tell()
         return found
 
-    def _balance(self, account: _Account, now: float) -> Balance:
+    def _balance(self, account: Account, now: float) -> Balance:
         line, counting = account.line, account.live(now)
         ends = [slot.end for slot in counting if slot.spent or slot.held] or [counting[-1].end]
         return Balance(
@@ -409,9 +345,8 @@ class MemoryLedger:
         """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
         with self._lock:
             self._tick()
-            for name in [name for name in self._accounts if name[1] == account]:
-                del self._accounts[name]
-            self._drop_endings()
+            self._accounts.forget([name for name in self._accounts if name[1] == account])
+            self._accounts.compact()
             for limit in [limit for limit in self._limits if limit[1] == account]:
                 del self._limits[limit]
             self._rollup.erase(account)
@@ -438,17 +373,7 @@ class MemoryLedger:
         limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
         return line if limit is None else line.limited(limit)
 
-    def _expect(self, account: _Account, name: _Name) -> None:
-        """Look at this account when its newest span has ended."""
-        account.due = account.slots[-1].end
-        if account.due != inf:
-            heappush(self._endings, (account.due, name))
-
-    def _drop_endings(self) -> None:
-        self._endings = [(due, name) for name, each in self._accounts.items() if (due := each.due) not in (None, inf)]
-        heapify(self._endings)
-
-    def _note_spent(self, slot: _Slot) -> None:
+    def _note_spent(self, slot: Slot) -> None:
         """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
         account = slot.account
         alerts = (self._limited(account.line) if self._limits else account.line).alerts
@@ -460,13 +385,13 @@ class MemoryLedger:
             spent = sum(each.spent for each in live)
             self._note(account, live, sum(1 << place for place, alert in enumerate(alerts) if spent >= alert))
 
-    def _note_refused(self, account: _Account) -> None:
+    def _note_refused(self, account: Account) -> None:
         """A call was refused for want of room here. Of an account with nothing in it no trace is kept."""
         line, live = account.line, account.slots
         if line.alert_at and line.alert_at[-1] == 1 and any(each.spent or each.held for each in live):
             self._note(account, live, 1 << (len(line.alert_at) - 1), refused=True)
 
-    def _note(self, account: _Account, live: list[_Slot], reached: int, *, refused: bool = False) -> None:
+    def _note(self, account: Account, live: list[Slot], reached: int, *, refused: bool = False) -> None:
         for slot in live:
             reached &= ~slot.told
         if not reached:
@@ -489,19 +414,9 @@ class MemoryLedger:
         self._read = read
         if read + self._behind >= self._next_lapse:
             self._lapse_until(read + self._behind)
-        if self._endings and self._endings[0][0] <= self._now:
-            # More than a reservation opens, so that the records of ended windows shrink while calls go on.
-            for _ in range(8):
-                if not self._endings or self._endings[0][0] > self._now:
-                    break
-                due, name = heappop(self._endings)
-                account = self._accounts.get(name)
-                if account is None or account.due != due:
-                    continue  # what had this name was forgotten, and another may have it now
-                if account.live(self._now):
-                    self._expect(account, name)
-                else:
-                    del self._accounts[name]
+        endings = self._accounts.endings
+        if endings and endings[0][0] <= self._now:
+            self._accounts.prune(self._now)
         return self._now
 
     def _lapse_until(self, moment: float) -> None:
@@ -535,11 +450,11 @@ class MemoryLedger:
                 listener(alert)
 
 
-def _parts(slots: Iterable[_Slot]) -> list[Part]:
+def _parts(slots: Iterable[Slot]) -> list[Part]:
     return [Part(slot.end, slot.spent, slot.held) for slot in slots]
 
 
-def _without(account: str, held: Reservation, slots: list[_Slot]) -> tuple[Reservation, list[_Slot]]:
+def _without(account: str, held: Reservation, slots: list[Slot]) -> tuple[Reservation, list[Slot]]:
     """A hold that knows nothing of an account or a tenant of that name."""
     if held.origin.tenant == account:
         held = held._replace(origin=held.origin._replace(tenant=None))

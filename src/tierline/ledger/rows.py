@@ -42,6 +42,24 @@ class Row(NamedTuple):
         return self.series.startswith("rolling")
 
 
+class Given(NamedTuple):
+    """What a row notes of the line that its account was last given."""
+
+    most: int
+    hard: int
+    shares: str
+
+    @classmethod
+    def of(cls, line: Line) -> Given:
+        """From the line."""
+        return cls(line.limit, int(line.hard), _shares_text(line.alert_at))
+
+    @property
+    def alarm(self) -> int | None:
+        """The least spent at which somebody must look whether there is something to tell, while that is not known."""
+        return None if self.shares == "[]" else 0
+
+
 class Place:
     """Where a line is charged: the span of its window, its row if there is one, and all rows that count."""
 
@@ -108,14 +126,14 @@ def _span_text(span: Span) -> str:
 
 
 @lru_cache(maxsize=256)
-def shares_text(shares: tuple[float, ...]) -> str:
+def _shares_text(shares: tuple[float, ...]) -> str:
     """JSON of the shares at which there is an alert."""
     return json.dumps(shares)
 
 
 @lru_cache(maxsize=1024)
 def alerts_of(text: str, limit: int) -> tuple[tuple[float, int], ...]:
-    """Each share of what `shares_text` wrote, and the least amount spent at or above it. Money in nano-USD."""
+    """Each share of `Given.shares`, and the least amount spent at or above it. Money in nano-USD."""
     shares = tuple(json.loads(text))
     return tuple(zip(shares, Line("", "", limit, Window("total"), alert_at=shares).alerts, strict=True))
 

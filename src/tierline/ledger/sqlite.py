@@ -7,10 +7,11 @@ from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from tierline.errors import ConfigurationError
+from tierline.ledger.accounts import REMEMBER
 from tierline.ledger.base import NOWHERE, RETENTION
 from tierline.ledger.checks import checked_limit
 from tierline.ledger.rows import bounded_cost
-from tierline.ledger.tables import REMEMBER, Tables
+from tierline.ledger.tables import Tables
 from tierline.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
@@ -129,8 +130,9 @@ class SQLiteLedger:
         return await self._run(self._tables.limits)
 
     async def confirm(self) -> None:
-        """Go on where the file was lost: with the one that is there now, or with a new one."""
+        """Go on where the file was lost, with the one that is there now or a new one; and by the clock as it is now."""
         await self.store.confirm()
+        await self._run(self._tables.trust_clock)
 
     async def erase(self, account: str) -> None:
         """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
@@ -142,8 +144,12 @@ class SQLiteLedger:
 
     async def _run(self, step: Callable[[Connection], T]) -> T:
         def noting(db: Connection) -> tuple[T, list[Alert]]:
-            tables = self._tables
-            result = step(db)
+            tables, noted = self._tables, len(self._tables.noted)
+            try:
+                result = step(db)
+            except BaseException:
+                del tables.noted[noted:]  # undone, with what it brought about
+                raise
             alerts, tables.noted = tables.noted, []
             return result, alerts
 

@@ -100,6 +100,7 @@ class SQLiteStore:
         with self._lock:
             writer, self._writer = self._writer, None
         if writer is not None:
+            self._collected.detach()
             writer.queue.put(None)
             await asyncio.shield(asyncio.wrap_future(writer.ended))
 
@@ -115,7 +116,8 @@ class SQLiteStore:
             writer.thread.start()
         except RuntimeError as error:
             raise LedgerUnavailableError(f"{self.path}: no thread can be started for it ({error})") from error
-        weakref.finalize(self, writer.queue.put, None).atexit = False
+        self._collected = weakref.finalize(self, writer.queue.put, None)
+        self._collected.atexit = False
         return writer
 
     # Around a fork
@@ -281,7 +283,8 @@ def _tell(jobs: list[_Job]) -> None:
         except RuntimeError:  # closed, with whoever waited there
             for job in theirs:
                 if job.after is not None and job.error is None:
-                    job.after(job.result)
+                    with suppress(Exception):  # who listens may need that loop, and this thread must go on
+                        job.after(job.result)
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, jobs: list[_Job]) -> None:

@@ -146,6 +146,7 @@ class SQLiteFile:
         try:
             found = self.path.stat()
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")  # what is erased is gone from the file
             connection.execute("PRAGMA journal_size_limit = 16777216")
             self._check(connection)
             self._log_ahead(connection)

@@ -254,6 +254,16 @@ class Holding(Cases):
         assert (balance.spent, balance.held, balance.estimated) == (7, 0, 0)
 
     @case
+    async def test_settle_long_after_expiry(self, world: World) -> None:
+        """A process that was suspended may come back with what its call came to."""
+        got = await world.hold("a", 60, line())
+        for _ in range(5):
+            world.clock.now += world.cases.remembers / 5
+            assert await world.money() == {("b", "acme"): (60, 0)}
+        assert await world.ledger.settle(got, 7)
+        assert await world.money() == {("b", "acme"): (7, 0)}
+
+    @case
     async def test_a_lapsed_hold_frees_no_room(self, world: World) -> None:
         """What nobody ended counts as spent: the room it took stays taken."""
         got = await world.hold("a", 60, line())

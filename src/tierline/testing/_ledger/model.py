@@ -56,12 +56,16 @@ def span_of(line: Line, now: float) -> tuple[float, float]:
 
 @dataclass(eq=False)
 class Charge:
-    """One id, from its hold to its end. `slots` are budget, account, begin and end of what it counts in."""
+    """One id, from its hold to its end. `slots` are budget, account, begin and end of what it counts in.
+
+    `deadline` is when it lapses, `ended` when it did so or was settled, in what the clock has run.
+    """
 
     cost: int
     slots: set[tuple[str, str, float, float]]
     row: tuple[float, str, str] | None
     deadline: float = inf
+    ended: float = inf
     settled: int | None = None
     guessed: bool = False
     lapsed: bool = False
@@ -102,8 +106,8 @@ class Model:
         self.read = read
         self.now = max(self.now, read)
         for charge in self.charges.values():
-            if charge.settled is None and charge.deadline <= self.run:
-                charge.lapsed = True
+            if charge.settled is None and not charge.lapsed and charge.deadline <= self.run:
+                charge.lapsed, charge.ended = True, charge.deadline
 
     def limited(self, line: Line) -> Line:
         """The line under the limit that holds for it."""
@@ -262,7 +266,7 @@ def play(cases: Cases) -> None:
                 return
             assert done == (charge.settled is None)
             if done:
-                charge.settled, charge.guessed = cost, guessed
+                charge.settled, charge.guessed, charge.ended = cost, guessed, self.model.run
                 if by == "r":
                     charge.row = None
 
@@ -311,7 +315,8 @@ def play(cases: Cases) -> None:
             made = Reservation(key, offer(cost), cost, spans, (0,) * len(spans), at=now, origin=origin)
             assert self.run(self.any_object(data).post(made, cost))
             slots = {(line.budget, line.account, *span_of(line, now)) for line in lines}
-            self.model.charges[key] = Charge(cost, slots, (now // HOUR * HOUR, tenant, "haiku"), settled=cost)
+            row = (now // HOUR * HOUR, tenant, "haiku")
+            self.model.charges[key] = Charge(cost, slots, row, ended=self.model.run, settled=cost)
             self.made[key] = made
 
         @rule(by=st.sampled_from([0.25, 1, 9, 10, 29, 30, 61, 300, 700, HOUR, DAY]) | st.integers(-HOUR, -1))
@@ -349,6 +354,8 @@ def play(cases: Cases) -> None:
         @invariant()
         def balances_agree(self) -> None:
             self.model.move(self.clock.now)
+            charges, since = self.model.charges, self.model.run - cases.remembers
+            self.made = {key: made for key, made in self.made.items() if charges[key].ended > since}
             expected = {}
             for line in [*lines_of(TENANTS[0]), *lines_of(TENANTS[1])[:4]]:
                 spent, held, estimated = self.model.sums(line.budget, line.account)
