@@ -17,7 +17,8 @@ import pytest
 from tierline import Budget
 from tierline.errors import ConfigurationError
 from tierline.ledger import Origin, Reservation
-from tierline.ledger.journal import DiskJournal, Entry, MemoryJournal, _Desk, bare
+from tierline.ledger.entries import Entry, bare
+from tierline.ledger.journal import DiskJournal, MemoryJournal, _Desk
 from tierline.private import private_dir
 from tierline.values import Offer
 
@@ -53,15 +54,18 @@ def keys(found: Any) -> list[str]:
 
 
 async def test_in_order(journal: Journal) -> None:
-    """Entries come back in the order in which they were written last, and only those that are due."""
+    """Entries come back in the order in which they were written, those that are due; the first ending stays."""
     for key in "abc":
         await journal.put(Entry("settle", key, bare(held(key)), 5))
     await journal.put(Entry("post", "held", bare(held("held")), 50, estimated=True, due=100.0))
-    await journal.put(Entry("settle", "a", bare(held("a")), 6))
-    assert keys(await journal.due(99.0, 10)) == ["b", "c", "a"]
-    assert keys(await journal.due(99.0, 2)) == ["b", "c"]
+    await journal.put(Entry("post", "a", bare(held("a")), 6))
+    await journal.put(Entry("post", "other", bare(held("other")), 50, estimated=True, due=200.0))
+    await journal.put(Entry("post", "other", bare(held("other")), 7))
+    assert keys(await journal.due(99.0, 10)) == ["a", "b", "c", "other"]
+    assert [each.entry.cost for each in await journal.due(99.0, 10)] == [5, 5, 5, 7]
+    assert keys(await journal.due(99.0, 2)) == ["a", "b"]
     assert await journal.next_due() == 0.0
-    assert keys(await journal.due(100.0, 10)) == ["b", "c", "held", "a"]
+    assert keys(await journal.due(100.0, 10)) == ["a", "b", "c", "held", "other"]
     await journal.drop([each.number for each in await journal.due(99.0, 10)])
     assert await journal.next_due() == 100.0
     await journal.renew(["held", "nobody"], 130.0)
@@ -115,7 +119,9 @@ async def test_no_prompt_is_written(tmp_path: Path) -> None:
 async def test_processes_share_a_file(tmp_path: Path) -> None:
     """Any number of processes may open one journal at once, and each sees what the others left."""
     code = (
-        "import asyncio, sys; from tierline.ledger.journal import DiskJournal, Entry\n"
+        "import asyncio, sys\n"
+        "from tierline.ledger.entries import Entry\n"
+        "from tierline.ledger.journal import DiskJournal\n"
         "async def main():\n"
         "    journal = DiskJournal(sys.argv[1]); await journal.open()\n"
         "    for n in range(20): await journal.put(Entry('release', f'{sys.argv[2]}.{n}'))\n"
@@ -150,7 +156,9 @@ async def test_one_process_tells(tmp_path: Path) -> None:
 def test_kill_9(tmp_path: Path) -> None:
     """What `put` has returned from is there after a `kill -9`."""
     code = (
-        "import asyncio, os, signal, sys; from tierline.ledger.journal import DiskJournal, Entry\n"
+        "import asyncio, os, signal, sys\n"
+        "from tierline.ledger.entries import Entry\n"
+        "from tierline.ledger.journal import DiskJournal\n"
         "async def main():\n"
         "    journal = DiskJournal(sys.argv[1])\n"
         "    await journal.put(Entry('release', 'a'))\n"

@@ -103,6 +103,8 @@ def test_a_ledger_of_the_apps_own() -> None:
     assert found.behind is mine
     with pytest.raises(ConfigurationError, match="leave one of them out"):
         opened("memory://", mine)
+    with pytest.raises(ConfigurationError, match="written as store="):
+        opened(ledger="redis://localhost")
 
 
 def test_journals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

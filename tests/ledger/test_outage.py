@@ -16,7 +16,7 @@ import pytest
 from tests.ledger.switched import Switched, until
 from tierline import Budget
 from tierline.errors import ConfigurationError, LedgerUnavailableError
-from tierline.ledger import Origin, Reservation, outage
+from tierline.ledger import Origin, Reservation, outage, watcher
 from tierline.ledger.journal import DiskJournal, MemoryJournal
 from tierline.ledger.outage import LOCAL, GuardedLedger
 from tierline.testing import LedgerConformance
@@ -246,6 +246,40 @@ async def test_settlements_arrive_late(closed: GuardedLedger, store: Switched) -
     await closed.renew(held)
     await back(closed, store)
     assert [(b.spent, b.held, b.estimated) for b in await store.balances()] == [(90, 0, 50)]
+
+
+async def test_the_first_ending_wins(opened: GuardedLedger, store: Switched) -> None:
+    """While the ledger is away, too, what has ended stays ended."""
+    there = await hold(opened, "a", 100)
+    store.away = True
+    here = await hold(opened, "b", 100)
+    for held in (there, here):
+        assert await opened.settle(held, 40)
+        await opened.settle(held, 70)
+        await opened.release(held.id)
+    assert not await opened.settle(here, 70)
+    assert not await opened.release(here.id)
+    await back(opened, store)
+    assert await spent(store) == {HARD.budget: (80, 0)}
+
+
+async def test_a_journal_that_cannot_be_written(
+    closed: GuardedLedger, store: Switched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what was told cannot be dropped, it is told again now and then, and not without end."""
+    store.away = True
+    await closed.settle(await hold(closed, "a", 5, SOFT), 3)
+    with monkeypatch.context() as stuck:
+
+        async def drop(_: Any) -> None:
+            pass
+
+        stuck.setattr(closed.journal, "drop", drop)
+        store.away = False
+        await until(lambda: not closed.away)
+        assert await spent(store) == {"soft": (3, 0)}
+    await back(closed, store)
+    assert await spent(store) == {"soft": (3, 0)}
 
 
 async def test_leases_that_lapsed_meanwhile_are_corrected(tmp_path: Path) -> None:
@@ -492,10 +526,10 @@ async def test_a_watch_that_is_deaf(closed: GuardedLedger, store: Switched, monk
     stuck = closed._watcher
     assert stuck is not None
     assert stuck.alive
-    monkeypatch.setattr(outage, "_DEAF", 0.0)
+    monkeypatch.setattr(watcher, "_DEAF", 0.0)
     time.sleep(0.001)  # noqa: ASYNC251  (so that time has passed)
     await closed.release("a")
-    monkeypatch.setattr(outage, "_DEAF", 15.0)
+    monkeypatch.setattr(watcher, "_DEAF", 15.0)
     assert closed._watcher is not stuck
     await back(closed, store)
     stuck.task.cancel()

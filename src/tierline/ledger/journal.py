@@ -1,17 +1,12 @@
 """What a ledger could not be told while it was away, until it can be: in memory, or in a small file.
 
-    Entry           one thing to tell: a settlement, a release, what was spent without a hold, accounts to forget
-    MemoryJournal   dies with its process
-    DiskJournal     outlives it: whoever shares the file delivers what a dead process has left
-
-Every entry is idempotent by its id, so that it does no harm to deliver one twice. Entries carry ids, accounts, amounts
-and spans: no prompts and no keys.
+MemoryJournal   dies with its process
+DiskJournal     outlives it: whoever shares the file delivers what a dead process has left
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -20,23 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from tierline.budgets import Line
 from tierline.errors import ConfigurationError
-from tierline.ledger.base import Origin, Reservation
-from tierline.values import Offer
-from tierline.windows import Span, Window
+from tierline.ledger.entries import Entry, read, written
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
 log: Final = logging.getLogger("tierline")
-
-T = TypeVar("T")
-
-Kind = Literal["settle", "post", "release", "forget"]
 
 MOST_IN_MEMORY: Final = 100_000
 """Most entries that are kept in memory: about a hundred megabytes. The oldest go first."""
@@ -53,23 +41,6 @@ _TAKE: Final = """UPDATE entries SET teller = :me, until = :until WHERE number I
     RETURNING number, key, due, body"""
 _TELLING: Final = 5.0
 """Seconds for which entries are left to the process that is about to tell them."""
-
-
-class Entry(NamedTuple):
-    """One thing to tell a ledger.
-
-    `key` is the id of the reservation; a later entry of the same key replaces it. `due` is from when on it may be told,
-    in seconds since the epoch: what is spent by a call in flight waits for its settlement until its lease ends, and is
-    then told as estimated. `lines` are the accounts to forget.
-    """
-
-    kind: Kind
-    key: str
-    reservation: Reservation | None = None
-    cost: int = 0
-    estimated: bool = False
-    due: float = 0.0
-    lines: tuple[Line, ...] = ()
 
 
 class Kept(NamedTuple):
@@ -97,7 +68,10 @@ class Journal(Protocol):
         ...
 
     async def put(self, entry: Entry) -> None:
-        """Write an entry in place of one with its key. Where it cannot be written, it is kept in memory."""
+        """Write an entry, in place of one with its key that waits; one that does not wait stays, and this is dropped.
+
+        Where it cannot be written, it is kept in memory.
+        """
         ...
 
     async def withdraw(self, key: str) -> None:
@@ -148,6 +122,8 @@ class MemoryJournal:
         """Keep an entry."""
         kept = self._mine()
         with self._lock:
+            if (before := kept.get(entry.key)) is not None and not before.entry.due:
+                return
             kept.pop(entry.key, None)
             kept[entry.key] = Kept(next(self._numbers), entry)
             if len(kept) > MOST_IN_MEMORY:
@@ -237,9 +213,13 @@ class DiskJournal:
 
     async def put(self, entry: Entry) -> None:
         """Write an entry; keep it in memory where that cannot be done."""
-        row = (entry.key, entry.due, _written(entry))
-        statement = "INSERT OR REPLACE INTO entries (key, due, body) VALUES (?, ?, ?)"
-        if await self._try(lambda file: file.execute(statement, row)):
+        row = (entry.key, entry.due, written(entry))
+
+        def write(file: sqlite3.Connection) -> None:
+            file.execute("DELETE FROM entries WHERE key = ? AND due > 0", row[:1])
+            file.execute("INSERT OR IGNORE INTO entries (key, due, body) VALUES (?, ?, ?)", row)
+
+        if await self._try(write):
             await self._spilled.withdraw(entry.key)
         else:
             await self._spilled.put(entry)
@@ -264,7 +244,7 @@ class DiskJournal:
         found = []
         for number, key, due, body in sorted(rows):
             try:
-                found.append(Kept(number, _read(key, due, body)))
+                found.append(Kept(number, read(key, due, body)))
             except (ValueError, LookupError, TypeError) as error:
                 log.error("the journal %s has an entry that cannot be read: %s", self.path, type(error).__name__)  # noqa: TRY400
                 await self.set_aside(number)
@@ -392,63 +372,3 @@ def _help(path: Path, error: Exception) -> str:
         f"the journal {path} cannot be used: {error}. It may hold what was spent while the ledger was away: mend what "
         "is wrong with it, or move it to another place and look into it there"
     )
-
-
-# An entry as JSON: only what a ledger needs to book it.
-
-
-def _written(entry: Entry) -> str:
-    held = entry.reservation
-    body: dict[str, Any] = {"kind": entry.kind, "cost": entry.cost, "estimated": entry.estimated}
-    if held is not None:
-        offer = held.offer
-        body |= {
-            "held": held.cost,
-            "at": held.at,
-            "unasked": held.unasked,
-            "origin": held.origin,
-            "offer": (offer.tier, offer.model, offer.cost, offer.input_cost),
-            "lines": [(*_line(line), span) for line, span in held.lines],
-        }
-    elif entry.lines:
-        body["lines"] = [_line(line) for line in entry.lines]
-    return json.dumps(body, separators=(",", ":"))
-
-
-def _read(key: str, due: float, body: str) -> Entry:
-    """The entry in a row. ValueError, LookupError or TypeError for one that nobody here has written."""
-    found = json.loads(body)
-    if found["kind"] not in get_args(Kind):
-        raise ValueError(found["kind"])
-    entry = Entry(found["kind"], key, None, found["cost"], found["estimated"], due)
-    lines = [_line_of(line) for line in found.get("lines", ())]
-    if "held" not in found:
-        return entry._replace(lines=tuple(lines))
-    spans = [Span(*line[-1]) for line in found["lines"]]
-    reservation = Reservation(
-        key,
-        Offer(*found["offer"]),
-        found["held"],
-        tuple(zip(lines, spans, strict=True)),
-        at=found["at"],
-        origin=Origin(*found["origin"]),
-        unasked=found["unasked"],
-    )
-    return entry._replace(reservation=reservation)
-
-
-def _line(line: Line) -> tuple[Any, ...]:
-    window = line.window
-    shares = (line.downgrade_at, line.cheapest_at, line.alert_at)
-    return line.budget, line.account, line.limit, (window.unit, window.timezone, window.seconds), line.hard, *shares
-
-
-def _line_of(row: Sequence[Any]) -> Line:
-    budget, account, limit, window, hard, downgrade_at, cheapest_at, alert_at = row[:8]
-    return Line(budget, account, limit, Window(*window), hard, downgrade_at, cheapest_at, tuple(alert_at))
-
-
-def bare(held: Reservation) -> Reservation:
-    """A reservation without what only sending needs: that may be a part of a prompt."""
-    offer = held.offer
-    return held._replace(offer=Offer(offer.tier, offer.model, offer.cost, offer.input_cost), used=())

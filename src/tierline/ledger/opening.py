@@ -46,6 +46,8 @@ def open_ledger(
         raise ConfigurationError(
             f'journal= is the path of a file, such as "/var/lib/app/tierline.journal", not {journal!r:.80}'
         )
+    if isinstance(ledger, str):
+        raise ConfigurationError(f"ledger= is an object; a URL is written as store=: {_WRITE}")
     if store is not None and ledger is not None:
         raise ConfigurationError("a Router has a store= or a ledger=: leave one of them out")
     name = ""

@@ -22,7 +22,10 @@ from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.allowance import Allowance, Seen
 from tierline.ledger.base import NOWHERE
 from tierline.ledger.checks import checked_cost
-from tierline.ledger.journal import Entry, MemoryJournal, bare
+from tierline.ledger.delivery import deliver
+from tierline.ledger.entries import Entry, bare
+from tierline.ledger.journal import MemoryJournal
+from tierline.ledger.watcher import Watcher
 from tierline.values import Refusal
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
     from tierline.budgets import Line
     from tierline.ledger.base import Alert, Balance, Hold, Ledger, Origin, Reservation, Spent
-    from tierline.ledger.journal import Journal, Kept
+    from tierline.ledger.journal import Journal
     from tierline.values import Offer
 
 log: Final = logging.getLogger("tierline")
@@ -45,12 +48,6 @@ _INTERVAL: Final = 0.5
 """Seconds between two questions whether the ledger is back."""
 _LONGEST_SLEEP: Final = 5.0
 """Seconds after which the journal is looked into again while something in it waits for a lease."""
-_DEAF: Final = 15.0
-"""Seconds without a sign after which a watch is taken for one on a loop that no longer runs."""
-_MOST_TAKEN: Final = 128
-"""How many entries are taken from the journal in one step."""
-_AT_ONCE: Final = 8
-"""How many of them are told at a time: a ledger that is just back has much to do."""
 _LAST: Final = 2.0
 """Seconds for a last delivery when the ledger is closed."""
 
@@ -100,7 +97,7 @@ class GuardedLedger:
         self._here: set[str] = set()
         """Ids of the reservations that were made here, and are in flight."""
         self._locks: dict[int, threading.Lock] = {}
-        self._watcher: _Watcher | None = None
+        self._watcher: Watcher | None = None
 
     @property
     def lease(self) -> float:
@@ -165,6 +162,8 @@ class GuardedLedger:
         """Replace the hold by `cost`; the ledger is told as soon as it can be."""
         checked_cost(cost)
         if reservation.unasked:
+            if reservation.id not in self._here:
+                return False  # it has ended
             self._here.discard(reservation.id)
             if (allowance := self._allowance) is not None:
                 await allowance.settle(reservation, cost)
@@ -188,6 +187,8 @@ class GuardedLedger:
             await self.journal.withdraw(here)
             if key == here:
                 return True
+        elif key == here:
+            return False  # it has ended
         if self._allowance is None:
             try:
                 return await self.behind.release(key)
@@ -355,54 +356,14 @@ class GuardedLedger:
         try:
             if outage is not None:
                 await self.behind.ping()
-            known = 0
-            while kept := await self.journal.due(self._clock(), _MOST_TAKEN):
-                await self._deliver(kept)
-                if kept[0].number == known:
-                    break  # the file cannot be written now, and would say the same again and again
-                known = kept[0].number
+            async for told in deliver(self.journal, self.behind, self._clock):
+                self._delivered += told
         except LedgerUnavailableError as error:
             self._mark(error)
             return False
         if outage is not None:
             await self._back(outage)
         return self._allowance is None
-
-    async def _deliver(self, kept: list[Kept]) -> None:
-        """Tell the ledger some entries, and drop those that it was told."""
-        told: list[int] = []
-        try:
-            for begin in range(0, len(kept), _AT_ONCE):
-                some = kept[begin : begin + _AT_ONCE]
-                for last in (False, True):  # accounts are forgotten after they were charged
-                    telling = [self._tell(each) for each in some if (each.entry.kind == "forget") is last]
-                    for answer in await asyncio.gather(*telling, return_exceptions=True):
-                        if isinstance(answer, BaseException):
-                            raise answer
-                        told += answer
-        finally:
-            await self.journal.drop(told)
-            self._delivered += len(told)
-
-    async def _tell(self, kept: Kept) -> list[int]:
-        """Tell the ledger an entry. Its number; nothing where it cannot be told, now or ever."""
-        entry, ledger, held = kept.entry, self.behind, kept.entry.reservation
-        try:
-            if entry.kind == "release":
-                await ledger.release(entry.key)
-            elif entry.kind == "forget":
-                await ledger.forget(entry.lines)
-            elif held is not None and entry.kind == "settle":
-                await ledger.settle(held, entry.cost, estimated=entry.estimated)
-            elif held is not None:
-                await ledger.post(held, entry.cost, estimated=entry.estimated)
-        except LedgerUnavailableError:
-            raise
-        except Exception as error:  # noqa: BLE001  (one that is wrong must not hold up the others)
-            log.error("an entry of the journal cannot be told: %s %s", type(error).__name__, entry.key)  # noqa: TRY400
-            await self.journal.set_aside(kept.number)
-            return []
-        return [kept.number]
 
     # The watch
 
@@ -417,10 +378,10 @@ class GuardedLedger:
             self._restless = True
             watcher = self._watcher
             if watcher is None or not watcher.alive:
-                self._watcher = watcher = _Watcher(self._look_after)
+                self._watcher = watcher = Watcher(self._look_after)
         watcher.wake()
 
-    async def _look_after(self, watcher: _Watcher) -> None:
+    async def _look_after(self, watcher: Watcher) -> None:
         while self._watcher is watcher:
             watcher.begin_round()
             there = await self._round()
@@ -440,52 +401,6 @@ class GuardedLedger:
                 await asyncio.sleep(wait)  # nobody can hurry a ledger that is away
             else:
                 await watcher.sleep(min(max(wait, due - self._clock()), _LONGEST_SLEEP))
-
-
-class _Watcher:
-    """A task that looks after a ledger, on the loop on which it was made."""
-
-    def __init__(self, work: Callable[[_Watcher], Awaitable[None]]) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
-        self._event = asyncio.Event()
-        self._seen = time.monotonic()
-        self.woken = False
-        """Whether somebody has called since the last round began."""
-        self.task: asyncio.Task[None] = self.loop.create_task(self._run(work))
-
-    @property
-    def alive(self) -> bool:
-        """Whether it can be expected to run on."""
-        return (
-            self._pid == os.getpid()
-            and not self.task.done()
-            and not self.loop.is_closed()
-            and time.monotonic() - self._seen < _DEAF
-        )
-
-    def wake(self) -> None:
-        """Begin the next round without delay. From any thread."""
-        self.woken = True
-        with suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._event.set)
-
-    def begin_round(self) -> None:
-        """A sign of life."""
-        self.woken = False
-        self._event.clear()
-        self._seen = time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait, but for no longer than until somebody calls."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
-
-    async def _run(self, work: Callable[[_Watcher], Awaitable[None]]) -> None:
-        try:
-            await work(self)
-        except Exception as error:
-            log.exception("looking after the ledger failed: %s", type(error).__name__)
 
 
 def check_on_error(on_error: object, allowance: object) -> None:

@@ -60,6 +60,8 @@ class Recall:
     def forget_totals(self) -> None:
         """Balances are read anew."""
         with self._lock:
+            self.cursor = "0"
+            """How far they have been read."""
             self.whole = True
             self._totals: OrderedDict[tuple[str, str], _Total] = OrderedDict()
 
@@ -77,15 +79,18 @@ class Recall:
         for part in parts_of(fields):
             self._note(name, part, fields["l"])
 
-    def charged(self, reservation: Reservation, spent: Sequence[Sequence[bytes]]) -> None:
+    def charged(self, reservation: Reservation, spent: Sequence[Sequence[str]]) -> None:
         """What `settle` or `post` answered: name, start and what is spent there, for each slot that is left."""
-        by_name = {form(line).name: (line, span) for line, span in reservation.lines}
-        for each in spent:
-            if each:
-                name, start = each[0].decode(), each[1].decode()
-                line, span = by_name.get(name, (None, None))
-                if line is not None and span is not None:
-                    self._note(name, Part(start, span.end, 0, int(each[2])), form(line).kept)
+        lines = reservation.lines
+        for place, each in enumerate(spent):
+            if not each:
+                continue
+            name, start, amount = each
+            if len(spent) == len(lines) and name == form(lines[place][0]).name:
+                line, span = lines[place]
+            else:
+                line, span = next(found for found in lines if form(found[0]).name == name)
+            self._note(name, Part(start, span.end, 0, int(amount)), form(line).kept)
 
     def _note(self, name: str, part: Part, kept: str) -> None:
         key = (name, part.start)
@@ -134,7 +139,7 @@ class Recall:
                     "totals": totals[first : first + _CHUNK],
                     "holds": holds[first : first + _CHUNK],
                     "limits": set_limits if last else [],
-                    "whole": last and self.whole,
+                    "whole": last and self.whole and not self.stale,
                 }
             )
 

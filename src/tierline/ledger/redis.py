@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import time
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from tierline.ledger.base import Alert, Balance, Hold, Spent
     from tierline.values import Offer, Refusal
     from tierline.windows import Span
+
+log: Final = logging.getLogger("tierline")
 
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
@@ -104,6 +107,8 @@ class RedisLedger:
         self._offset = time.time() - time.monotonic()
         """How far the server's clock is from this one."""
         self._next_beat = 0.0
+        self._looked = False
+        """Whether this process knows how the server treats its memory."""
         self._given = ""
         """The epoch to which this process has given back what it knows."""
 
@@ -144,7 +149,7 @@ class RedisLedger:
             )
 
         status, now, *rest = await self._step("reserve", arguments, until)
-        if status == b"held":
+        if status == "held":
             taken, used = int(rest[0]) - 1, tuple(map(int, rest[1]))
             fit = first_fit(offers, [line for line, _ in charged], used, thresholds=thresholds)
             held = Reservation(
@@ -152,9 +157,9 @@ class RedisLedger:
             )
             self._recall.held(held)
             return held
-        if status == b"again":
+        if status == "again":
             return self._rebuilt(key, offers, charged, rest[0], origin)
-        if status == b"ended":
+        if status == "ended":
             raise ValueError(f"reservation {key!r:.80} has ended")
         return await self._refused(offers, charged, now, *rest, thresholds=thresholds)
 
@@ -163,8 +168,8 @@ class RedisLedger:
         offers: Sequence[Offer],
         charged: Sequence[tuple[Line, Span]],
         now: float,
-        used: Sequence[bytes],
-        flat: Sequence[Sequence[bytes]],
+        used: Sequence[str],
+        flat: Sequence[Sequence[str]],
         *,
         thresholds: bool,
     ) -> Refusal:
@@ -194,7 +199,7 @@ class RedisLedger:
         key: str,
         offers: Sequence[Offer],
         charged: Sequence[tuple[Line, Span]],
-        record: bytes,
+        record: str,
         origin: Origin,
     ) -> Reservation:
         """A reservation of another process, or whose answer was lost."""
@@ -221,19 +226,19 @@ class RedisLedger:
         amount = storable(cost)
         arguments = (reservation.id, amount, amount if estimated else "0", "1", text(reservation.at))
         status, _, *rest = await self._run("settle", *arguments)
-        if status == b"unknown":
+        if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.
             return await self.post(reservation, cost, estimated=estimated)
         self._recall.ended(reservation.id)
-        if status == b"done":
+        if status == "done":
             self._recall.charged(reservation, rest[0])
-        return bool(status == b"done")
+        return bool(status == "done")
 
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none, or it had been settled before."""
         status, *_ = await self._run("settle", key, "0", "0", "0", "")
         self._recall.ended(key)
-        return bool(status == b"done")
+        return bool(status == "done")
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
@@ -250,7 +255,7 @@ class RedisLedger:
             return reservation.id, amount, amount if estimated else "0", self._version, ask
 
         status, _, *rest = await self._step("post", arguments, self._until())
-        if status != b"done":
+        if status != "done":
             return False
         self._recall.ended(reservation.id)
         self._recall.charged(reservation, rest[0])
@@ -281,23 +286,22 @@ class RedisLedger:
         found = await self._accounts(account or "")
         return [read_balance(fields, self._limits) for fields in found]
 
-    async def _accounts(self, account: str, *, while_whole: bool = False) -> list[dict[str, str]]:
+    async def _accounts(self, account: str) -> list[dict[str, str]]:
         """The fields of accounts, in the order in which they came to be."""
         found: dict[str, dict[str, str]] = {}
-        cursor = "0"
-        while True:
-            _, _, following, rows = await self._step(
-                "balances",
-                lambda cursor=cursor: (cursor, account, self._version),  # type: ignore[misc]
-                self._until(),
-            )
-            for place in range(0, len(rows), 2):
-                name = rows[place].decode()
-                found[name] = pairs(rows[place + 1])
-                self._recall.account(name, found[name])
-            cursor = following.decode()
-            if cursor == "0" or (while_whole and not self._recall.whole):
-                return sorted(found.values(), key=lambda fields: int(fields["g"]))
+        cursor = ""
+        while cursor != "0":
+            cursor, page = await self._page(cursor or "0", account, self._until())
+            found |= page
+        return sorted(found.values(), key=lambda fields: int(fields["g"]))
+
+    async def _page(self, cursor: str, account: str, until: float) -> tuple[str, dict[str, dict[str, str]]]:
+        """Some accounts by name, and where to go on."""
+        _, _, following, rows = await self._step("balances", lambda: (cursor, account, self._version), until)
+        found = {name: pairs(flat) for name, flat in zip(rows[::2], rows[1::2], strict=True)} if rows else {}
+        for name, fields in found.items():
+            self._recall.account(name, fields)
+        return following, found
 
     async def holds(self) -> list[Hold]:
         """Every hold, oldest first."""
@@ -306,9 +310,9 @@ class RedisLedger:
         while True:
             _, now, following, rows = await self._run("holds", cursor)
             for place in range(0, len(rows), 3):
-                key = rows[place].decode()
+                key = rows[place]
                 found[key] = read_hold(key, float(rows[place + 1]), now, rows[place + 2])
-            cursor = following.decode()
+            cursor = following
             if cursor == "0":
                 return sorted(found.values(), key=lambda hold: hold.at)
 
@@ -320,14 +324,14 @@ class RedisLedger:
             _, _, following, rows = await self._run("history", start, end)
             for place in range(0, len(rows), 2):
                 found += read_hour(float(rows[place]), rows[place + 1])
-            start = following.decode()
+            start = following
         return found
 
     async def set_limit(self, budget: str, account: str | None, limit: int | None) -> None:
         """Let another limit hold, from the next reservation on; None takes that back."""
         arguments = (dumps([budget, account]), "" if limit is None else str(checked_limit(limit)))
         _, _, version, limits = await self._run("limit", *arguments)
-        self._limits, self._version = read_limits(limits), version.decode()
+        self._limits, self._version = read_limits(limits), version
         for fields in await self._accounts(account or ""):
             line = json.loads(fields["l"])
             if line["budget"] == budget and line["shares"]:  # what is told of is a share of the limit
@@ -345,10 +349,10 @@ class RedisLedger:
             cursor = "0"
             while True:
                 _, _, following = await self._run("erase", account, step, cursor)
-                cursor = following.decode()
+                cursor = following
                 if cursor == "0":
                     break
-        await self._reload()
+        self._recall.stale = True
 
     def watch(self, listener: Callable[[Alert], None]) -> None:
         """Tell `listener` of every alert."""
@@ -362,6 +366,8 @@ class RedisLedger:
             await self._join(self._until())
         except _LostError as lost:
             await self._give_back(lost.epoch)
+        while self._recall.stale:
+            await self._learn(self._until())
 
     async def confirm(self) -> None:
         """Go on with the balances as they are."""
@@ -376,40 +382,41 @@ class RedisLedger:
         recall = self._recall
         if recall.pid != os.getpid():
             recall.reborn()
-        status, now, epoch, *rest = await self._script(
-            "join", (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen)), until, epoch="*"
-        )
-        if status == b"suspect":
-            raise _LostError(epoch.decode())
-        version, limits, members = rest
-        self._limits, self._version = read_limits(limits), version.decode()
+        me = (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen))
+        status, now, epoch, *rest = await self._script("join", (*me, "" if self._looked else "1"), until, epoch="*")
+        if status == "suspect":
+            raise _LostError(epoch)
+        self._version, limits, members, evicts = rest[0], *rest[1:]
+        self._limits = read_limits(limits)
         self._next_beat = time.monotonic() + _BEAT
-        there = frozenset(member.decode() for member in members)
-        if recall.epoch != epoch.decode():
+        if evicts and evicts != "noeviction":
+            log.warning("%r may throw budgets away: its maxmemory-policy is %s; set noeviction", self.store, evicts)
+        self._looked = True
+        if recall.epoch != epoch:
             recall.forget()
-            recall.epoch, recall.seen, self._now = epoch.decode(), now, now
-        stale = recall.stale or bool(recall.members - there)
-        recall.members = there
-        if stale:
-            # What was spent on accounts that only those who are gone have used.
-            recall.stale = True
-            await self._reload()
+            recall.epoch, recall.seen, self._now = epoch, now, now
+        if recall.members - set(members):
+            recall.stale = True  # nobody else may know what was spent on the accounts of those who are gone
+        recall.members = frozenset(members)
 
-    async def _reload(self) -> None:
-        self._recall.forget_totals()
-        await self._accounts("", while_whole=True)
-        self._recall.stale = False
+    async def _learn(self, until: float) -> None:
+        """Read some of the balances, so as to know them should the store lose them."""
+        recall = self._recall
+        if recall.cursor == "0":
+            recall.forget_totals()
+        recall.cursor, _ = await self._page(recall.cursor, "", until)
+        recall.stale = recall.cursor != "0" and recall.whole
 
     async def _give_back(self, epoch: str) -> None:
         recall = self._recall
         if recall.epoch in ("", epoch):
             raise _LostError(epoch)  # by others: what this process knows is there
-        status, missing = b"", 0
+        status, missing = "", 0
         for chunk in [recall.nothing()] if self._given == epoch else recall.chunks(self._limits):
             status, _, *rest = await self._restore(chunk)
-            missing = rest[1] if status == b"suspect" else 0
+            missing = rest[1] if status == "suspect" else 0
         self._given = epoch
-        if status == b"suspect":
+        if status == "suspect":
             raise _LostError(epoch, missing)
         await self._join(self._until())
 
@@ -441,31 +448,33 @@ class RedisLedger:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
         if time.monotonic() >= self._next_beat or self._recall.pid != os.getpid():
             await self._join(until)
+        elif self._recall.stale and name != "balances":
+            await self._learn(until)
         while True:
             status, now, *rest = await self._script(name, arguments(), until, epoch=self._recall.epoch)
-            if status == b"lost":
+            if status == "lost":
                 await self._join(until)
-            elif status == b"limits":
-                self._version, self._limits = rest[0].decode(), read_limits(rest[1])
-            elif status == b"clock":
+            elif status == "limits":
+                self._version, self._limits = rest[0], read_limits(rest[1])
+            elif status == "clock":
                 self._now = now
-            elif status == b"full":
+            elif status == "full":
                 raise LedgerUnavailableError("an account has come to $7,000,000,000 or more, and cannot be added to")
-            elif status not in (b"more", b"late"):
+            elif status not in ("more", "late"):
                 return [status, now, *rest]
 
     async def _script(self, name: str, arguments: tuple[str, ...], until: float, *, epoch: str) -> list[Any]:
         clock = "" if self._clock is None else text(self._clock())
         answer = await self.store.script(name, self._keys, (epoch, clock, *self._lasting, *arguments), until)
-        if answer[0] == b"lost":
-            return [b"lost", 0.0]
-        status, at, wall, alerts, *rest = answer
+        status, at, wall, alerts, *rest = json.loads(answer)
+        if status == "lost":
+            return [status, 0.0]
         now = float(at)
         if now > self._now:
             self._now = self._recall.seen = now
-        self._offset = float(wall) - time.monotonic()
+        self._offset = float(wall or at) - time.monotonic()
         if alerts:
-            version, noted = json.loads(alerts)
+            version, noted = alerts
             if version != self._version and name != "join":
                 await self._join(until)  # the limits have changed
             for alert in read_alerts(noted, self._limits):

@@ -120,12 +120,12 @@ def whole_row(kept: dict[str, Any], offer: Offer) -> dict[str, Any]:
     return kept | {"row": kept["row"] + tier, "nobody": kept["nobody"] + tier, "tier": offer.tier, "model": offer.model}
 
 
-def pairs(flat: Sequence[bytes]) -> dict[str, str]:
+def pairs(flat: Sequence[str]) -> dict[str, str]:
     """A hash."""
-    return {flat[place].decode(): flat[place + 1].decode() for place in range(0, len(flat), 2)}
+    return dict(zip(flat[::2], flat[1::2], strict=True)) if flat else {}
 
 
-def read_limits(flat: Sequence[bytes]) -> Limits:
+def read_limits(flat: Sequence[str]) -> Limits:
     """The limits that were set."""
     found: Limits = {}
     for field, limit in pairs(flat).items():
@@ -177,7 +177,7 @@ def read_balance(fields: Mapping[str, str], limits: Limits) -> Balance:
     )
 
 
-def read_hold(key: str, left: float, now: float, record: bytes) -> Hold:
+def read_hold(key: str, left: float, now: float, record: str) -> Hold:
     """A hold as operators see it."""
     kept = json.loads(record)
     names = [json.loads(slot[0]) for slot in kept["slots"]]
@@ -197,7 +197,7 @@ def read_hold(key: str, left: float, now: float, record: bytes) -> Hold:
 _COLUMNS: Final = {"a": 0, "c": 1, "o": 2, "e": 3}
 
 
-def read_hour(hour: float, flat: Sequence[bytes]) -> list[Spent]:
+def read_hour(hour: float, flat: Sequence[str]) -> list[Spent]:
     """Spend of one hour."""
     rows: dict[tuple[str | None, str | None, str], list[int]] = {}
     for field, amount in pairs(flat).items():

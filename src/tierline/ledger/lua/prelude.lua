@@ -26,7 +26,7 @@ local TOMBSTONE, LATE, BATCH = 600, 86400, 100
 
 local meta = call('HMGET', META, 'epoch', 'suspect', 'version', 'read', 'now', 'behind')
 if ARGV[1] ~= '*' and (meta[1] ~= ARGV[1] or meta[2]) then
-  return {'lost'}
+  return '["lost","0",false,false]'
 end
 
 local function text(seconds)
@@ -55,13 +55,14 @@ elseif read > now then
   now = read
 end
 local moment = read + behind
-call('HSET', META, 'read', text(read), 'now', text(now), 'behind', text(behind))
+local now_text = text(now)
+call('HSET', META, 'read', read == now and now_text or text(read), 'now', now_text, 'behind', text(behind))
 
 local alerts = {}
 
--- What every script answers first.
+-- What every script answers: one text, for clients read that ten times faster than a list.
 local function answer(status, ...)
-  return {status, text(now), text(wall), #alerts > 0 and cjson.encode({meta[3] or '0', alerts}) or '', ...}
+  return cjson.encode({status, now_text, wall ~= now and text(wall), #alerts > 0 and {meta[3] or '0', alerts} or false, ...})
 end
 
 local function le(one, other)

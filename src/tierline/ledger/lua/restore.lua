@@ -13,8 +13,8 @@ if not meta[1] or not (meta[2] or force) then
   return answer('changed')
 end
 if ask.seen > now then
-  now = ask.seen
-  call('HSET', META, 'now', text(now))
+  now, now_text = ask.seen, text(ask.seen)
+  call('HSET', META, 'now', now_text)
 end
 
 local function slot_for(line)
