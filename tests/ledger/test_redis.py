@@ -217,8 +217,8 @@ async def test_clients_with_skewed_clocks(process: Callable[..., RedisLedger]) -
     early, late = process(), process()
     for ledger, skew in ((early, -3_600), (late, 86_400)):
         await ledger.ping()
-        ledger._offset += skew
-        ledger._now += skew
+        ledger._session._offset += skew
+        ledger._session._now += skew
     one, two = await hold(early, "a", 10, minute), await hold(late, "b", 10, minute)
     assert abs(one.at - two.at) < 60
     assert abs(one.at - time.time()) < 60
@@ -361,4 +361,4 @@ async def test_many_accounts(process: Callable[..., RedisLedger]) -> None:
     assert len(await two.balances()) == 1_300
     assert len(await two.balances("tenant 7")) == 1
     await two.ping()
-    assert len(two._recall._totals) == 1_300
+    assert len(two._session.recall._totals) == 1_300

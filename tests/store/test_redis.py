@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from tierline.store.redis import CONNECTIONS, RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 HEAD = ("*", "", "30", "1000")
 """What every script is given first: any epoch, the server's clock."""
@@ -74,7 +76,7 @@ async def test_script_flush(server: RedisServer, store: RedisStore) -> None:
 @pytest.mark.parametrize("url", ["", "http://localhost", "redis", "postgres://x", "redis://localhost:port"])
 def test_urls_that_are_none(url: str) -> None:
     """What is no URL of a Redis is said at start-up."""
-    with pytest.raises((ConfigurationError, ValueError)):
+    with pytest.raises(ConfigurationError, match="Redis"):
         RedisStore(url)
 
 
@@ -270,3 +272,24 @@ async def test_unix_socket() -> None:
         store = RedisStore(f"unix://{server.folder}/s", timeout=2)
         assert await ask(store) == "done"
         await store.aclose()
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """A server may be asked over TLS, and one that nobody vouches for is not asked."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("there is no openssl on the PATH to make a certificate with")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    make = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2"]
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    await asyncio.to_thread(run, [openssl, *make, *name], check=True, capture_output=True, timeout=60)
+    port = free_port()
+    options = {"tls_port": str(port), "tls_cert_file": certificate, "tls_key_file": key, "tls_auth_clients": "no"}
+    with redis_server(tls_ca_cert_file=certificate, **options):
+        trusting = RedisStore(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}", timeout=5)
+        assert await ask(trusting) == "done"
+        await trusting.aclose()
+        careful = RedisStore(f"rediss://127.0.0.1:{port}", timeout=5)
+        with pytest.raises(LedgerUnavailableError, match="certificate"):
+            await ask(careful)
+        await careful.aclose()

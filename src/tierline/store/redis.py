@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha1
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 
@@ -46,7 +46,11 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, namespace: str = "tierline", timeout: float = 0.2, cluster: bool = False) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = f":{parts.port}" if parts.port else ""
+        except ValueError:
+            raise ConfigurationError("a Redis URL is written as redis://:password@host:6379/0") from None
         if parts.scheme not in _SCHEMES:
             raise ConfigurationError(
                 f"a Redis URL begins with redis://, rediss:// or unix://, not {parts.scheme!r:.20}"
@@ -67,8 +71,9 @@ class RedisStore:
         self.prefix = f"{{{namespace}}}:"
         self._redis: Any = redis
         self._url = url
-        self._secrets = tuple({part for raw in (parts.password, parts.username) if raw for part in (raw, unquote(raw))})
-        self._where = f"{parts.scheme}://{parts.hostname or ''}{f':{port}' if (port := parts.port) else ''}{parts.path}"
+        passwords = [parts.password or "", unquote(parts.password or ""), *parse_qs(parts.query).get("password", [])]
+        self._secrets = [password for password in passwords if password]
+        self._where = f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
         self._cluster = cluster
         self._lock = Lock()
         self._pid = os.getpid()
