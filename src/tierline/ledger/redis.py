@@ -98,7 +98,7 @@ class RedisLedger:
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = self._session.late(until)
+            late = self._session.late()
             return (
                 key,
                 self._session.version,

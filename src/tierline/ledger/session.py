@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
+_SLOW: Final = 1.0
+"""Seconds that an answer may take to be read."""
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
 _MOST_TOLD: Final = 4096
@@ -77,16 +79,16 @@ class Session:
 
     def until(self) -> float:
         """How long a step that begins now may take, by the loop's clock."""
-        return asyncio.get_running_loop().time() + self.store.timeout
+        return asyncio.get_running_loop().time() + self.store.longest
 
     def time(self) -> float:
         """What the store's time is, as far as this process can tell."""
         read = time.monotonic() + self._offset if self._clock is None else self._clock()
         return max(read, self._now)
 
-    def late(self, until: float) -> float:
-        """What the server's clock says when nobody waits any more."""
-        return time.monotonic() + self._offset + until - asyncio.get_running_loop().time()
+    def late(self) -> float:
+        """What the server's clock says when nobody may wait any more for what is sent now."""
+        return time.monotonic() + self._offset + self.store.timeout
 
     def limited(self, lines: Sequence[Line]) -> Sequence[Line]:
         """The lines under the limits that were set."""
@@ -102,11 +104,13 @@ class Session:
     async def step(self, name: str, arguments: Callable[[], tuple[str, ...]], until: float) -> list[Any]:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
         if time.monotonic() >= self._next_beat or self.recall.pid != os.getpid():
+            if self.recall.epoch:
+                self._next_beat = time.monotonic() + _BEAT / 10  # one says so for all that call meanwhile
             await self._join(until)
         elif self.recall.stale and name != "balances":
             await self._learn(until)
         while True:
-            status, now, *rest = await self._script(name, arguments(), until, epoch=self.recall.epoch)
+            status, now, *rest = await self._script(name, arguments, until)
             if status == "lost":
                 await self._join(until)
             elif status == "limits":
@@ -118,9 +122,16 @@ class Session:
             elif status not in ("more", "late"):
                 return [status, now, *rest]
 
-    async def _script(self, name: str, arguments: tuple[str, ...], until: float, *, epoch: str) -> list[Any]:
-        clock = "" if self._clock is None else text(self._clock())
-        answer = await self.store.script(name, self._keys, (epoch, clock, *self._lasting, *arguments), until)
+    async def _script(
+        self, name: str, arguments: Callable[[], tuple[str, ...]], until: float, *, epoch: str = ""
+    ) -> list[Any]:
+        def said() -> tuple[str, ...]:
+            nonlocal epoch
+            epoch = epoch or self.recall.epoch
+            clock = "" if self._clock is None else text(self._clock())
+            return (epoch, clock, *self._lasting, *arguments())
+
+        answer = await self.store.script(name, self._keys, said, until)
         status, at, wall, alerts, *rest = json.loads(answer)
         if status == "lost":
             return [status, 0.0]
@@ -129,7 +140,10 @@ class Session:
             self._now = now
             if epoch == self.recall.epoch:
                 self.recall.seen = now
-        self._offset = float(wall or at) - time.monotonic()
+        offset = float(wall or at) - time.monotonic()
+        # What took longest to be read says least: the highest is the best, unless the server's clock was set.
+        if status == "clock" or not 0 < self._offset - offset < _SLOW:
+            self._offset = offset
         if alerts:
             version, noted = alerts
             if version != self.version and name != "join":
@@ -156,7 +170,7 @@ class Session:
         """Let go of the connections of this loop. Whoever closes the last of them is not waited for any more."""
         if self.recall.epoch and self.store.only_here:
             with suppress(LedgerUnavailableError):
-                await self._script("leave", (self.recall.member,), self.until(), epoch=self.recall.epoch)
+                await self._script("leave", lambda: (self.recall.member,), self.until())
             self._next_beat = 0.0
         await self.store.aclose()
 
@@ -192,8 +206,8 @@ class Session:
         recall = self.recall
         if recall.pid != os.getpid():
             recall.reborn()
-        me = (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen))
-        status, now, epoch, *rest = await self._script("join", (*me, "" if self._looked else "1"), until, epoch="*")
+        me = (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen), "" if self._looked else "1")
+        status, now, epoch, *rest = await self._script("join", lambda: me, until, epoch="*")
         if status == "suspect":
             raise _LostError(epoch)
         self.version, limits, members, evicts = rest[0], *rest[1:]
@@ -232,4 +246,4 @@ class Session:
 
     async def _restore(self, payload: str, *, force: bool = False) -> list[Any]:
         arguments = (self.recall.member, "1" if force else "", payload)
-        return await self._script("restore", arguments, self.until(), epoch="*")
+        return await self._script("restore", lambda: arguments, self.until(), epoch="*")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+import sys
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from hashlib import sha1
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -19,8 +21,12 @@ from tierline.errors import ConfigurationError, LedgerUnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-CONNECTIONS: Final = 32
+CONNECTIONS: Final = 8
 """Most connections of one event loop. More calls than that wait for one: a server runs one script at a time anyway."""
+PATIENCE: Final = 10
+"""How many timeouts a step is waited for while the server goes on answering others: we are slow then, and not it."""
+LATE: Final = 10
+"""What part of a timeout the loop may be late before a silence is taken for its own."""
 LONGEST_NAMESPACE: Final = 100
 _SCHEMES: Final = ("redis", "rediss", "unix")
 
@@ -36,7 +42,9 @@ class RedisStore:
 
     `url`        redis://, rediss:// (TLS) or unix://, as redis-py reads it
     `namespace`  begins every key: all of them are in one hash slot, `{namespace}`
-    `timeout`    seconds for a whole step, connecting included. After that LedgerUnavailableError
+    `timeout`    seconds for a whole step, connecting included. After that LedgerUnavailableError, where the server has
+                 answered nothing for so long; while it does answer, there is a queue, and it may take ten times that.
+                 So may the first contact: a process that has just started is slow itself
     `cluster`    whether the URL is one node of a Redis Cluster
 
     Any thread, loop and process may use one object: a client is made for each on first use, and closed with its loop.
@@ -93,28 +101,40 @@ class RedisStore:
         """Whether there are connections, and only those of this loop of this process."""
         return self._pid == os.getpid() and list(self._clients) == [asyncio.get_running_loop()]
 
-    async def script(self, name: str, keys: Sequence[str], args: Sequence[Any], until: float | None = None) -> Any:
-        """What the Lua script `name` returns; `until` is the end of the wait, by the loop's clock.
+    @property
+    def longest(self) -> float:
+        """Seconds that a step may take in all."""
+        return PATIENCE * self.timeout
+
+    async def script(
+        self, name: str, keys: Sequence[str], args: Callable[[], Sequence[Any]], until: float | None = None
+    ) -> Any:
+        """What the Lua script `name` returns; `until` is the end of all patience, by the loop's clock.
+
+        `args` gives its arguments, when there is a connection to send them on.
 
         LedgerUnavailableError where it cannot be known. The script may then have been run, or be run later.
         """
         client = self._client()
         if until is None:
-            until = asyncio.get_running_loop().time() + self.timeout
+            until = asyncio.get_running_loop().time() + self.longest
         source, digest = _script(name)
-        rest = (len(keys), *keys, *args)
         # The first time the server is not asked whether it knows it: that would be a round trip more.
-        command: tuple[Any, ...] = ("EVALSHA", digest, *rest) if name in self._sent else ("EVAL", source, *rest)
+        verb = ("EVALSHA", digest) if name in self._sent else ("EVAL", source)
+
+        def command() -> tuple[Any, ...]:
+            return (*verb, len(keys), *keys, *args())
+
         errors = self._redis.exceptions
         cut = False
         try:
-            async with asyncio.timeout_at(until):
+            async with client.patience(self.timeout, until):
                 while True:
                     try:
                         answer = await client.run(command)
                         break
                     except errors.NoScriptError:
-                        command = ("EVAL", source, *rest)
+                        verb = ("EVAL", source)
                     except errors.ConnectionError as error:
                         # Those that are more than that say what the server thinks of us.
                         if cut or type(error) is not errors.ConnectionError:
@@ -159,7 +179,7 @@ class RedisStore:
         asynchronous = self._redis.asyncio
         options: dict[str, Any] = {
             "socket_timeout": None,  # the whole step is bounded: a task for each write would cost more than the script
-            "socket_connect_timeout": self.timeout,
+            "socket_connect_timeout": self.longest,
             "socket_keepalive": True,
             "retry": asynchronous.retry.Retry(self._redis.backoff.NoBackoff(), 0),
             "protocol": 2,
@@ -193,6 +213,7 @@ class _Client:
         self._server = server
         self._forget = forget
         self._gate = asyncio.Semaphore(CONNECTIONS)
+        self._answered = -inf
         self._end: AsyncGenerator[None, None] | None = None
 
     def begin(self) -> None:
@@ -201,10 +222,40 @@ class _Client:
         with suppress(StopIteration):
             self._end.__anext__().__await__().__next__()
 
-    async def run(self, command: tuple[Any, ...]) -> Any:
+    async def run(self, command: Callable[[], tuple[Any, ...]]) -> Any:
         """What the server answers."""
         async with self._gate:
-            return await self._server.run(command)
+            try:
+                return await self._server.run(command())
+            finally:
+                if sys.exc_info()[0] is not asyncio.CancelledError:
+                    self._answered = asyncio.get_running_loop().time()
+
+    @asynccontextmanager
+    async def patience(self, timeout: float, until: float) -> AsyncGenerator[None, None]:
+        """TimeoutError inside once the server has been silent for `timeout` seconds, or at `until`."""
+        loop = asyncio.get_running_loop()
+        heard = loop.time()
+        quiet = timeout if self._answered > -inf else PATIENCE * timeout
+        timer: asyncio.TimerHandle
+
+        def check() -> None:
+            nonlocal timer, heard
+            now = loop.time()
+            if now - timer.when() > timeout / LATE:
+                heard = now  # this process was asleep: what came meanwhile has not been read yet
+            left = min(max(heard, self._answered) + quiet, until) - now
+            if left <= 0:
+                waiting.reschedule(now)
+            else:
+                timer = loop.call_later(left, check)
+
+        timer = loop.call_later(quiet, check)
+        try:
+            async with asyncio.timeout(None) as waiting:
+                yield
+        finally:
+            timer.cancel()
 
     async def aclose(self) -> None:
         """Close them."""
