@@ -141,9 +141,7 @@ class MemoryLedger:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        # By the tuple's constructor: the named one takes twice as long.
-        values = (key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
-        reservation = tuple.__new__(Reservation, values)
+        reservation = Reservation(key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
         if self._next_lapse == inf:  # no deadline is before an earlier one

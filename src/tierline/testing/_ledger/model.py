@@ -194,7 +194,7 @@ def play(cases: Cases) -> None:
             async def wait() -> T:
                 return await work
 
-            return self.runner.run(wait())
+            return self.runner.get_loop().run_until_complete(wait())
 
         def teardown(self) -> None:
             try:
