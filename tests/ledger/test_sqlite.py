@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from tierline.ledger import Ledger
 
-FOREVER = 1e9
-"""Seconds: the suite jumps days ahead and asks for ids of the day before."""
 NOON = 1795262400.0
 DAY = 86_400.0
 
@@ -60,11 +58,11 @@ class TestSQLite(LedgerConformance):
         self.files = itertools.count()
 
     def open_ledger(self, clock: Callable[[], float], lease: float) -> Ledger:
-        return SQLiteLedger(self.directory / f"{next(self.files)}.db", clock=clock, lease=lease, remember=FOREVER)
+        return SQLiteLedger(self.directory / f"{next(self.files)}.db", clock=clock, lease=lease)
 
     def open_again(self, ledger: Ledger, clock: Callable[[], float], lease: float) -> Ledger:
         assert isinstance(ledger, SQLiteLedger)
-        return SQLiteLedger(ledger.store.path, clock=clock, lease=lease, remember=FOREVER)
+        return SQLiteLedger(ledger.store.path, clock=clock, lease=lease)
 
 
 def line(limit: int = 100, window: str = "total", account: str = "acme") -> Line:

@@ -312,6 +312,16 @@ async def test_sqlite_locked_enospc_readonly(store: SQLiteStore) -> None:
     assert await store.run(notes) == ["one", "two"]
 
 
+async def test_another_lock_later(store: SQLiteStore) -> None:
+    """A lock that did not move is forgotten when nobody looks: the next one is waited for as if it were the first."""
+    await store.run(note("one"))
+    with child(HOLD, store.path):
+        await refused(store, "locked by another process")
+    await asyncio.sleep(0.3)
+    with child(HOLD, store.path):
+        assert await refused(store, "locked by another process") > 0.2
+
+
 async def test_sqlite_locked_while_it_is_opened(tmp_path: Path) -> None:
     """The same where the lock is there first."""
     sqlite3.connect(tmp_path / "a.db").close()

@@ -62,7 +62,8 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None
         self._epoch: str | None = None
-        self._version: int | None = None  # as it was when another connection was last seen to have committed
+        self._version: int | None = None  # of what others have committed, as it was when the lock was last in the way
+        self._looked = 0.0  # when that was
         self._still: float | None = None  # since when the lock has not moved; None while it is not in the way
 
     def begin(self, since: float) -> sqlite3.Connection:
@@ -95,8 +96,10 @@ class SQLiteFile:
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        if self._still is None or version != self._version:
+        # What was seen long ago says nothing of those who hold the lock now.
+        if self._still is None or version != self._version or now - self._looked > self.timeout:
             self._still = now
+        self._looked = now
         return now >= min(self._still + self.timeout, since + PATIENCE * self.timeout)
 
     def commit(self) -> None:
