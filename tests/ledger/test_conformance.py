@@ -20,6 +20,8 @@ class TestMemory(LedgerConformance):
 
     drift = 100_000
     herd = 1_000
+    examples = 100
+    steps = 40
 
     def open_ledger(self, clock: Callable[[], float], lease: float) -> Ledger:
         return MemoryLedger(clock=clock, lease=lease)
