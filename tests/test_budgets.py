@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 import pytest
@@ -19,13 +18,6 @@ from tierline.budgets import (
 )
 from tierline.errors import ConfigurationError
 from tierline.values import NANO, usd
-
-FORMATS = {"minute": "%Y%m%d%H%M", "hour": "%Y%m%d%H", "day": "%Y%m%d", "month": "%Y%m"}
-times = st.floats(0, datetime(2100, 1, 1, tzinfo=UTC).timestamp(), allow_nan=False)
-
-
-def at(*when: int) -> float:
-    return datetime(*when, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +66,8 @@ def test_money_is_read_back(nano: int) -> None:
         ("$0.1/minute", Limit(NANO // 10, Window("minute"))),
         (" $100/month ", Limit(100 * NANO, Window("month"))),
         ("$5", Limit(5 * NANO, Window("total"))),
+        ("$5/24h rolling", Limit(5 * NANO, Window("rolling", seconds=86_400))),
+        (" $5 / 90m  rolling ", Limit(5 * NANO, Window("rolling", seconds=5_400))),
     ],
 )
 def test_limits_are_read(text: str, limit: Limit) -> None:
@@ -81,56 +75,35 @@ def test_limits_are_read(text: str, limit: Limit) -> None:
     assert parse_limit(text) == limit
 
 
-@pytest.mark.parametrize("text", ["$5/week", "$5/", "$5/total", "$5/day/day", "/day", "$5/Day", "$5/hours", 5, None])
+@pytest.mark.parametrize("unit", ["minute", "hour", "day", "month"])
+def test_limits_in_a_time_zone(unit) -> None:
+    """Units of the calendar are those of the time zone; the last hours and a total are the same everywhere."""
+    assert parse_limit(f"$5/{unit}", "Asia/Kolkata") == Limit(5 * NANO, Window(unit, "Asia/Kolkata"))
+    assert parse_limit("$5/24h rolling", "Asia/Kolkata") == parse_limit("$5/24h rolling")
+    assert parse_limit("$5", "Asia/Kolkata") == parse_limit("$5")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$5/week",
+        "$5/",
+        "$5/rolling",
+        "$5/24 rolling",
+        "$5 24h rolling",
+        "$5/total",
+        "$5/day/day",
+        "/day",
+        "$5/Day",
+        "$5/hours",
+        5,
+        None,
+    ],
+)
 def test_limits_that_are_none(text: object) -> None:
     """What is no limit is refused with the text itself."""
     with pytest.raises(ConfigurationError, match="write for example"):
         parse_limit(text)
-
-
-@given(st.sampled_from(sorted(FORMATS)), times)
-def test_windows_are_those_of_the_calendar(unit, now: float) -> None:
-    """A window's key is its date in UTC, and the next window begins where it ends."""
-    span = Window(unit).span(now)
-    assert span.start <= now < span.end
-    assert span.key == int(datetime.fromtimestamp(int(now), UTC).strftime(FORMATS[unit]))
-    assert Window(unit).span(span.start).key == span.key
-    assert Window(unit).span(span.end).start == span.end
-    assert Window(unit).span(span.start - 1).end == span.start
-
-
-@given(st.sampled_from([*FORMATS, "total"]), st.lists(times, min_size=2, max_size=8))
-def test_a_window_remembers_nothing_wrong(unit, moments: list[float]) -> None:
-    """One window asked about many times, in any order, answers as a new one does."""
-    window = Window(unit)
-    for now in moments:
-        assert (window.key(now), window.ends_at(now)) == (Window(unit).key(now), Window(unit).ends_at(now))
-
-
-@pytest.mark.parametrize(
-    ("unit", "now", "ends"),
-    [
-        ("month", at(2028, 2, 29, 23, 59, 59), at(2028, 3, 1)),
-        ("month", at(2026, 2, 28), at(2026, 3, 1)),
-        ("month", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
-        ("month", at(2026, 4, 30, 12), at(2026, 5, 1)),
-        ("day", at(2028, 2, 29), at(2028, 3, 1)),
-        ("day", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
-        ("hour", at(2026, 3, 29, 1, 30), at(2026, 3, 29, 2)),  # Europe's clocks jump here
-        ("hour", at(2026, 10, 25, 0, 30), at(2026, 10, 25, 1)),
-        ("minute", at(2026, 12, 31, 23, 59, 59), at(2027, 1, 1)),
-        ("total", at(2026, 1, 1), None),
-    ],
-)
-def test_dst_month_end_leap(unit, now: float, ends: float | None) -> None:
-    """Months end when they end, leap days are days, and no daylight saving shifts UTC."""
-    assert Window(unit).ends_at(now) == ends
-
-
-def test_keys_of_different_units_differ() -> None:
-    """A plan that changes its unit changes its account."""
-    now = at(2026, 11, 21)
-    assert len({Window(unit).key(now) for unit in ("minute", "hour", "day", "month", "total")}) == 5
 
 
 @pytest.mark.parametrize(
@@ -138,8 +111,10 @@ def test_keys_of_different_units_differ() -> None:
     [
         (Budget("$5/day"), "$5/day"),
         (Budget("$2 / hour", per="tenant"), "$2/hour per tenant"),
-        (Budget(usd, per=at), "usd per at"),
+        (Budget(usd, per=len), "usd per len"),
         (Budget("$5", name="mine"), "mine"),
+        (Budget("$5/24h rolling"), "$5/24h rolling"),
+        (Budget("$5 / 24h  rolling", per="tenant"), "$5/24h rolling per tenant"),
     ],
 )
 def test_names(budget: Budget, name: str) -> None:
@@ -161,6 +136,23 @@ def test_names(budget: Budget, name: str) -> None:
         ({"downgrade_at": 0.95}, "above cheapest_at"),
         ({"name": "x" * 300}, "name="),
         ({"name": "a\nb"}, "name="),
+        ({"amount": "$5/0h rolling"}, "at least 1m"),
+        ({"amount": "$5/24 rolling"}, "24h rolling"),
+        ({"timezone": "Berlin"}, "'Berlin' is no time zone"),
+        ({"timezone": "../../etc/passwd"}, "is no time zone"),
+        ({"timezone": ""}, "is no time zone"),
+        ({"timezone": None}, "None is no time zone"),
+        ({"timezone": 5, "amount": len}, "5 is no time zone"),
+        ({"alert_at": (0.0,)}, "alert_at"),
+        ({"alert_at": (1.1,)}, "alert_at"),
+        ({"alert_at": (0.8, 0.5)}, "each higher than the one before"),
+        ({"alert_at": (0.8, 0.8)}, "each higher than the one before"),
+        ({"alert_at": 0.8}, "alert_at"),
+        ({"alert_at": None}, "alert_at"),
+        ({"alert_at": ("0.8",)}, "alert_at"),
+        ({"alert_at": (True,)}, "alert_at"),
+        ({"alert_at": (float("nan"),)}, "alert_at"),
+        ({"alert_at": tuple(number / 100 for number in range(1, 32))}, "at most 30"),
     ],
 )
 def test_budgets_name_what_is_wrong(words: dict[str, object], culprit: str) -> None:
@@ -179,8 +171,40 @@ def test_line() -> None:
     """A line has what a ledger needs, and is made once for each account."""
     budget = Budget("$5/day", per="tenant", hard=False)
     assert budget.line("acme") is budget.line("acme")
-    assert budget.line("acme") == Line("$5/day per tenant", "acme", 5 * NANO, Window("day"), False, 0.7, 0.9)
+    assert budget.line("acme") == Line(
+        "$5/day per tenant", "acme", 5 * NANO, Window("day"), False, 0.7, 0.9, (0.8, 1.0)
+    )
     assert hash(budget.line("acme")) == hash(Budget("$5/day", per="tenant", hard=False).line("acme"))
+
+
+def test_alerts() -> None:
+    """Alerts are the least amounts at or above the shares; none is well too, and a list is taken as it is meant."""
+    assert Budget("$5/day", alert_at=(0.5, 1.0)).line("acme").alerts == (5 * NANO // 2, 5 * NANO)
+    assert Budget("$5/day", alert_at=()).line("acme").alerts == ()
+    assert Budget("$5/day", alert_at=[0.8]) == Budget("$5/day", alert_at=(0.8,))
+    assert hash(Budget("$5/day", alert_at=[0.8])) == hash(Budget("$5/day", alert_at=(0.8,)))
+    assert Line("b", "a", 3, Window("day"), alert_at=(0.1, 0.5, 1)).alerts == (1, 2, 3)
+
+
+def test_limited() -> None:
+    """Under another limit thresholds and alerts move, and nothing else does."""
+    ours = Budget("$5/day", name="b").line("acme")
+    more = ours.limited(10 * NANO)
+    assert (more.limit, more.downgrade_from, more.cheapest_from) == (10 * NANO, 7 * NANO, 9 * NANO)
+    assert (more.alerts, more.budget, more.account) == ((8 * NANO, 10 * NANO), "b", "acme")
+    assert (more.window, more.hard) == (ours.window, ours.hard)
+    assert ours.limited(5 * NANO) is ours
+    assert ours.softened.limited(10 * NANO) == more.softened
+    assert not more.softened.hard
+
+
+def test_budgets_in_a_time_zone() -> None:
+    """The calendar of a budget is that of its time zone, also where the amount is a plan."""
+    assert Budget("$5/day", timezone="Asia/Kolkata").line("acme").window == Window("day", "Asia/Kolkata")
+    plan = Budget(lambda account: "$5/month", timezone="Asia/Kolkata", name="plan")
+    assert plan.line("acme").window == Window("month", "Asia/Kolkata")
+    with pytest.raises(ConfigurationError, match="give one of them another name"):
+        check_budgets([Budget("$5/day"), Budget("$5/day", timezone="Asia/Kolkata")])
 
 
 def test_plans() -> None:
@@ -273,17 +297,3 @@ def test_thresholds_are_exact(limit: int, thousandths: int, off: int) -> None:
     used = limit * thousandths // 1000 + off
     start, _ = within_thresholds(2, [(line(limit, thousandths / 1000, None), used)])
     assert bool(start) == (Fraction(used, limit) >= Fraction(thousandths, 1000))
-
-
-def test_windows_print_as_they_are_written() -> None:
-    """A window reads as it stands in a limit."""
-    assert [str(Window("day")), str(Window("total"))] == ["/day", ""]
-
-
-def test_limits_move_with_time() -> None:
-    """The end of a window is the beginning of the next."""
-    day = Window("day")
-    end = day.ends_at(at(2026, 11, 21, 5))
-    assert end == at(2026, 11, 22)
-    assert day.key(end) == 20261122
-    assert end - at(2026, 11, 21) == timedelta(days=1).total_seconds()

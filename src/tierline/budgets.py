@@ -41,6 +41,8 @@ LONGEST_NAME: Final = 200
 """Most characters of a budget's name and of an account: both become keys of stores and labels of metrics."""
 MOST_MONEY: Final = 1_000_000_000 * NANO
 """$1,000,000,000 in nano-USD. Sums of such limits stay inside a 64-bit integer of a store."""
+MOST_ALERTS: Final = 30
+"""Most shares of `Budget(alert_at=…)`: ledgers keep those that were told as bits of an integer."""
 
 _MONEY: Final = re.compile(r"\$(?P<whole>[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?P<fraction>\.[0-9]+)?")
 _SLASH: Final = re.compile(r"\s*/\s*")
@@ -209,12 +211,13 @@ class Budget:
             object.__setattr__(self, "alert_at", alerts)
         if not (
             isinstance(alerts, tuple)
+            and len(alerts) <= MOST_ALERTS
             and all(map(_is_share, alerts))
             and all(lower < higher for lower, higher in pairwise(alerts))
         ):
             raise ConfigurationError(
                 f"budget {self.name!r}: alert_at={alerts!r:.80} must be shares above 0 and at most 1, each higher than "
-                "the one before it, such as (0.5, 0.8, 1.0)"
+                f"the one before it, such as (0.5, 0.8, 1.0), and at most {MOST_ALERTS} of them"
             )
 
 
@@ -330,7 +333,7 @@ def _limited(line: Line, limit: int) -> Line:
 @lru_cache(maxsize=1024)
 def _threshold(limit: int, share: float | None) -> int:
     # The share as it was written: 0.7 is seven tenths, and not the float below it.
-    return _NEVER if share is None else ceil(limit * Fraction(repr(share)))
+    return _NEVER if share is None else ceil(limit * Fraction(repr(float(share))))
 
 
 def _default_name(budget: Budget) -> str:

@@ -98,12 +98,10 @@ class Window:
             step = -(-self.seconds // STEPS)
             start = floor(now) - floor(now) % step
             return Span(start, start + step, start + step + self.seconds)
+        moment = floor(now)  # spans begin with a second, and a datetime would round up to the next
         if self.unit in _SECONDS:
-            length = _SECONDS[self.unit]
-            # POSIX time has no leap seconds: these lengths are exact. Not every zone is whole hours from UTC.
-            start = floor(now) - (floor(now) + _offset(now, self.timezone)) % length
-            return Span(start, start + length, start + length)
-        return _dates(self.unit, now, self.timezone)
+            return _clock_hands(_SECONDS[self.unit], moment, self.timezone)
+        return _dates(self.unit, moment, self.timezone)
 
 
 def parse_window(text: str, timezone: str) -> Window:
@@ -125,6 +123,8 @@ def parse_window(text: str, timezone: str) -> Window:
 
 def check_timezone(name: object) -> None:
     """ConfigurationError where this machine knows no such time zone."""
+    if name == UTC_NAME:  # known where a system brings no time zones
+        return
     try:
         _zone(name if isinstance(name, str) else "")
     except (KeyError, ValueError, OSError):
@@ -139,27 +139,56 @@ def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
-def _offset(now: float, timezone: str) -> int:
-    """Seconds east of UTC at `now`."""
+def _offset(moment: int, timezone: str) -> int:
+    """Seconds east of UTC."""
     if timezone == UTC_NAME:
         return 0
-    offset = datetime.fromtimestamp(now, _zone(timezone)).utcoffset()
+    offset = datetime.fromtimestamp(moment, _zone(timezone)).utcoffset()
     return int(offset.total_seconds()) if offset is not None else 0
 
 
-def _dates(unit: Unit, now: float, timezone: str) -> Span:
-    """The day or the month that `now` is in, from midnight to midnight.
+def _clock_hands(length: int, moment: int, timezone: str) -> Span:
+    """The hour or minute of `length` seconds that `moment` is in, as clocks of the time zone show it.
+
+    POSIX time has no leap seconds: lengths are exact. Not every zone is whole hours from UTC, though, and where clocks
+    are moved by half an hour (Lord Howe), the hour in which that is done ends with it.
+    """
+    shift = _offset(moment, timezone) % length
+    start = moment - (moment + shift) % length
+    until = start + length
+    if timezone != UTC_NAME:
+        if _offset(start, timezone) % length != shift:
+            start = _changed(start, moment, length, timezone)
+        if _offset(until, timezone) % length != shift:
+            until = _changed(moment, until, length, timezone)
+    return Span(start, until, until)
+
+
+def _changed(before: int, after: int, length: int, timezone: str) -> int:
+    """When between these two the clocks were moved."""
+    shift = _offset(before, timezone) % length
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset(middle, timezone) % length == shift:
+            before = middle
+        else:
+            after = middle
+    return after
+
+
+def _dates(unit: Unit, moment: int, timezone: str) -> Span:
+    """The day or the month that `moment` is in, from midnight to midnight.
 
     Where clocks are put back over midnight there are two of them: the first one counts, and the hour that the clock
     reads twice belongs to the day that has begun. Where midnight is skipped, the day begins when the clock moves on.
     """
     zone = UTC if timezone == UTC_NAME else _zone(timezone)
-    day = datetime.fromtimestamp(now, zone).date()
+    day = datetime.fromtimestamp(moment, zone).date()
     first = day if unit == "day" else day.replace(day=1)
     while True:
         following = _following(unit, first)
         end = _midnight(following, zone)
-        if now < end:
+        if moment < end:
             return Span(_midnight(first, zone), end, end)
         first = following
 

@@ -158,15 +158,15 @@ class Ledger(Protocol):
     - an offer that cannot be bounded (`cost is None`) is refused by a hard line; a soft one holds nothing for it
     - a hold that is not renewed for `lease` seconds lapses: it is charged whole, as an estimate, never dropped.
       Whatever is read of a ledger is read after that has been done
-    - `settle` replaces the hold by a cost, once: the first ending wins, and a late settlement
-      of a lapsed hold replaces its estimate. `release` is a settlement of 0, by the id alone: an id that is not known
-      is ended by it all the same, so that a `reserve` that comes after its release holds nothing
+    - `settle` replaces the hold by a cost, once: the first ending wins, and a late settlement of a lapsed hold replaces
+      its estimate, for as long as its process may yet come back. `release` is a settlement of 0, by the id alone: an id
+      that is not known is ended by it all the same, so that a `reserve` that comes after its release holds nothing
     - `post` charges what was spent without a hold here, once for each id, to the spans of the reservation it is given
     - a reservation is charged to the spans in which it was made, and to the hour
     - a cost above the hold is charged in full: `spent` may then be above the limit
     - the balances of a span that has ended are dropped; a clock that goes back does not bring them back: time stands
       still until it is reached again, and leases run on in the steps that the clock goes forward
-    - a call that is refused leaves no trace of an account that has none
+    - a call that is refused leaves no trace of an account that has none, and ends no id
     - costs are integers >= 0, in nano-USD: anything else is a mistake in the program, and a ValueError
     - any thread and any event loop may call, one after the other or at once
     - LedgerUnavailableError where the ledger cannot be asked, in bounded time. Whether the step was done is then not
@@ -177,7 +177,8 @@ class Ledger(Protocol):
 
     Alerts: whenever what an account has spent reaches one of its line's `alerts`, and whenever a call is refused by a
     line whose last alert is at the whole limit, listeners are told, once for each in each window over all processes. A
-    share that was told is not told again where the limit changes.
+    share that was told is not told again where the limit changes. A refusal by an account that has nothing spent or
+    held is not told: no trace is kept of it.
     """
 
     @property
@@ -219,7 +220,10 @@ class Ledger(Protocol):
         ...
 
     async def forget(self, lines: Sequence[Line]) -> None:
-        """Drop the balances of accounts that cannot come back (a budget for each request)."""
+        """Drop the balances of accounts that cannot come back (a budget for each request).
+
+        A hold on one of them ends as any other, and is charged nowhere.
+        """
         ...
 
     async def ping(self) -> None:
@@ -243,7 +247,7 @@ class Ledger(Protocol):
     async def history(self, since: float, until: float | None = None) -> list[Spent]:
         """Spend of every hour that began at or after `since` and before `until` (seconds since the epoch), by hour.
 
-        Hours are kept for a bounded time.
+        Hours are kept for a bounded time. What was released is no row of it, and no attempt.
         """
         ...
 
@@ -265,7 +269,8 @@ class Ledger(Protocol):
     async def erase(self, account: str) -> None:
         """Drop all that is kept under the name of an account or a tenant: balances, limits, spend by hour.
 
-        Holds of it end as any other, and are charged to their other accounts alone.
+        Holds of it end as any other, and are charged to their other accounts alone; a late settlement corrects nothing
+        that is gone.
         """
         ...
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tierline.budgets import MOST_MONEY
+from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierline.values import Offer
+
+
+def check_seconds(of: str, **given: object) -> None:
+    """ConfigurationError where one of the arguments of `of` is no number of seconds above 0."""
+    for word, value in given.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            raise ConfigurationError(f"{of}({word}={value!r:.40}): that is a number of seconds above 0")
 
 
 def checked_cost(cost: int) -> int:

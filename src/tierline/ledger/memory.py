@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from heapq import heapify, heappop, heappush
 from math import inf
-from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
-from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
-from tierline.ledger.checks import check_offers, checked_cost, checked_limit
+from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import Rollup, Row
+from tierline.ledger.slots import Account, Accounts, Name, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -32,55 +30,10 @@ _MOST_LAPSED: Final = 10_000
 """How many lapsed holds are remembered for a late settlement. The estimates of older ones stand."""
 _MOST_ENDED: Final = 10_000
 """How many ids are remembered that have ended, at least; at most twice as many."""
-_FEW: Final = 64
 
-_Name: TypeAlias = tuple[str, str, str]
-"""A budget's name, the account, and the series of a window."""
-
-
-class _Slot:
-    """What an account has spent and holds in one span, in nano-USD."""
-
-    __slots__ = ("account", "end", "estimated", "held", "spent", "start", "told")
-
-    def __init__(self, account: _Account, span: Span) -> None:
-        self.account = account
-        self.start, self.end = span.start, span.end
-        self.spent = self.held = self.estimated = self.told = 0
-
-
-class _Account:
-    """One account of a budget: the line that it was last given, and its spans that count, oldest first."""
-
-    __slots__ = ("line", "slots")
-
-    def __init__(self, line: Line) -> None:
-        self.line = line
-        self.slots: list[_Slot] = []
-
-    def live(self, now: float) -> list[_Slot]:
-        """The slots that count. Those that have ended are dropped: holds keep theirs."""
-        slots = self.slots
-        while slots and slots[0].end <= now:
-            del slots[0]
-        return slots
-
-    def slot(self, span: Span) -> _Slot:
-        """The slot of a span; a new one if there is none."""
-        slots = self.slots
-        for slot in reversed(slots):
-            if slot.start == span.start:
-                return slot
-        slot = _Slot(self, span)
-        slots.append(slot)
-        if len(slots) > 1 and slots[-2].start > slot.start:
-            slots.sort(key=attrgetter("start"))
-        return slot
-
-
-_Held: TypeAlias = tuple[Reservation, list[_Slot], float]
+_Held: TypeAlias = tuple[Reservation, list[Slot], float]
 """A reservation, its slots (even where the ledger has dropped them), and when its lease ends."""
-_Lapsed: TypeAlias = tuple[Reservation, list[_Slot], Row]
+_Lapsed: TypeAlias = tuple[Reservation, list[Slot], Row]
 """A reservation, its slots, and where its estimate was booked."""
 
 
@@ -95,20 +48,18 @@ class MemoryLedger:
     hold, and a bounded number of lapsed ones, of ids that have ended, and of rows of spend by hour. Records of ended
     windows go a few with each reservation.
 
-    Raises ConfigurationError for a lease that cannot be.
+    Raises ConfigurationError for a lease or a retention that cannot be.
     """
 
     def __init__(
         self, clock: Callable[[], float] = time.time, lease: float = 30.0, retention: float = RETENTION
     ) -> None:
-        if not lease > 0:
-            raise ConfigurationError(f"MemoryLedger(lease={lease!r}): a lease is a number of seconds above 0")
+        check_seconds("MemoryLedger", lease=lease, retention=retention)
         self.lease = lease
         self.instant = True
         self._clock = clock
         self._lock = Lock()
-        self._accounts: dict[_Name, _Account] = {}
-        self._endings: list[tuple[float, _Name]] = []  # a heap: the next account to look at is first
+        self._accounts = Accounts()
         self._holds: OrderedDict[str, _Held] = OrderedDict()  # in the order of their deadlines
         self._lapsed: OrderedDict[str, _Lapsed] = OrderedDict()
         self._ended: set[str] = set()
@@ -143,45 +94,54 @@ class MemoryLedger:
         now = self._tick()
         if key in self._holds:
             return self._holds[key][0]
-        if self._has_ended(key):
+        if key in self._ended or key in self._ended_before or key in self._lapsed:
             raise ValueError(f"reservation {key!r:.80} has ended")
         check_offers(offers)
 
-        slots: list[_Slot] = []
+        slots: list[Slot] = []
         used: list[int] = []
-        spans: list[Span] = []
-        fresh: list[tuple[_Name, _Account]] = []
+        charged: list[tuple[Line, Span]] = []
+        fresh: list[tuple[Name, Slot]] = []  # what only this call has opened
         for line in lines:
             window = line.window
             span = window.span(now)
             name = (line.budget, line.account, window.series)
             account = self._accounts.get(name)
             if account is None:
-                account = self._accounts[name] = _Account(line)
-                fresh.append((name, account))
-            account.line = line  # a plan may have changed since
-            live = account.live(now)
-            slot = live[-1] if live and live[-1].start == span.start else account.slot(span)
+                account = self._accounts[name] = Account()
+                account.take(line, limited=bool(self._limits))
+            elif account.line is not line:  # a plan may have changed since
+                account.take(line, limited=bool(self._limits))
+            live = account.slots
+            if len(live) == 1 and live[0].start == span.start:
+                slot = live[0]
+                used.append(slot.spent + slot.held)
+            else:
+                known = len(account.live(now))
+                slot = account.slot(span)
+                if len(live) > known:
+                    fresh.append((name, slot))
+                used.append(sum([each.spent + each.held for each in live]))
             slots.append(slot)
-            used.append(slot.spent + slot.held if len(live) == 1 else sum(each.spent + each.held for each in live))
-            spans.append(span)
+            charged.append((line, span))
         if self._limits:
             lines = [self._limited(line) for line in lines]
+            charged = [(line, span) for line, (_, span) in zip(lines, charged, strict=True)]
 
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
             return self._refuse(offers[left_out:], lines, slots, fresh)
 
         offer = offers[skipped]
-        for name, account in fresh:
-            self._expect_end(account.slots[0].end, name)
+        for name, slot in fresh:
+            if slot.account.due is None:
+                self._accounts.expect(name, slot.account)
         cost = offer.cost or 0
-        charged = tuple(zip(lines, spans, strict=True))
         if len(slots) > 1:
             slots = list(dict.fromkeys(slots))  # a budget that stands here twice is charged once
         for slot in slots:
             slot.held += cost
-        reservation = Reservation(key, offer, cost, charged, tuple(used), skipped, tight, now, origin)
+        reservation = Reservation(key, offer, cost, tuple(charged), tuple(used), skipped, tight, now, origin)
         deadline = self._read + self._behind + self.lease
         self._holds[key] = reservation, slots, deadline
         if self._next_lapse == inf:  # no deadline is before an earlier one
@@ -192,25 +152,24 @@ class MemoryLedger:
         self,
         offers: Sequence[Offer],
         lines: Sequence[Line],
-        slots: Sequence[_Slot],
-        fresh: Sequence[tuple[_Name, _Account]],
+        slots: Sequence[Slot],
+        fresh: Sequence[tuple[Name, Slot]],
     ) -> Refusal:
         found = refusal(offers, lines, [_parts(slot.account.slots) for slot in slots], self._now)
-        for name, _ in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
-            del self._accounts[name]
-        for slot in slots:
-            account = slot.account
+        for name, slot in fresh:  # who is refused leaves no trace: names of tenants may come from anywhere
+            slot.account.slots.remove(slot)
+            if not slot.account.slots:
+                del self._accounts[name]
+        for account in {slot.account for slot in slots}:
             if (account.line.budget, account.line.account) == (found.budget, found.account):
                 self._note_refused(account)
-            if not (slot.spent or slot.held or slot.told) and slot in account.slots:
-                account.slots.remove(slot)
         return found
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, cost if estimated else 0, attempts=1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, 1)
         if self._alerts:
             self._tell()
         return ended
@@ -218,32 +177,34 @@ class MemoryLedger:
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""
         with self._lock:
-            ended = self._end(key, 0, 0, attempts=0)
+            ended = self._end(key, 0, 0, 0)
         if self._alerts:
             self._tell()
         return ended
 
-    def _end(self, key: str, cost: int, estimated: int, *, attempts: int) -> bool:
+    def _end(self, key: str, cost: int, estimated: int, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
-        self._forbid(key)
+        self._ended.add(key)
+        if len(self._ended) > _MOST_ENDED:
+            self._ended, self._ended_before = set(), self._ended
         found = self._holds.pop(key, None)
         if found is not None:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.row(held, self._now).add(cost, estimated, own=held.origin.own, attempts=1)
+                self._rollup.book(held, cost, estimated, self._now)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
             held, slots, row = late
             more, estimated = cost - held.cost, estimated - held.cost
-            row.add(more, estimated, own=held.origin.own, attempts=attempts - 1)
+            row.correct(more, estimated, attempts - 1)
         else:
             return False
         for slot in slots:
             slot.spent += more
             slot.estimated += estimated
-            if slot.account.line.alert_at:
+            if slot.spent >= slot.account.alarm:
                 self._note_spent(slot)
         return True
 
@@ -253,7 +214,7 @@ class MemoryLedger:
         key, guess = reservation.id, cost if estimated else 0
         with self._lock:
             now = self._tick()
-            if key in self._holds or self._has_ended(key):
+            if key in self._holds or key in self._ended or key in self._ended_before or key in self._lapsed:
                 return False
             self._forbid(key)
             charged = {
@@ -264,14 +225,16 @@ class MemoryLedger:
                     continue
                 account = self._accounts.get(name)
                 if account is None:
-                    account = self._accounts[name] = _Account(line)
-                    self._expect_end(span.end, name)
+                    account = self._accounts[name] = Account()
+                    account.take(line, limited=bool(self._limits))
                 account.live(now)
                 slot = account.slot(span)
+                if account.due is None:
+                    self._accounts.expect(name, account)
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.row(reservation, now).add(cost, guess, own=reservation.origin.own, attempts=1)
+            self._rollup.book(reservation, cost, guess, now)
         self._tell()
         return True
 
@@ -290,13 +253,7 @@ class MemoryLedger:
         """Drop the balances of these accounts. A hold on one of them ends as any other, and is charged nowhere."""
         with self._lock:
             self._tick()
-            for line in lines:
-                account = self._accounts.pop((line.budget, line.account, line.window.series), None)
-                if account is not None:
-                    account.slots.clear()  # holds keep theirs, which count nowhere
-            if len(self._endings) > 2 * len(self._accounts) + _FEW:
-                # What was forgotten left its ending behind: an account for each request would fill a month of them.
-                self._drop_endings()
+            self._accounts.forget([(line.budget, line.account, line.window.series) for line in lines])
         self._tell()
 
     async def ping(self) -> None:
@@ -319,7 +276,7 @@ class MemoryLedger:
         self._tell()
         return found
 
-    def _balance(self, account: _Account, now: float) -> Balance:
+    def _balance(self, account: Account, now: float) -> Balance:
         line, counting = account.line, account.live(now)
         ends = [slot.end for slot in counting if slot.spent or slot.held] or [counting[-1].end]
         return Balance(
@@ -367,6 +324,8 @@ class MemoryLedger:
     async def set_limit(self, budget: str, account: str | None, limit: int | None) -> None:
         """Let another limit hold, from the next reservation on; None takes that back."""
         with self._lock:
+            for each in self._accounts.values():
+                each.alarm = 0
             if limit is None:
                 self._limits.pop((budget, account), None)
             else:
@@ -384,9 +343,8 @@ class MemoryLedger:
         """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
         with self._lock:
             self._tick()
-            for name in [name for name in self._accounts if name[1] == account]:
-                self._accounts.pop(name).slots.clear()
-            self._drop_endings()
+            self._accounts.forget([name for name in self._accounts if name[1] == account])
+            self._accounts.compact()
             for limit in [limit for limit in self._limits if limit[1] == account]:
                 del self._limits[limit]
             self._rollup.erase(account)
@@ -406,30 +364,18 @@ class MemoryLedger:
         """No reservation may have this id any more."""
         self._ended.add(key)
         if len(self._ended) > _MOST_ENDED:
-            self._ended_before, self._ended = self._ended, set()
-
-    def _has_ended(self, key: str) -> bool:
-        return key in self._ended or key in self._ended_before or key in self._lapsed
+            self._ended, self._ended_before = set(), self._ended
 
     def _limited(self, line: Line) -> Line:
         """The line under the limit that was set for it, if one was."""
         limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
         return line if limit is None else line.limited(limit)
 
-    def _expect_end(self, end: float, name: _Name) -> None:
-        """Look at this account when a span of it has ended."""
-        if end != inf:
-            heappush(self._endings, (end, name))
-
-    def _drop_endings(self) -> None:
-        self._endings = [entry for entry in self._endings if entry[1] in self._accounts]
-        heapify(self._endings)
-
-    def _note_spent(self, slot: _Slot) -> None:
+    def _note_spent(self, slot: Slot) -> None:
         """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
         account = slot.account
         alerts = (self._limited(account.line) if self._limits else account.line).alerts
-        if not alerts or (slot.spent < alerts[0] and len(account.slots) == 1):
+        if not alerts:
             return
         self._now = max(self._now, self._clock())
         live = account.live(self._now)
@@ -437,13 +383,13 @@ class MemoryLedger:
             spent = sum(each.spent for each in live)
             self._note(account, live, sum(1 << place for place, alert in enumerate(alerts) if spent >= alert))
 
-    def _note_refused(self, account: _Account) -> None:
+    def _note_refused(self, account: Account) -> None:
         """A call was refused for want of room here. Of an account with nothing in it no trace is kept."""
         line, live = account.line, account.slots
         if line.alert_at and line.alert_at[-1] == 1 and any(each.spent or each.held for each in live):
             self._note(account, live, 1 << (len(line.alert_at) - 1), refused=True)
 
-    def _note(self, account: _Account, live: list[_Slot], reached: int, *, refused: bool = False) -> None:
+    def _note(self, account: Account, live: list[Slot], reached: int, *, refused: bool = False) -> None:
         for slot in live:
             reached &= ~slot.told
         if not reached:
@@ -466,17 +412,9 @@ class MemoryLedger:
         self._read = read
         if read + self._behind >= self._next_lapse:
             self._lapse_until(read + self._behind)
-        if self._endings and self._endings[0][0] <= self._now:
-            # More than a reservation opens, so that the records of ended windows shrink while calls go on.
-            for _ in range(8):
-                if not self._endings or self._endings[0][0] > self._now:
-                    break
-                name = heappop(self._endings)[1]
-                account = self._accounts.get(name)
-                if account is not None and account.live(self._now):
-                    heappush(self._endings, (account.slots[-1].end, name))
-                else:
-                    self._accounts.pop(name, None)
+        endings = self._accounts.endings
+        if endings and endings[0][0] <= self._now:
+            self._accounts.prune(self._now)
         return self._now
 
     def _lapse_until(self, moment: float) -> None:
@@ -489,9 +427,7 @@ class MemoryLedger:
                 self._next_lapse = deadline
                 break
             del self._holds[key]
-            row = self._rollup.row(held, self._now)
-            row.add(held.cost, held.cost, own=held.origin.own, attempts=1)
-            self._lapsed[key] = held, slots, row
+            self._lapsed[key] = held, slots, self._rollup.book(held, held.cost, held.cost, self._now)
             for slot in slots:
                 slot.held -= held.cost
                 slot.spent += held.cost
@@ -512,11 +448,11 @@ class MemoryLedger:
                 listener(alert)
 
 
-def _parts(slots: Iterable[_Slot]) -> list[Part]:
+def _parts(slots: Iterable[Slot]) -> list[Part]:
     return [Part(slot.end, slot.spent, slot.held) for slot in slots]
 
 
-def _without(account: str, held: Reservation, slots: list[_Slot]) -> tuple[Reservation, list[_Slot]]:
+def _without(account: str, held: Reservation, slots: list[Slot]) -> tuple[Reservation, list[Slot]]:
     """A hold that knows nothing of an account or a tenant of that name."""
     if held.origin.tenant == account:
         held = held._replace(origin=held.origin._replace(tenant=None))

@@ -26,7 +26,8 @@ from tierline.testing._ledger.passing import Passing
 class LedgerConformance(Holding, Passing, Operating, Competing):
     """Every sentence of `tierline.ledger.base.Ledger`, as tests. A subclass says how its ledger is opened.
 
-    `lease`, `drift`, `herd`, `threads`, `examples` and `steps` may be set lower for a slow backend.
+    `lease` and `remembers` may be set to what the ledger has, `drift`, `herd`, `threads`, `examples` and `steps` lower
+    for a slow one.
     """
 
     def test_hypothesis_stateful_vs_model(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tierline.ledger.base import Reservation
-from tierline.testing._ledger.world import HOUR, NOON, Cases, World, case, line, offer, value_error
+from tierline.testing._ledger.world import DAY, HOUR, NOON, Cases, World, case, line, offer, value_error
 from tierline.values import Remaining
 
 
@@ -122,6 +122,24 @@ class Holding(Cases):
         assert [hold.id for hold in await world.ledger.holds()] == ["a"]
 
     @case
+    async def test_a_refusal_takes_nothing_from_holds(self, world: World) -> None:
+        """A hold of nothing is a hold: what it is settled by counts, whoever was refused meanwhile."""
+        soft, tight = line(hard=False), line(10, budget="tight")
+        got = await world.hold("a", None, soft)
+        await world.refusal("b", 11, soft, tight)
+        assert await world.ledger.settle(got, 7)
+        assert await world.money() == {("b", "acme"): (7, 0)}
+
+    @case
+    async def test_a_refusal_in_a_new_window(self, world: World) -> None:
+        """An account whose window has ended is not opened anew by a call that is refused."""
+        await world.spend("a", 60, line())
+        world.clock.now += DAY
+        await world.refusal("b", 101, line())
+        assert await world.balances() == {}
+        await world.hold("c", 100, line())
+
+    @case
     async def test_a_refused_id_may_be_asked_again(self, world: World) -> None:
         """A refusal ends nothing: the same id is admitted when there is room."""
         first = await world.hold("a", 100, line())
@@ -234,6 +252,16 @@ class Holding(Cases):
         assert not await world.ledger.settle(got, 8)
         balance = (await world.balances())["b", "acme"]
         assert (balance.spent, balance.held, balance.estimated) == (7, 0, 0)
+
+    @case
+    async def test_settle_long_after_expiry(self, world: World) -> None:
+        """A process that was suspended may come back with what its call came to."""
+        got = await world.hold("a", 60, line())
+        for _ in range(5):
+            world.clock.now += world.cases.remembers / 5
+            assert await world.money() == {("b", "acme"): (60, 0)}
+        assert await world.ledger.settle(got, 7)
+        assert await world.money() == {("b", "acme"): (7, 0)}
 
     @case
     async def test_a_lapsed_hold_frees_no_room(self, world: World) -> None:

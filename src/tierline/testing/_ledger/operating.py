@@ -238,6 +238,33 @@ class Operating(Cases):
         assert world.told() == [("acme", 0.8, 800)]
 
     @case
+    async def test_alerts_of_a_limit_that_was_set_in_flight(self, world: World) -> None:
+        """What was held before is told of by the limit that holds when it is settled."""
+        watched = line(alert_at=(0.8,))
+        world.watch()
+        await world.spend("a", 30, watched)
+        got = await world.hold("b", 20, watched)
+        await world.ledger.set_limit("b", None, 50)
+        await world.ledger.settle(got, 10)
+        assert [(alert.share, alert.spent, alert.limit) for alert in world.alerts] == [(0.8, 40, 50)]
+
+    @case
+    async def test_no_alerts_of_what_is_gone(self, world: World) -> None:
+        """Nothing is told of accounts that were forgotten or erased, or whose window has ended."""
+        watched = line(alert_at=(0.5,))
+        world.watch()
+        forgotten = await world.hold("a", 90, watched)
+        await world.ledger.forget([watched])
+        assert await world.ledger.settle(forgotten, 90)
+        erased = await world.hold("b", 90, watched)
+        await world.ledger.erase("acme")
+        assert await world.ledger.settle(erased, 90)
+        ended = await world.hold("c", 90, watched)
+        world.clock.now += DAY
+        assert await world.ledger.settle(ended, 90)
+        assert world.told() == []
+
+    @case
     async def test_alerts_of_rolling_windows(self, world: World) -> None:
         """What counts is the sum of the parts that have not ended; it is told again when the window has passed."""
         watched = line(window=rolling(HOUR), alert_at=(0.5,))

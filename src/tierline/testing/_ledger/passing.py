@@ -187,6 +187,16 @@ class Passing(Cases):
         assert (await world.balances())["b", "acme"].held == 0
 
     @case
+    async def test_when_a_hold_lapses_after_the_clock_was_put_back(self, world: World) -> None:
+        """Once the clock has caught up, holds say by it when they lapse."""
+        world.clock.now -= HOUR
+        assert await world.balances() == {}
+        world.clock.now += 2 * HOUR
+        await world.hold("a", 10, line())
+        (hold,) = await world.ledger.holds()
+        assert (hold.at, hold.lapses_at) == (NOON + HOUR, NOON + HOUR + world.lease)
+
+    @case
     async def test_dst_month_end_leap(self, world: World) -> None:
         """Money is there again with the first second of the next month or day, leap or not, 23 hours long or 25."""
         berlin = Window("day", "Europe/Berlin")

@@ -59,6 +59,8 @@ class Cases:
 
     lease: float = 30.0
     """Seconds."""
+    remembers: float = 1_800.0
+    """Seconds for which ids are known that have ended, and lapsed holds may be settled late."""
     drift: int = 10_000
     """How many calls are added up in `rounding_drift_1e6_calls`."""
     herd: int = 300
