@@ -13,7 +13,7 @@ import pytest
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, fresh_namespace, redis_cluster, redis_server
 from tierline.budgets import Line
-from tierline.errors import LedgerUnavailableError
+from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger import Reservation
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
@@ -363,3 +363,10 @@ async def test_many_accounts(process: Callable[..., RedisLedger]) -> None:
     assert len(await two.balances("tenant 7")) == 1
     await two.ping()
     assert len(two._session.recall._totals) == 1_300
+
+
+@pytest.mark.parametrize("options", [{"lease": 0}, {"lease": float("inf")}, {"retention": -1}, {"lease": "30"}])
+def test_lengths_of_time_that_are_none(options: dict) -> None:
+    """A lease or a retention that cannot be is named at start-up."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        RedisLedger("redis://localhost", **options)
