@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Proxy:
     """Passes bytes on to 127.0.0.1:`port`. Its faults may be changed at any time.
 
-    `delay`   most seconds that an answer is held up, at random
+    `slow`    how often an answer is held up, for `delay` seconds
     `cut`     how often a connection is cut after a request has been passed on, and before its answer
     `twice`   whether every request is made a second time, over a connection whose answers nobody reads
     """
@@ -22,7 +22,7 @@ class Proxy:
     def __init__(self, port: int, seed: int = 1) -> None:
         self.to = port
         self.port = 0
-        self.delay = self.cut = 0.0
+        self.slow = self.delay = self.cut = 0.0
         self.twice = False
         self.cuts = 0
         self._random = random.Random(seed)  # noqa: S311
@@ -60,8 +60,8 @@ class Proxy:
 
         async def back() -> None:
             while chunk := await answers.read(65_536):
-                if self.delay:
-                    await asyncio.sleep(self._random.random() * self.delay)
+                if self._random.random() < self.slow:
+                    await asyncio.sleep(self.delay)
                 writer.write(chunk)
 
         async def ignore() -> None:

@@ -68,6 +68,7 @@ class RedisServer:
         self.port = free_port()
         self.options = {"save": "", "appendonly": "no", "bind": "127.0.0.1", "daemonize": "no"} | options
         self.process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -83,6 +84,11 @@ class RedisServer:
         for name, value in self.options.items():
             command += [f"--{name.replace('_', '-')}", value]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        # Where the tests are killed, the pipe to the guard ends, and it ends the server.
+        watch = 'read end; kill -9 "$0"; rm -rf "$1"'
+        self._guard = subprocess.Popen(  # noqa: S603
+            ["/bin/sh", "-c", watch, str(self.process.pid), self.folder], stdin=subprocess.PIPE, start_new_session=True
+        )
         until = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -97,6 +103,10 @@ class RedisServer:
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         """End it, if it runs."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         if self.process is not None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(how)

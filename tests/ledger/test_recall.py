@@ -123,6 +123,17 @@ async def test_a_lost_store_confirmed(server: RedisServer, process: Callable[[],
     assert await money(other) == {"day": (8, 0)}
 
 
+async def test_confirmed_before_anyone_noticed(server: RedisServer, process: Callable[[], RedisLedger]) -> None:
+    """An operator who restarts a server on purpose says so, and nobody is kept from working."""
+    ledger = process()
+    held = await hold(ledger, "a", 100, DAY)
+    server.restart()
+    await process().confirm()
+    await hold(ledger, "b", 10, DAY)
+    assert await ledger.settle(held, 70)
+    assert await money(ledger) == {"day": (70, 10)}
+
+
 async def test_flushed_under_a_running_process(server: RedisServer, process: Callable[[], RedisLedger]) -> None:
     """FLUSHALL is a loss too, and the one process that there is gives all back."""
     ledger = process()

@@ -13,7 +13,7 @@ import pytest
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, fresh_namespace, redis_cluster, redis_server
 from tierline.budgets import Line
-from tierline.errors import LedgerUnavailableError
+from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger import Reservation
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
@@ -137,9 +137,9 @@ async def test_slow_reply_duplicates(server: RedisServer, process: Callable[...,
     """Over a network that delays, cuts and repeats, every call is charged once and nothing stays held."""
     proxy = Proxy(server.port)
     async with proxy.serve():
-        ledger, direct = process(proxy.port, timeout=0.3), process()
+        ledger, direct = process(proxy.port, timeout=0.5), process()
         await ledger.ping()
-        proxy.delay, proxy.cut, proxy.twice = 0.4, 0.05, True
+        proxy.slow, proxy.delay, proxy.cut, proxy.twice = 0.15, 0.8, 0.05, True
         charged: list[int] = []
 
         async def insist(work: Callable[[], Awaitable[Any]]) -> Any:
@@ -156,8 +156,9 @@ async def test_slow_reply_duplicates(server: RedisServer, process: Callable[...,
                 await insist(lambda: ledger.settle(held, number))
                 charged.append(number)
 
-        await asyncio.gather(*map(call, range(1, 101)))
-        await asyncio.sleep(0.5)  # what is repeated has arrived
+        for first in range(0, 100, 20):
+            await asyncio.gather(*map(call, range(first, first + 20)))
+        await asyncio.sleep(1)  # what is repeated has arrived
         assert proxy.cuts
         assert len(charged) > 10
         assert await money(direct) == {"day": (sum(charged), 0), "total": (sum(charged), 0)}
@@ -362,3 +363,10 @@ async def test_many_accounts(process: Callable[..., RedisLedger]) -> None:
     assert len(await two.balances("tenant 7")) == 1
     await two.ping()
     assert len(two._session.recall._totals) == 1_300
+
+
+@pytest.mark.parametrize("options", [{"lease": 0}, {"lease": float("inf")}, {"retention": -1}, {"lease": "30"}])
+def test_lengths_of_time_that_are_none(options: dict) -> None:
+    """A lease or a retention that cannot be is named at start-up."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        RedisLedger("redis://localhost", **options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Origin, Reservation
-from tierline.ledger.checks import check_offers, checked_limit
+from tierline.ledger.checks import check_offers, check_seconds, checked_limit
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.session import Session
 from tierline.ledger.wire import (
@@ -62,8 +62,9 @@ class RedisLedger:
         retention: float = RETENTION,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        if not 0 < lease < inf:
-            raise ConfigurationError(f"RedisLedger(lease={lease!r}): a lease is a number of seconds above 0")
+        check_seconds("RedisLedger", lease=lease, retention=retention)
+        if inf in (lease, retention):
+            raise ConfigurationError("RedisLedger(lease=…, retention=…): what is kept in Redis ends at some time")
         self.lease = lease
         self.instant = False
         self.store = RedisStore(store, namespace=namespace) if isinstance(store, str) else store

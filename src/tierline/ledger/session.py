@@ -103,9 +103,9 @@ class Session:
 
     async def step(self, name: str, arguments: Callable[[], tuple[str, ...]], until: float) -> list[Any]:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
-        if time.monotonic() >= self._next_beat or self.recall.pid != os.getpid():
+        if (moment := time.monotonic()) >= self._next_beat or self.recall.pid != os.getpid():
             if self.recall.epoch:
-                self._next_beat = time.monotonic() + _BEAT / 10  # one says so for all that call meanwhile
+                self._next_beat = moment + 1  # one of those who are under way is enough
             await self._join(until)
         elif self.recall.stale and name != "balances":
             await self._learn(until)

@@ -22,7 +22,7 @@ local KEY = string.sub(KEYS[1], 1, -5)
 local META, ACCOUNTS, LEASES, LIMITS = KEYS[1], KEY .. 'accounts', KEY .. 'leases', KEY .. 'limits'
 local HOURS, MEMBERS, LAPSED = KEY .. 'hours', KEY .. 'members', KEY .. 'lapsed'
 local LEASE, RETENTION = tonumber(ARGV[3]), tonumber(ARGV[4])
-local TOMBSTONE, LATE, BATCH = 600, 86400, 100
+local TOMBSTONE, LATE, BATCH = 1800, 86400, 100
 
 local meta = call('HMGET', META, 'epoch', 'suspect', 'version', 'read', 'now', 'behind')
 if ARGV[1] ~= '*' and (meta[1] ~= ARGV[1] or meta[2]) then
