@@ -186,6 +186,21 @@ async def test_observing_goes_on(make_router: MakeRouter, fake: FakeClaude) -> N
     assert await spent(router) == {"$5/day": (fake.billed, 0)}
 
 
+def test_synchronous_clients(make_sync_router: MakeRouter, fake: FakeClaude) -> None:
+    """Code without a loop spends in an outage too; what it spent is told at the latest when the Router is closed."""
+    store = Switched()
+    router = make_sync_router(ledger=store, budgets=[Budget("$5/day", hard=False)])
+    store.away = True
+    router.sync_claude.messages.create(**ASK)
+    store.away = False
+    asyncio.run(router.aclose())
+    assert asyncio.run(spent(router)) == {"$5/day": (fake.billed, 0)}
+    store.away = True
+    client = make_sync_router(ledger=store, budgets=[Budget("$5/day")]).sync_claude
+    with pytest.raises(LedgerUnavailableError):
+        client.messages.create(**ASK)
+
+
 async def test_an_operator_confirms(make_router: MakeRouter, fake: FakeClaude) -> None:
     """After `router.confirm()` calls pass at once."""
     store = Switched()

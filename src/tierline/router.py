@@ -97,8 +97,8 @@ class Router(Generic[ClientT_co]):
     - `on_ledger_error`: what becomes of calls under a hard budget while that cannot be asked. `"closed"`: they fail
       with LedgerUnavailableError (503), and nothing is sent. `"open"`: each worker may spend `allowance` of each limit
       from its own memory, in each window and outage. All other calls are sent. See `tierline.ledger.outage`
-    - `journal`: the path of a file where that is kept which the ledger was not told; by default in memory, and for
-      `"open"` in a file in the state directory of the user
+    - `journal`: the path of a file, on a local disk, where that is kept which the ledger was not told; by default it is
+      kept in memory, and for `"open"` in a file in the state directory of the user
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache; random if it is not given
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
@@ -254,10 +254,10 @@ class Router(Generic[ClientT_co]):
             self._lifespans -= 1
             if not self._lifespans:
                 self._closing = True
-                await self.aclose()
-                if self.tally.calls:
-                    log.info("what this process did:\n%s", self.report())
-                await self._alone.aclose()
+                async with self._alone:
+                    await self.aclose()
+                    if self.tally.calls:
+                        log.info("what this process did:\n%s", self.report())
 
     async def _warm_up(self) -> None:
         self._closing = False

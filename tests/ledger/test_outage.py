@@ -16,7 +16,7 @@ import pytest
 from tests.ledger.switched import Switched, until
 from tierline import Budget
 from tierline.errors import ConfigurationError, LedgerUnavailableError
-from tierline.ledger import Origin, Reservation, outage, watcher
+from tierline.ledger import Origin, Reservation, allowance, outage, watcher
 from tierline.ledger.journal import DiskJournal, MemoryJournal
 from tierline.ledger.outage import LOCAL, GuardedLedger
 from tierline.testing import LedgerConformance
@@ -186,6 +186,50 @@ async def test_what_was_spent_in_an_outage_is_not_there_in_the_next(opened: Guar
     store.away = True
     assert isinstance(await opened.reserve("d", [offer(1)], (HARD,)), Refusal)
     assert opened.away
+
+
+async def test_every_window_has_its_allowance() -> None:
+    """What was left counts until its window ends, and each window of an outage has an allowance of its own."""
+    now = [1_000.0]
+    store = Switched(clock=lambda: now[0])
+    guard = GuardedLedger(store, on_error="open", allowance=0.1, clock=lambda: now[0])
+    await guard.settle(await hold(guard, "a", DOLLAR), DOLLAR)
+    store.away = True
+    assert isinstance(await guard.reserve("b", [offer(1)], (HARD,)), Refusal)
+    for day in (1, 2):
+        now[0] = 1_000.0 + day * 86_400
+        await guard.settle(await hold(guard, f"{day}", DOLLAR // 10), DOLLAR // 10)
+        with pytest.raises(LedgerUnavailableError):
+            await hold(guard, f"{day} again", 1)
+    await back(guard, store)
+    assert await spent(store) == {HARD.budget: (DOLLAR // 10, 0)}
+    await guard.aclose()
+
+
+async def test_rolling_windows_in_an_outage() -> None:
+    """What a rolling window held when it was last seen counts for as long as any of it may."""
+    now = [1_000.0]
+    line = Budget("$1/1h rolling", downgrade_at=None, cheapest_at=None).line("global")
+    store = Switched(clock=lambda: now[0])
+    guard = GuardedLedger(store, on_error="open", allowance=0.1, clock=lambda: now[0])
+    await guard.settle(await hold(guard, "a", DOLLAR, line), DOLLAR)
+    store.away = True
+    now[0] += 3_500
+    assert isinstance(await guard.reserve("b", [offer(1)], (line,)), Refusal)
+    now[0] += 200
+    await hold(guard, "c", 1, line)
+    await guard.aclose()
+
+
+async def test_accounts_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch, store: Switched) -> None:
+    """Names of tenants may come from anywhere: those seen longest ago are forgotten."""
+    monkeypatch.setattr(allowance, "_MOST_SEEN", 2)
+    guard = GuardedLedger(store, on_error="open", allowance=0.1)
+    budget = Budget("$1/day", per="tenant")
+    for name in "abc":
+        await hold(guard, name, 5, budget.line(name))
+    assert [account for _, account, _ in guard._seen._last] == ["b", "c"]
+    await guard.aclose()
 
 
 async def test_thresholds_hold_in_an_outage(opened: GuardedLedger, store: Switched) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tierline.ledger.outage import OnError
 
 _REDIS: Final = ("redis", "rediss", "unix")
+_TIMEOUT: Final = 0.2
+"""Seconds after which a file that is locked is away: a refusal is to reach the client within 0.25."""
 _WRITE: Final = (
     'write store="memory://", "sqlite:///tierline.db" (four slashes for an absolute path), "redis://host:6379/0", '
     '"rediss://…" or "unix:///path/to/redis.sock"; a ledger of your own is ledger=…'
@@ -80,8 +82,9 @@ def _open(store: object, clock: Callable[[], float]) -> tuple[Ledger, str]:
     if scheme == "sqlite":
         path = _sqlite_path(store)
         from tierline.ledger.sqlite import SQLiteLedger  # noqa: PLC0415  (only for who has it)
+        from tierline.store.sqlite import SQLiteStore  # noqa: PLC0415
 
-        return SQLiteLedger(path, clock=clock), f"sqlite {Path(path).absolute()}"
+        return SQLiteLedger(SQLiteStore(path, timeout=_TIMEOUT), clock=clock), f"sqlite {Path(path).absolute()}"
     if scheme in _REDIS:
         try:
             url = urlsplit(store)
