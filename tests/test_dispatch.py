@@ -9,9 +9,9 @@ import pytest
 
 from tests.world import INPUT, OUTPUT, USAGE, Slow, World, busy, ok, refused, silent, tiers
 from tierline import Budget
-from tierline.dispatch import LONGEST_WAIT
 from tierline.errors import BudgetExceededError
 from tierline.ledger import MemoryLedger, Reservation
+from tierline.retries import LONGEST_WAIT
 from tierline.values import Attempt, Offer
 
 if TYPE_CHECKING:
@@ -35,15 +35,19 @@ async def test_the_backoff_is_full_jitter() -> None:
     for share in (0.0, 0.25, 1.0):
         world = World(*[busy()] * 8, ok(), retries=8)
         world.share = share
-        assert (await world.dispatch().run()).response == "answer"
+        run = world.dispatch()
+        run.watched = True
+        assert (await run.run()).response == "answer"
         assert world.waits == [share * most for most in (0.5, 1, 2, 4, 8, 8, 8, 8)]
         assert world.numbers == list(range(9))
 
 
 async def test_unlimited_retries() -> None:
-    """The SDK allows any number of retries, infinity included: thousands of failures end in the answer."""
+    """The SDK allows any number of retries, infinity included: where nothing holds them back, all are made."""
     world = World(*[busy()] * 1_100, ok(), retries=float("inf"))  # type: ignore[arg-type]
-    assert (await world.dispatch().run()).response == "answer"
+    run = world.dispatch()
+    run.watched = True
+    assert (await run.run()).response == "answer"
     assert max(world.waits) == 8
     assert len(world.waits) == 1_100
 

@@ -97,7 +97,7 @@ class Consultation:
             return None
         thinking = {"type": facts.quiet} if facts is not None and thinks else None
         body = body_of(question, model=self.cheapest.model, thinking=thinking)
-        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant)
+        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant, question.timeout)
         before = context()
         enter(Context(own=own))
         try:

@@ -32,6 +32,7 @@ from tierline.errors import (
     LedgerUnavailableError,
 )
 from tierline.gate import Gate
+from tierline.health import Health
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger import MemoryLedger
 from tierline.legality import actions_of
@@ -41,6 +42,7 @@ from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
 from tierline.report import Readiness, Tally
+from tierline.retries import check_deadline
 from tierline.routes import policies_in
 from tierline.telemetry import tracer_of
 from tierline.values import MODES, View
@@ -97,6 +99,8 @@ class Router(Generic[ClientT_co]):
     - `mode`: `"enforce"`; `"observe"` decides, traces and reports, and changes no model and refuses no call; `"off"`
       does nothing but name a model for `auto`. The environment variable `TIERLINE_MODE` stands over it, and
       `router.mode` may be set at run time
+    - `deadline`: seconds for a whole call, with its waits, retries and fallbacks; by default what the SDK's own timeout
+      allows all of its attempts together. An answer that has begun to stream is read for as long as it takes
     - `timing`: the clocks
 
     Raises ConfigurationError for what cannot work.
@@ -122,6 +126,7 @@ class Router(Generic[ClientT_co]):
         legality: Mapping[str, Action] | None = None,
         mode: Mode = "enforce",
         sync_client: Any = None,
+        deadline: float | None = None,
         timing: Timing | None = None,
     ) -> None:
         if not isinstance(ladder, Ladder):
@@ -145,6 +150,7 @@ class Router(Generic[ClientT_co]):
         self.prices = prices or PriceBook()
         self.ledger: Ledger = ledger if ledger is not None else MemoryLedger(clock=self.timing.now)
         self.metrics = Metrics(meter_provider)
+        self.health = Health(self.timing, self.metrics.breaker_changed, self.metrics.withheld, check_deadline(deadline))
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
