@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import time
 from contextlib import suppress
 from contextvars import copy_context
 from email.utils import parsedate_to_datetime
@@ -16,17 +15,14 @@ import httpx2
 from anthropic import (
     APIConnectionError,
     APIError,
-    APIStatusError,
     APITimeoutError,
-    InternalServerError,
-    OverloadedError,
 )
 from opentelemetry import trace
 
 from tierline.attempts import Reply
 from tierline.blocking import at_once
 from tierline.consult import ask
-from tierline.limits import exhausted_for, none_left
+from tierline.limits import none_left
 from tierline.tap import tap
 from tierline.telemetry import active
 from tierline.usage import WholeReader, metered
@@ -49,7 +45,6 @@ _RATE_LIMITED: Final = 429
 _PASSING: Final = (408, 409, _RATE_LIMITED)
 """Statuses below 500 that the same request may not meet again: as the SDK has it."""
 _SERVER_ERROR: Final = 500
-_OVERLOADED: Final = 529
 _RAW: Final = "X-Stainless-Raw-Response"
 
 
@@ -162,11 +157,10 @@ class Exchange:
         shown = self._shown()
         raised: APIError
         if status:
-            kind: type[APIStatusError] = OverloadedError if status == _OVERLOADED else InternalServerError
             body = {"type": "error", "error": {"type": error, "message": message}}
             headers = {"retry-after": str(max(1, math.ceil(wait))), "x-should-retry": "false"}
             response = httpx2.Response(status, headers=headers, json=body, request=shown)
-            raised = kind(message, response=response, body=body)
+            raised = self.client._make_status_error(message, body=body, response=response)  # noqa: SLF001
         elif error == "timeout":
             raised = APITimeoutError(shown)
             raised.message, raised.args = message, (message,)
@@ -209,7 +203,7 @@ class Exchange:
     async def _success(self, response: Any, raw: httpx2.Response) -> Reply:
         reply = Reply(response, status=raw.status_code)
         if none_left(raw.headers.raw):
-            reply.exhausted = exhausted_for(raw.headers, time.time())
+            reply.limits = raw.headers
         if raw.is_closed:
             reply.metered = await self._meter(response, raw)
         elif raw.is_stream_consumed:  # read by a middleware of the app
@@ -228,7 +222,7 @@ class Exchange:
         usage = getattr(message, "usage", None)
         if usage is None:
             return _usage_in(raw, self._terms)
-        return metered(usage.model_dump(), self._terms, getattr(message, "id", ""))
+        return metered(usage.model_dump(warnings=False), self._terms, getattr(message, "id", ""))
 
 
 async def _value(given: Any) -> Any:
@@ -291,7 +285,7 @@ def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutin
         elsewhere=not futile and (status == _RATE_LIMITED or status >= _SERVER_ERROR),
         retry_after=retry_after(raw.headers),
         down=status >= _SERVER_ERROR,
-        exhausted=exhausted_for(raw.headers, time.time()) if status == _RATE_LIMITED and not futile else None,
+        limits=raw.headers if status == _RATE_LIMITED and not futile else None,
         discard=discard,
     )
 

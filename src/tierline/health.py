@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from tierline.breaker import Breaker
-from tierline.limits import LONGEST
+from tierline.limits import LONGEST, exhausted_for
 from tierline.retries import OWN_BURST, RetryBudget
 
 if TYPE_CHECKING:
@@ -89,17 +89,20 @@ class TierHealth:
             breaker.left(entry)
         elif not reply.error:
             breaker.answered(entry)
-            if reply.exhausted or self.limited_until:
-                self._limit(reply.exhausted)
+            if reply.limits is not None or self.limited_until:
+                self._limit(self._exhausted(reply))
         elif reply.down and (reply.error != "timeout" or not reply.sent or self._timing.perf() - began >= _PATIENCE):
             self.status, self.error = reply.status, reply.error
             breaker.failed(began, entry)
         else:
             breaker.left(entry)
         if reply is not None and reply.error and reply.status in _BUSY:
-            seconds = reply.retry_after if reply.retry_after is not None else reply.exhausted
+            seconds = reply.retry_after if reply.retry_after is not None else self._exhausted(reply)
             if seconds:
                 self._limit(seconds)
+
+    def _exhausted(self, reply: Reply) -> float | None:
+        return exhausted_for(reply.limits, self._timing.now()) if reply.limits is not None else None
 
     def _limit(self, seconds: float | None) -> None:
         self.limited_until = self._timing.perf() + min(seconds, LONGEST) if seconds else 0.0
