@@ -13,7 +13,7 @@ import pytest
 
 from tests.proof import ASK, Proof, nothing_left
 from tierline import breaker, policy
-from tierline.breaker import FIRST_HOLD, IN_A_ROW, LONGEST_HOLD
+from tierline.breaker import FIRST_HOLD, IN_A_ROW, LEAST, LONGEST_HOLD
 from tierline.classify import ClaudeClassifier
 from tierline.retries import BURST, OWN_BURST
 from tierline.testing import OK, Fault
@@ -293,9 +293,7 @@ async def test_broken_streams(proof: Proof, fake: FakeClaude, fault: Fault, outc
     """A stream that breaks is charged as estimated and never sent again; where all break, the breaker opens."""
     fake.always(None, fault)
     with policy(tier="haiku"):
-        for number in range(2 * IN_A_ROW):
-            if number == IN_A_ROW:
-                assert len(fake.requests) == IN_A_ROW
+        for _ in range(LEAST):
             try:
                 await proof.read()
             except ALL_SDK_ERRORS as error:
@@ -303,7 +301,8 @@ async def test_broken_streams(proof: Proof, fake: FakeClaude, fault: Fault, outc
     assert {a.outcome for a in proof.attempts} == {outcome}
     assert all(a.estimated and a.role == "first" for a in proof.attempts)
     # Each of them began well, so it takes a rate to tell.
-    assert len(fake.requests) == 2 * IN_A_ROW or "breaker" in str(last)
+    assert len(fake.requests) == LEAST // 2
+    assert f"breaker is open after {LEAST // 2} failures of {LEAST}" in str(last)
 
 
 async def test_reset_mid_stream(proof: Proof, fake: FakeClaude) -> None:
@@ -447,6 +446,25 @@ async def test_own_questions_cost_no_retries(proof: Proof, fake: FakeClaude) -> 
     assert proof.router.health.retries.tokens > BURST
     assert proof.models.count("haiku") <= 1.1 * 6 + OWN_BURST
     assert proof.models.count("sonnet") == 6
+
+
+async def test_own_questions_keep_to_what_is_known(proof: Proof, fake: FakeClaude) -> None:
+    """No verdict is asked of a tier that is exhausted or down: the app's call is what tells when it is back."""
+    proof.options = {"classifier": ClaudeClassifier()}
+    with policy(tier="haiku"):
+        fake.script(Fault.exhausted(30))
+        await proof.ask()
+    await proof.ask()
+    assert (proof.models, proof.reasons().split("\n")[0]) == (["haiku", "sonnet"], "no verdict: RateLimitError")
+    proof.clock.at += 31
+    fake.always(HAIKU, Fault.overloaded())
+    with policy(tier="haiku"):
+        await fail(proof, IN_A_ROW)
+    fake.clear()
+    proof.clock.at += FIRST_HOLD
+    before = len(proof.models)
+    await proof.ask()
+    assert proof.models[before:] == ["sonnet"]
 
 
 async def test_deadline(proof: Proof, fake: FakeClaude) -> None:

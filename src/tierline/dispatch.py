@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 _THINKING: Final = ("enabled", "adaptive", "between_tools")
+_RATE_LIMITED: Final = 429
 _BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
 """How a stream ends that the API broke off."""
 
@@ -180,17 +181,16 @@ class Dispatch:
 
     def _withheld(self, offers: Sequence[Offer]) -> Reply:
         """The error for a call that no tier is tried for: as the first of them failed last."""
-        self.health.withheld("breaker")
         tiers = [self._tier(offer) for offer in offers]
-        now = self.books.timing.perf()
-        wait = max(0.0, min(tier.breaker.until for tier in tiers) - now)
+        first, now = tiers[0], self.books.timing.perf()
+        limited = first.breaker.ready
+        self.health.withheld("rate_limit" if limited else "breaker")
+        status, error = (_RATE_LIMITED, "rate_limit_error") if limited else (first.status, first.error)
+        wait = min(tier.limited if tier.breaker.ready else max(0.0, tier.breaker.until - now) for tier in tiers)
         told = "; ".join(f"{offer.tier}: {self._why_not(offer)}" for offer in offers)
-        last = tiers[0]
-        message = (
-            f"Tierline did not send this request ({told}). The last failure was "
-            f"{f'{last.status} ' if last.status else ''}{last.error}"
-        )
-        return self.upstream.withheld(last.status, last.error, message, wait)
+        last = f"{status} {error}" if status else error
+        message = f"Tierline did not send this request ({told}). The last failure was {last}"
+        return self.upstream.withheld(status, error, message, wait)
 
     # One attempt after the other
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
 LONGEST: Final = 3600.0
 """Most seconds that a limit is remembered."""
 _PREFIX: Final = "anthropic-ratelimit-"
-_NONE_LEFT: Final = b"0"
 _REMAINING: Final = b"-remaining"
+_VALUE: Final = itemgetter(1)
 
 
-def none_left(raw: Iterable[tuple[bytes, bytes]]) -> bool:
+def none_left(raw: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether the headers of an answer may say that nothing is left: so cheap that it is asked of each."""
-    return any(value == _NONE_LEFT and name.lower().endswith(_REMAINING) for name, value in raw)
+    if b"0" not in map(_VALUE, raw):
+        return False
+    return any(value == b"0" and name.lower().endswith(_REMAINING) for name, value in raw)
 
 
 def exhausted_for(headers: Mapping[str, str], now: float) -> float | None:

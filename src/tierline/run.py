@@ -240,6 +240,8 @@ class CallRun:
             trace,
             silent,
         )
+        if router.health.deadline is not None:
+            self.consulted.most = router.health.deadline / 2  # the other half is the answer's
         opinion = await self.consulted.opinion(classifier, view)
         self.classifying = router.timing.perf() - started
         router.metrics.classified(classifier.name, opinion, self.classifying)
