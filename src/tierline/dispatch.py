@@ -238,7 +238,8 @@ class Dispatch:
         began, heard = self.books.timing.perf(), None
         try:
             with active(span):
-                if number or self.deadline is not None:
+                # Who asks a question of Tierline's own gives up in time by itself.
+                if number or (self.deadline is not None and not self.origin.own):
                     reply = heard = await self.upstream.send(body, number, self._left)
                 else:
                     reply = heard = await self.upstream.send(body, number)
