@@ -129,7 +129,7 @@ def test_half_open_single_probe() -> None:
 
 
 def test_a_probe_that_tells_nothing() -> None:
-    """The next call is the next probe, at once; one that is never heard of keeps others out for a minute."""
+    """The next call is the next probe, at once; one that takes its time keeps others out for a while."""
     lab = Lab()
     lab.fail(IN_A_ROW)
     lab.at += FIRST_HOLD

@@ -38,16 +38,21 @@ def test_one_for_each_model_of_each_endpoint() -> None:
 
 
 def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ids that clients make up push out the oldest, which leaves nothing behind."""
+    """Ids that clients make up push out the oldest of those that are well, and leave nothing behind."""
     monkeypatch.setattr(health, "_MOST", 10)
     lab = Lab()
-    lab.end(Reply(error="rate_limit_error", status=429, retry_after=60))
-    assert lab.tier in lab.health.troubled
+    busy = Reply(error="rate_limit_error", status=429, retry_after=60)
+    lab.end(busy)
     for number in range(100):
         lab.health.of("here", f"made up {number}")
     assert len(lab.health._tiers) == 10
-    lab.end(Reply(error="rate_limit_error", status=429, retry_after=60))
-    assert not lab.health.troubled
+    assert lab.health.of("here", "m") is lab.tier
+    for number in range(100):
+        lab.health.of("here", f"busy {number}").ended(busy, lab.at, "closed")
+    assert len(lab.health._tiers) == 10
+    lab.end(busy)
+    assert lab.tier not in lab.health.troubled
+    assert len(lab.health.troubled) <= 10
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,25 @@ def test_a_limit_is_remembered(status: int) -> None:
     lab.end(busy)
     lab.end(Reply("answer", status=200))
     assert (lab.tier.limited, lab.health.troubled) == (0, set())
+
+
+def test_answers_of_before_say_nothing_of_a_limit() -> None:
+    """What was under way when the limit was met does not end it."""
+    lab = Lab()
+    began = lab.at
+    lab.end(Reply(error="x", status=429, retry_after=30))
+    lab.tier.ended(Reply("answer", status=200), began, "closed")
+    assert lab.tier.limited
+    lab.tier.ended(Reply("answer", status=200), lab.at, "closed")
+    assert not lab.tier.limited
+
+
+@pytest.mark.parametrize(("error", "status"), [("overloaded_error", 529), ("api_error", 500), ("truncated", 0)])
+def test_how_a_stream_broke_is_remembered(error: str, status: int) -> None:
+    """So that the error of a call that is not sent is of that type."""
+    lab = Lab()
+    lab.tier.broke(error, lab.at)
+    assert (lab.tier.status, lab.tier.error) == (status, error)
 
 
 def test_the_wait_for_one_request_is_no_limit() -> None:

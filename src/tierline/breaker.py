@@ -24,8 +24,8 @@ _WAVES: Final = 3
 FIRST_HOLD: Final = 5.0
 LONGEST_HOLD: Final = 60.0
 """Seconds that it stays open, give or take a quarter: doubled after each probe that fails."""
-PROBE: Final = 60.0
-"""Seconds after which a probe that has not ended no longer keeps others out."""
+PROBE: Final = 15.0
+"""Seconds after which a probe that has not ended no longer keeps others out: long answers take minutes."""
 
 
 class Breaker:

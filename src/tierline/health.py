@@ -24,6 +24,8 @@ _MOST: Final = 1_000
 """Most models of endpoints that are told apart: ids may be an app's clients'."""
 _PATIENCE: Final = 10.0
 """Seconds after which a timeout speaks of the API, and no longer of an app in a hurry."""
+_STATUSES: Final = {"overloaded_error": 529, "api_error": 500, "timeout_error": 504}
+"""What an error in the middle of a stream would have been before it."""
 _BUSY: Final = (429, 503, 529)
 """Statuses whose `Retry-After` holds for all calls to the model, not for one."""
 
@@ -31,7 +33,7 @@ _BUSY: Final = (429, 503, 529)
 class TierHealth:
     """One model of one endpoint."""
 
-    __slots__ = ("_health", "_key", "_timing", "breaker", "error", "limited_until", "message", "model", "status")
+    __slots__ = ("_health", "_key", "_limited_at", "_timing", "breaker", "error", "limited_until", "model", "status")
 
     def __init__(self, health: Health, key: tuple[Hashable, str], timing: Timing) -> None:
         self._health = health
@@ -39,6 +41,7 @@ class TierHealth:
         self._timing = timing
         self.model = key[1]
         self.breaker = Breaker(timing.perf, timing.jitter, self._changed)
+        self._limited_at = 0.0
         self.limited_until = 0.0
         """Until when the API says that nothing is left, on the clock that `Timing.perf` is; 0 where it does not."""
         self.status = 0
@@ -89,8 +92,8 @@ class TierHealth:
             breaker.left(entry)
         elif not reply.error:
             breaker.answered(entry)
-            if reply.limits is not None or self.limited_until:
-                self._limit(self._exhausted(reply))
+            if (seconds := self._exhausted(reply)) or (self.limited_until and began >= self._limited_at):
+                self._limit(seconds)
         elif reply.down and (reply.error != "timeout" or not reply.sent or self._timing.perf() - began >= _PATIENCE):
             self.status, self.error = reply.status, reply.error
             breaker.failed(began, entry)
@@ -105,12 +108,13 @@ class TierHealth:
         return exhausted_for(reply.limits, self._timing.now()) if reply.limits is not None else None
 
     def _limit(self, seconds: float | None) -> None:
-        self.limited_until = self._timing.perf() + min(seconds, LONGEST) if seconds else 0.0
+        self._limited_at = now = self._timing.perf()
+        self.limited_until = now + min(seconds, LONGEST) if seconds else 0.0
         self._note()
 
     def broke(self, error: str, began: float) -> None:
         """A stream that had begun well ended in an error of the API."""
-        self.status, self.error = 0, error
+        self.status, self.error = _STATUSES.get(error, 0), error
         self.breaker.failed(began)
 
 
@@ -146,8 +150,9 @@ class Health:
             with self._lock:
                 if (found := self._tiers.get(key)) is None:
                     if len(self._tiers) >= _MOST:
-                        dropped = self._tiers.pop(next(iter(self._tiers)))
-                        self.troubled.discard(dropped)
+                        # Ids that somebody made up must not push out what is known of real ones.
+                        calm = (known for known, tier in self._tiers.items() if tier not in self.troubled)
+                        self.troubled.discard(self._tiers.pop(next(calm, next(iter(self._tiers)))))
                     found = self._tiers[key] = TierHealth(self, key, self._timing)
         return found
 
