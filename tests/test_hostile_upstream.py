@@ -209,6 +209,11 @@ async def test_all_breakers_open(proof: Proof, fake: FakeClaude) -> None:
     error = await fail(proof, 20, anthropic.OverloadedError)
     assert (len(fake.requests), time.perf_counter() - began < 5) == (sent, True)
     assert all(f"{tier}: its breaker" in str(error) for tier in ("haiku", "sonnet", "opus"))
+    url = f"{str(proof.router.claude.base_url).rstrip('/')}/v1/messages"
+    for path in ("/v1/messages", "v1/messages", url):
+        with pytest.raises(anthropic.OverloadedError) as caught:
+            await proof.router.claude.post(path, body=ASK, cast_to=anthropic.types.Message)
+        assert str(caught.value.request.url) == url
 
 
 async def test_a_dead_line_opens_breakers_too(proof: Proof, fake: FakeClaude) -> None:

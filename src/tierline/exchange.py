@@ -150,7 +150,10 @@ class Exchange:
 
     def _shown(self) -> httpx2.Request:
         """The request as far as an error shows it. No body and no key."""
-        return httpx2.Request("POST", f"{str(self.client.base_url).rstrip('/')}{self._request.options.url}")
+        # `client.post` takes a path without its slash, and a whole address too.
+        url = self._request.options.url
+        base = str(self.client.base_url).rstrip("/")
+        return httpx2.Request("POST", url if "://" in url else f"{base}/{url.lstrip('/')}")
 
     def withheld(self, status: int, error: str, message: str, wait: float) -> Reply:
         """An error of the SDK for an attempt that is not made."""
