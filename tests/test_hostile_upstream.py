@@ -13,6 +13,7 @@ import pytest
 
 from tests.proof import ASK, Proof, nothing_left
 from tierline import breaker, policy
+from tierline.attempts import Reply
 from tierline.breaker import FIRST_HOLD, IN_A_ROW, LEAST, LONGEST_HOLD
 from tierline.classify import ClaudeClassifier
 from tierline.retries import BURST, OWN_BURST
@@ -222,6 +223,23 @@ async def test_a_dead_line_opens_breakers_too(proof: Proof, fake: FakeClaude) ->
     with policy(tier="haiku"):
         error = await fail(proof, 2 * IN_A_ROW, anthropic.APIConnectionError)
     assert len(fake.requests) == IN_A_ROW
+    assert "did not send this request" in str(error)
+
+
+async def test_a_tier_that_hangs(proof: Proof, fake: FakeClaude) -> None:
+    """Timeouts that no hurry explains open the breaker, and the error stays a timeout."""
+    fake.always(None, Fault.hang())
+    tier = proof.router.health.of(proof.router.claude.middleware[-1].endpoint, HAIKU)
+    with policy(tier="haiku"):
+        await fail(proof, 1, anthropic.APITimeoutError, timeout=0.05)
+        assert not proof.router.health.troubled
+        for _ in range(IN_A_ROW):
+            tier.ended(Reply(error="timeout", down=True), proof.clock.at - 600, "closed")
+            proof.clock.at += 601
+        before = len(fake.requests)
+        proof.clock.at = tier.breaker.until - 1
+        error = await fail(proof, 1, anthropic.APITimeoutError)
+    assert len(fake.requests) == before
     assert "did not send this request" in str(error)
 
 
