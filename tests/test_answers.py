@@ -256,6 +256,21 @@ async def test_busy_api_over_http(
     assert not any(secret in told_to_client for secret in (CANARY, "sk-ant", fake.api_key))
 
 
+async def test_open_breakers_over_http(make_router: MakeRouter, serve: Serve, fake: FakeClaude) -> None:
+    """Where nothing is sent any more, clients are told the same, and when the next attempt may be made."""
+    fake.always(None, BUSY["529"])
+    router = make_router()
+    browser = await serve(busy_app(router))
+    while len(router.health.troubled) < 3:
+        await browser.get("/answer")
+    sent = len(fake.requests)
+    response = await browser.get("/answer")
+    assert len(fake.requests) == sent
+    assert (response.status_code, response.json()["title"]) == (503, "The model is busy")
+    assert 1 <= int(response.headers["retry-after"]) <= 7
+    assert "breaker" not in response.text
+
+
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.world import INPUT, OUTPUT, USAGE, Slow, World, busy, ok, refused, silent, tiers
 from tierline import Budget
-from tierline.dispatch import LONGEST_WAIT
+from tierline.attempts import Reply
+from tierline.breaker import FIRST_HOLD, IN_A_ROW
 from tierline.errors import BudgetExceededError
 from tierline.ledger import MemoryLedger, Reservation
+from tierline.retries import BURST, KEPT, LONGEST_WAIT, RetryBudget
 from tierline.values import Attempt, Offer
-
-if TYPE_CHECKING:
-    from tierline.attempts import Reply
 
 
 async def test_one_answer() -> None:
@@ -35,15 +34,19 @@ async def test_the_backoff_is_full_jitter() -> None:
     for share in (0.0, 0.25, 1.0):
         world = World(*[busy()] * 8, ok(), retries=8)
         world.share = share
-        assert (await world.dispatch().run()).response == "answer"
+        run = world.dispatch()
+        run.watched = True
+        assert (await run.run()).response == "answer"
         assert world.waits == [share * most for most in (0.5, 1, 2, 4, 8, 8, 8, 8)]
         assert world.numbers == list(range(9))
 
 
 async def test_unlimited_retries() -> None:
-    """The SDK allows any number of retries, infinity included: thousands of failures end in the answer."""
+    """The SDK allows any number of retries, infinity included: where nothing holds them back, all are made."""
     world = World(*[busy()] * 1_100, ok(), retries=float("inf"))  # type: ignore[arg-type]
-    assert (await world.dispatch().run()).response == "answer"
+    run = world.dispatch()
+    run.watched = True
+    assert (await run.run()).response == "answer"
     assert max(world.waits) == 8
     assert len(world.waits) == 1_100
 
@@ -207,6 +210,127 @@ async def test_a_downgrade_is_a_later_offer() -> None:
     (reason,) = run.reasons
     assert "budget tight" in reason
     assert reason.endswith("c to b")
+
+
+# The health of the API
+
+
+def down(world: World, model: str, *, status: int = 529, error: str = "overloaded_error") -> None:
+    """Open the breaker of a model."""
+    tier = world.health.of(world.endpoint, model)
+    for _ in range(IN_A_ROW):
+        tier.ended(Reply(status=status, error=error, down=True, sent=False), 0.0, "closed")
+    assert not tier.breaker.ready
+
+
+async def test_a_plan_goes_around_what_is_down() -> None:
+    """Down first, then up; the tier that was asked for stays the last resort of nobody."""
+    world = World(ok())
+    down(world, "my-c")
+    run = world.dispatch()
+    assert (await run.run()).response == "answer"
+    assert tiers(world) == ["b"]
+    assert run.reasons[0].startswith("c is not tried: its breaker is open")
+    world = World(ok())
+    down(world, "claude-haiku-4-5")
+    assert (await world.dispatch("simple").run()).response == "answer"
+    assert tiers(world) == ["b"]
+    world = World(busy(), ok(), retries=0)
+    down(world, "claude-opus-4-8")
+    await world.dispatch().run()
+    assert tiers(world) == ["c", "a"]
+
+
+async def test_nothing_is_held_for_what_is_not_sent() -> None:
+    """With everything down, the error is that of the first tier, and no budget is touched."""
+    world = World()
+    for model in ("my-c", "claude-opus-4-8", "claude-haiku-4-5"):
+        down(world, model)
+    run = world.dispatch()
+    reply = await run.run()
+    assert (reply.status, reply.error, world.bodies, run.attempts) == (529, "breaker_open", [], [])
+    assert reply.retry_after == 1.25 * FIRST_HOLD
+    assert await world.ledger.balances() == []
+
+
+async def test_a_call_that_comes_second() -> None:
+    """Who loses the race for the one attempt gives its hold back, and goes to the next tier."""
+    world = World(ok())
+    run = world.dispatch()
+    reserve = world.books.reserve
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        held = await reserve(*args, **more)
+        if not world.health.troubled:
+            down(world, "my-c")
+        return held
+
+    world.books.reserve = slow  # type: ignore[method-assign]
+    assert (await run.run()).response == "answer"
+    assert tiers(world) == ["b"]
+    assert [(a.role, a.tier) for a in run.attempts] == [("fallback", "b")]
+    found = await world.balance()
+    assert (found.held, found.spent) == (0, run.attempts[0].cost)
+
+
+async def test_no_retry_of_what_has_just_opened() -> None:
+    """A failure that opens the breaker is not retried: the next tier is asked at once."""
+    world = World(busy(), ok())
+    tier = world.health.of(world.endpoint, "my-c")
+    for _ in range(IN_A_ROW - 1):
+        tier.ended(busy(), 0.0, "closed")
+    run = world.dispatch()
+    assert (await run.run()).response == "answer"
+    assert (tiers(world), world.waits) == (["c", "b"], [])
+    assert run.reasons[0].startswith("no retry: c: its breaker is open")
+
+
+async def test_retries_leave_the_last_tokens_to_fallbacks() -> None:
+    """A process that has used up its retries still falls back, and one that has no other tier retries longer."""
+    world = World(*[busy()] * 3, ok(), retries=2)
+    world.health.retries = RetryBudget(KEPT)
+    await world.dispatch().run()
+    assert (tiers(world), world.waits) == (["c", "b", "a"], [])
+    world = World(busy(), ok(), retries=2)
+    world.health.retries = RetryBudget(KEPT)
+    run = world.dispatch(tier="c")
+    assert (await run.run()).response == "answer"
+    assert tiers(world) == ["c", "c"]
+    assert world.health.retries.tokens == KEPT + 0.1
+
+
+async def test_a_cancelled_wait_costs_no_token() -> None:
+    """What was not made is given back."""
+
+    def cancel() -> None:
+        raise asyncio.CancelledError
+
+    world = World(busy())
+    world.while_waiting = cancel
+    with pytest.raises(asyncio.CancelledError):
+        await world.dispatch().run()
+    assert world.health.retries.tokens == BURST + 0.1
+
+
+async def test_an_attempt_gets_what_is_left() -> None:
+    """The first one by the app's deadline, the others by any."""
+    world = World(busy(), ok())
+    await world.dispatch().run()
+    assert world.left == [None, 600 + 2 * 608]
+    world = World(busy(), ok())
+    run = world.dispatch()
+    run.deadline = 5.0
+    await run.run()
+    assert world.left == [5.0, 5.0]
+
+
+async def test_no_fallback_without_time() -> None:
+    """Where the deadline is near, the error goes back: what would be cut off would be billed."""
+    world = World(busy(), retries=0)
+    run = world.dispatch()
+    run.deadline = 0.1
+    assert (await run.run()).status == 529
+    assert run.reasons[-1] == "no fallback: the deadline is near"
 
 
 # Cancellation

@@ -411,8 +411,11 @@ def test_verdict_is_asked_with_the_same_client(make_sync_router: MakeRouter, fak
     assert balance(router) == (fake.billed, 0)
 
 
-@pytest.mark.parametrize("fault", [Fault.hang(), Fault.rate_limit(retry_after=30)])
-def test_verdict_that_takes_too_long(make_sync_router: MakeRouter, fake: FakeClaude, fault: Fault) -> None:
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [(Fault.hang(), "no verdict within 0.2 s"), (Fault.rate_limit(retry_after=30), "no verdict: RateLimitError")],
+)
+def test_verdict_that_takes_too_long(make_sync_router: MakeRouter, fake: FakeClaude, fault: Fault, why: str) -> None:
     """A verdict that does not come in time is given up, be it silent or asked to come back later."""
     router = make_sync_router(classifier=ClaudeClassifier(timeout=0.2), budgets=[HARD], timing=Timing())
     fake.script(fault, model=HAIKU)
@@ -420,7 +423,7 @@ def test_verdict_that_takes_too_long(make_sync_router: MakeRouter, fake: FakeCla
         router.sync_claude.messages.create(**ASK)
     (decision,) = binding.decisions
     assert decision.tier == "sonnet"
-    assert decision.reasons[0] == "no verdict within 0.2 s"
+    assert decision.reasons[0] == why
     assert balance(router) == (decision.cost, 0)
 
 

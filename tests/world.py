@@ -10,6 +10,7 @@ from tierline.attempts import Books, OpenAttempt, Reply, Timing
 from tierline.binding import Binding
 from tierline.call import read_call
 from tierline.dispatch import Dispatch
+from tierline.health import Health
 from tierline.ledger import MemoryLedger
 from tierline.legality import AS_IT_IS
 from tierline.plan import admit, plan
@@ -59,7 +60,7 @@ def refused(status: int, error: str, after: float | None = None, **more: Any) ->
     again = status in (408, 409, 429) or status >= 500
     return Reply(
         f"error {status}", status=status, error=error, retry=again, elsewhere=status == 429 or status >= 500,
-        retry_after=after, **more,
+        retry_after=after, down=status >= 500, **more,
     )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def busy(after: float | None = None, **more: Any) -> Reply:
 
 
 def silent(*, sent: bool) -> Reply:
-    return Reply(exception=ConnectionError(), error="connection_error", retry=True, sent=sent)
+    return Reply(exception=ConnectionError(), error="connection_error", retry=True, down=True, sent=sent)
 
 
 class Slow(MemoryLedger):
@@ -100,6 +101,10 @@ class World:
         self.ledger = ledger or MemoryLedger(clock=lambda: 0.0)
         self.timing = Timing(now=lambda: 0.0, perf=lambda: 0.0, sleep=self.sleep, jitter=lambda: self.share)
         self.books = Books(self.ledger, PRICES, self.timing)
+        self.health = Health(self.timing)
+        self.endpoint = "here"
+        self.patience = 600.0
+        self.left: list[float | None] = []
         self.lines: tuple[Line, ...] = (Budget(limit).line("global"),)
         self.binding = Binding(self)
 
@@ -114,8 +119,15 @@ class World:
             await found
         await asyncio.sleep(0)
 
-    async def send(self, body: dict[str, Any], number: int) -> Reply:
+    def withheld(self, status: int, error: str, message: str, wait: float) -> Reply:
+        return Reply(
+            exception=ConnectionError(message), status=status, error="breaker_open", elsewhere=True, retry_after=wait,
+            sent=False,
+        )  # fmt: skip
+
+    async def send(self, body: dict[str, Any], number: int, left: float | None = None) -> Reply:
         self.bodies.append(body)
+        self.left.append(left)
         self.numbers.append(number)
         step = self.script.pop(0)
         if callable(step):
@@ -136,7 +148,7 @@ class World:
         found = plan(call, request, opinion, LADDER, sure=0.5, fit=lambda *_: AS_IT_IS, worst=worst)
         return Dispatch(
             call=call, plan=found, binding=self.binding, lines=self.lines, upstream=self, books=self.books,
-            trace=CallTrace(tracer_of(None)), key="k",
+            health=self.health, trace=CallTrace(tracer_of(None)), key="k",
         )  # fmt: skip
 
     async def balance(self) -> Balance:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.blocking import Portal
     from tierline.call import Call
-    from tierline.dispatch import Upstream
+    from tierline.upstream import Upstream
 
 _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
@@ -40,6 +40,11 @@ _METERED: Final = (
 """Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them.
 
 The last are those of Bedrock and Vertex, to which their clients rewrite the first two when the seam has seen them."""
+_ADDRESSED_BY: Final = (
+    "base_url", "api_key", "auth_token", "aws_access_key", "aws_profile", "aws_region", "project_id", "region",
+    "workspace_id",
+)  # fmt: skip
+"""What a client is, as far as the API's limits and outages are told apart."""
 _SESSIONS: Final = "/v1/sessions"
 """Work of agents on the server, which nothing here can bound."""
 
@@ -145,6 +150,7 @@ def _attached(client: Any, router: Routes, retries: int) -> Any:
     copy: Callable[..., Any] = type(client).copy
     routed = copy(client, max_retries=0, middleware=[*others, seam])
     seam.client = routed
+    seam.endpoint = _endpoint(routed)
 
     def derive(**options: Any) -> Any:
         # A subclass would not do: the SDK tests for its own classes, and drops credentials of others.
@@ -157,6 +163,11 @@ def _attached(client: Any, router: Routes, retries: int) -> Any:
     return routed
 
 
+def _endpoint(client: Any) -> int:
+    """Tells apart the address and the key of clients; the same for copies that change neither. No key is kept."""
+    return hash(tuple(str(getattr(client, name, "")) for name in _ADDRESSED_BY))
+
+
 class Seam(Middleware):
     """Turns a request of the SDK into a call, and what the Router returns into a response of the SDK."""
 
@@ -164,13 +175,15 @@ class Seam(Middleware):
         self.router = router
         self.retries = retries
         self.client: Any = None
+        self.endpoint = 0
+        """See `Upstream.endpoint`."""
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         """One call: the SDK's own retries are off, so it comes here once."""
         call = self._read(request)
         if call is None:
             return await call_next(request)
-        exchange = Exchange(self.client, self.retries, request, call, call_next)
+        exchange = Exchange(self.client, self.retries, request, call, call_next, endpoint=self.endpoint)
         if call.kind == "count":
             request.options.json_data = await self.router.gate.body_for_count(call, exchange)
             return await call_next(request)
@@ -182,7 +195,7 @@ class Seam(Middleware):
         if call is None:
             return call_next(request)
         bridge = Bridge(self.router.portal)
-        exchange = Exchange(self.client, self.retries, request, call, call_next, bridge)
+        exchange = Exchange(self.client, self.retries, request, call, call_next, bridge, self.endpoint)
         if call.kind == "count":
             request.options.json_data = bridge.run(self.router.gate.body_for_count(call, exchange))
             return call_next(request)

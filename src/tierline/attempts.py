@@ -15,7 +15,7 @@ from tierline.usage import WholeReader, at_cut
 from tierline.values import Attempt, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from opentelemetry.trace import Span
 
@@ -50,6 +50,8 @@ class Reply:
     - `response` goes back to the SDK; None where `exception` is raised instead
     - `error` is empty for a success, else the API's error type, `timeout` or `connection_error`
     - `retry` says that the same request may succeed later, `elsewhere` that another tier may take it
+    - `down` says that the tier, or the way to it, seems to be down: its breaker counts that
+    - `limits` are the headers of an answer that may say that a rate limit has nothing left
     - `sent` is False where nothing can have reached the API, and so nothing is billed
     - `metered` is the usage of a whole answer, None where it cannot be read
     - `tap` is there for an answer that is still to be read: it takes the attempt, and ends it
@@ -62,6 +64,8 @@ class Reply:
     retry: bool = False
     elsewhere: bool = False
     retry_after: float | None = None
+    down: bool = False
+    limits: Mapping[str, str] | None = None
     sent: bool = True
     metered: Metered | None = None
     tap: Callable[[OpenAttempt], None] | None = None

@@ -278,6 +278,8 @@ class OwnCall:
     lines: tuple[Line, ...]
     route: str | None
     tenant: str | None
+    timeout: float | None = None
+    """Seconds in which it must be over."""
     cost: int = 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class Consultation:
     trace: CallTrace | None = None
     silent: str = ""
     """Why Claude is not asked; empty where it may be."""
+    most: float = math.inf
+    """Most seconds that a question may take, whatever it allows itself."""
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
 
@@ -97,13 +100,14 @@ class Consultation:
             return None
         thinking = {"type": facts.quiet} if facts is not None and thinks else None
         body = body_of(question, model=self.cheapest.model, thinking=thinking)
-        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant)
+        timeout = min(question.timeout, self.most)
+        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant, timeout)
         before = context()
         enter(Context(own=own))
         try:
-            message = await self.claude(body, question.timeout)
+            message = await self.claude(body, timeout)
         except TimeoutError:
-            self.reasons.append(f"no verdict within {question.timeout:g} s")
+            self.reasons.append(f"no verdict within {timeout:g} s")
             return None
         except TierlineError as error:
             self.reasons.append(f"no verdict: {type(error).__name__}")

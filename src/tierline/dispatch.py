@@ -4,70 +4,51 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from tierline.attempts import OpenAttempt
 from tierline.errors import BudgetExceededError, UnknownModelError
 from tierline.ledger.base import NOWHERE
 from tierline.models import model_of
 from tierline.plan import adapt
+from tierline.retries import KEPT, LEAST_LEFT, usual_deadline, wait_before
 from tierline.telemetry import active, describe
 from tierline.values import NO_PRICE, Refusal, Remaining, usd
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierline.attempts import Books, Reply, Timing
+    from tierline.attempts import Books, Reply
     from tierline.binding import Binding
+    from tierline.breaker import Entry
     from tierline.budgets import Line
     from tierline.call import Call
+    from tierline.health import Health, TierHealth
     from tierline.ledger.base import Origin, Reservation
     from tierline.plan import Plan
+    from tierline.retries import RetryBudget
     from tierline.telemetry import CallTrace
+    from tierline.upstream import Upstream
     from tierline.values import Attempt, Offer, Role
 
 log: Final = logging.getLogger("tierline")
 
-LONGEST_WAIT: Final = 60.0
-"""Most seconds that a `Retry-After` is waited for; a longer one is answered with the error, or by another tier."""
-_FIRST_BACKOFF: Final = 0.5
-_LONGEST_BACKOFF: Final = 8.0
 _UNASKED: Final = "the ledger could not be asked: it is told what this costs when it is back"
 _THINKING: Final = ("enabled", "adaptive", "between_tools")
-
-
-class Upstream(Protocol):
-    """How an attempt is sent: the seam's side of a call."""
-
-    @property
-    def client(self) -> Any:
-        """The routed client whose call this is."""
-        ...
-
-    @property
-    def retries(self) -> int:
-        """Most retries of one call."""
-        ...
-
-    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
-        """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
-        ...
-
-    async def count(self, body: dict[str, Any], timeout: float) -> Any:
-        """Count the tokens of a prompt with that client. TimeoutError after `timeout` seconds."""
-        ...
-
-    async def send(self, body: dict[str, Any], number: int) -> Reply:
-        """Send one attempt. `number` counts from 0. Raises only what is no failure of the API (cancellation)."""
-        ...
+_RATE_LIMITED: Final = 429
+_BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
+"""How a stream ends that the API broke off."""
 
 
 @dataclass(slots=True)
 class Dispatch:
     """One call on its way through its attempts.
 
-    `attempts` holds those that have ended, `reasons` what moved the call.
+    `attempts` holds those that have ended, `reasons` what moved the call. `deadline` is seconds from `started` for all
+    of it, None for what the SDK's own timeout allows its attempts. A call that is only `watched` is told to breakers
+    and budgets, and held back by none.
     """
 
     call: Call
@@ -76,9 +57,13 @@ class Dispatch:
     lines: Sequence[Line]
     upstream: Upstream
     books: Books
+    health: Health
     trace: CallTrace
     key: str
     origin: Origin = NOWHERE
+    started: float = 0.0
+    deadline: float | None = None
+    watched: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     offer: Offer | None = None
@@ -93,6 +78,8 @@ class Dispatch:
 
         BudgetExceededError where nothing may be sent, UnknownModelError where that is for want of a price.
         """
+        if self.health.troubled and not self.watched and (refused := self._avoid()) is not None:
+            return refused
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
         if isinstance(held, Refusal):
             first = self.plan.offers[0]
@@ -107,21 +94,106 @@ class Dispatch:
         self._note_admission(held)
         # What a budget left out is left out for a failure too.
         elsewhere = list(self.plan.offers[held.skipped + 1 :] if held.skipped else self.plan.fallbacks)
-        retries, number = self.upstream.retries, 0
+        self._budget.called()
+        number = 0
         role: Role = "first"
         while True:
-            reply = await self._attempt(held, role, number)
+            tier = self._tier(held.offer)
+            if entry := self._enter(tier):
+                reply = await self._attempt(held, role, number, tier, entry)
+            else:
+                # Somebody else is trying it since this call looked.
+                await self.books.finish(self.books.ledger.release(held.id))
+                reply = self._withheld([held.offer])
             if not reply.error:
+                if number and not self.watched:
+                    self._budget.give_back()
                 return reply
             number += 1
-            wait = wait_before(reply, number, retries, self.books.timing)
-            if wait is not None:
-                role, again = "retry", await self._after(wait, reply, held.offer)
-            else:
-                role, again = "fallback", await self._fall_back(reply, held.offer, elsewhere)
+            role, again = "retry", await self._retry(reply, number, held.offer, elsewhere)
             if again is None:
+                role, again = "fallback", await self._fall_back(reply, held.offer, elsewhere)
+            if again is None or isinstance(again, Refusal):
                 return reply
             held = again
+
+    def streamed(self, attempt: Attempt) -> None:
+        """The answer of the last attempt has been read to its end, or was left or broken off."""
+        if attempt.outcome in _BROKEN and self.pending is not None:
+            self._tier(self.pending.offer).broke(attempt.outcome, self.books.timing.perf() - attempt.seconds)
+
+    # What the health of the API allows
+
+    @property
+    def _budget(self) -> RetryBudget:
+        return self.health.own_retries if self.origin.own else self.health.retries
+
+    @property
+    def _left(self) -> float:
+        """Seconds until the deadline."""
+        if self.watched:
+            return math.inf
+        seconds = self.deadline
+        if seconds is None:
+            seconds = usual_deadline(self.upstream.patience, self.upstream.retries)
+        return self.started + seconds - self.books.timing.perf()
+
+    def _tier(self, offer: Offer) -> TierHealth:
+        return self.health.of(self.upstream.endpoint, offer.model)
+
+    def _enter(self, tier: TierHealth) -> Entry:
+        if self.watched:
+            return tier.breaker.enter() or "closed"
+        if self.origin.own and tier.breaker.state != "closed":
+            return ""  # the one attempt that tells is for the app's calls
+        return tier.breaker.enter()
+
+    def _why_not(self, offer: Offer) -> str:
+        tier = self._tier(offer)
+        if self.origin.own and tier.breaker.state != "closed":
+            return "its breaker is not closed"
+        return tier.why_not
+
+    def _avoid(self) -> Reply | None:
+        """Plan around tiers that are known to fail. The error that answers the call where none is left.
+
+        One whose rate limit is exhausted is tried where there is no other: that limit is one of several, a smaller
+        request may pass before it renews, and a 429 costs nothing. The API has the last word.
+        """
+        plan = self.plan
+        places = (plan.offers[0], *plan.fallbacks)
+        against = {offer.tier: self._why_not(offer) for offer in places}
+        able = [offer for offer in places if not against[offer.tier]]
+        if not able and not self.origin.own:
+            able = [offer for offer in places if self._tier(offer).breaker.ready]
+        if not able:
+            self.reasons += [f"{tier} is not tried: {why}" for tier, why in against.items()]
+            return self._withheld(places)
+        first = able[0]
+        for offer in places[: places.index(first)]:
+            self.reasons.append(f"{offer.tier} is not tried: {against[offer.tier]}")
+            self.health.withheld("breaker" if not self._tier(offer).breaker.ready else "rate_limit")
+        if first in plan.offers:
+            self.plan = plan._replace(offers=tuple(offer for offer in plan.offers if offer in able))
+        else:
+            rest = tuple(offer for offer in places if offer is not first)
+            self.plan = plan._replace(offers=(first,), fallbacks=rest, thresholds=False)
+        return None
+
+    def _withheld(self, offers: Sequence[Offer]) -> Reply:
+        """The error for a call that no tier is tried for: as the first of them failed last."""
+        tiers = [self._tier(offer) for offer in offers]
+        first, now = tiers[0], self.books.timing.perf()
+        limited = first.breaker.ready
+        self.health.withheld("rate_limit" if limited else "breaker")
+        status, error = (_RATE_LIMITED, "rate_limit_error") if limited else (first.status, first.error)
+        wait = min(tier.limited if tier.breaker.ready else max(0.0, tier.breaker.until - now) for tier in tiers)
+        told = "; ".join(f"{offer.tier}: {self._why_not(offer)}" for offer in offers)
+        last = f"{status} {error}" if status else error
+        message = f"Tierline did not send this request ({told}). The last failure was {last}"
+        return self.upstream.withheld(status, error, message, wait)
+
+    # One attempt after the other
 
     async def _reserve(self, offers: Sequence[Offer], *, thresholds: bool) -> Reservation | Refusal:
         key = f"{self.key}.{len(self.attempts)}.{offers[0].tier}"
@@ -149,7 +221,7 @@ class Dispatch:
             tightest = min(held.remaining, key=lambda r: r.remaining / r.limit, default=None)
             self.trace.budget("downgrade" if held.skipped else "admit", held.offer.cost, tightest)
 
-    async def _attempt(self, held: Reservation, role: Role, number: int) -> Reply:
+    async def _attempt(self, held: Reservation, role: Role, number: int, tier: TierHealth, entry: Entry) -> Reply:
         self.offer, self.reservation = held.offer, held
         self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons if role != "retry"]
         span = self.trace.child(f"attempt {held.offer.tier}")
@@ -167,9 +239,14 @@ class Dispatch:
             thinks=facts is None or facts.thinks != "asked" or asked,
             span=span,
         )
+        began, heard = self.books.timing.perf(), None
         try:
             with active(span):
-                reply = await self.upstream.send(body, number)
+                # Who asks a question of Tierline's own gives up in time by itself.
+                if number or (self.deadline is not None and not self.origin.own):
+                    reply = heard = await self.upstream.send(body, number, self._left)
+                else:
+                    reply = heard = await self.upstream.send(body, number)
             if reply.error:
                 await attempt.failed(reply)
             elif reply.tap is not None:
@@ -182,35 +259,90 @@ class Dispatch:
             await attempt.cut_off("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         finally:
+            tier.ended(heard, began, entry)
             if attempt.result is not None:
                 self.attempts.append(attempt.result)
         return reply
 
-    async def _after(self, wait: float, reply: Reply, offer: Offer) -> Reservation | None:
-        """Wait, and hold the money for the same tier again. None where a budget has none left."""
-        await self.books.timing.sleep(wait)
-        held = await self._reserve((offer,), thresholds=False)
-        if isinstance(held, Refusal):
-            self.reasons.append(f"no retry: {describe(held)}")
+    async def _retry(
+        self, reply: Reply, number: int, offer: Offer, elsewhere: Sequence[Offer]
+    ) -> Reservation | Refusal | None:
+        """Wait, and hold the money for the same tier again. None where there is no retry.
+
+        A Refusal where a budget has no money left for one.
+        """
+        if not reply.retry or number > self.upstream.retries:
             return None
+        timing = self.books.timing
+        wait = wait_before(reply, number, self.upstream.retries, timing, self._left)
+        if wait is None:
+            asked = f"the API asks to wait {reply.retry_after:g} s" if reply.retry_after else "the deadline is near"
+            self._not_made("no retry", asked, "retry_after" if reply.retry_after else "deadline")
+            return None
+        if not self.watched:
+            breaker = self._tier(offer).breaker
+            if not breaker.ready or (self.origin.own and breaker.state != "closed"):
+                self._not_made("no retry", f"{offer.tier}: {self._why_not(offer)}", "breaker")
+                return None
+            if not self._budget.take(KEPT if reply.elsewhere and elsewhere and not self.origin.own else 0):
+                self._not_made("no retry", "this process has used up its budget of retries", "retry_budget")
+                return None
+        try:
+            await timing.sleep(wait)
+            held = await self._reserve((offer,), thresholds=False)
+        except BaseException:
+            self._unmade()
+            raise
+        if isinstance(held, Refusal):
+            self._unmade()
+            self.reasons.append(f"no retry: {describe(held)}")
+            return held
         await self._discard(reply, held)
         return held
 
+    def _not_made(self, what: str, why: str, by: str) -> None:
+        self.reasons.append(f"{what}: {why}")
+        self.health.withheld(by)
+
+    def _unmade(self) -> None:
+        """Give back the token of an attempt that was not made after all."""
+        if not self.watched:
+            self._budget.give_back()
+
     async def _fall_back(self, reply: Reply, offer: Offer, elsewhere: list[Offer]) -> Reservation | None:
         """Hold the money for the next tier that may take the call. None where there is none."""
-        while reply.elsewhere and elsewhere:
-            following = elsewhere.pop(0)
-            if following.tier == offer.tier:
-                continue
-            held = await self._reserve((following,), thresholds=False)
-            if isinstance(held, Refusal):
-                self.reasons.append(f"no fallback to {following.tier}: {describe(held)}")
-                continue
-            self.reasons.append(f"fallback from {offer.tier} to {following.tier}: {reply.error}")
-            self.trace.event("fallback", {"reason": reply.error, "from": offer.tier, "to": following.tier})
-            await self._discard(reply, held)
-            return held
-        return None
+        if not (reply.elsewhere and elsewhere):
+            return None
+        if not self._left >= LEAST_LEFT:
+            self._not_made("no fallback", "the deadline is near", "deadline")
+            return None
+        if not (self.watched or self._budget.take()):
+            self._not_made("no fallback", "this process has used up its budget of retries", "retry_budget")
+            return None
+        held: Reservation | None = None
+        try:
+            while elsewhere and held is None:
+                following = elsewhere.pop(0)
+                if following.tier == offer.tier:
+                    continue
+                if why := self._why_not(following):
+                    by = "rate_limit" if self._tier(following).breaker.ready else "breaker"
+                    self._not_made(f"no fallback to {following.tier}", why, by)
+                    continue
+                found = await self._reserve((following,), thresholds=False)
+                if isinstance(found, Refusal):
+                    self.reasons.append(f"no fallback to {following.tier}: {describe(found)}")
+                else:
+                    held = found
+        finally:
+            if held is None:
+                self._unmade()
+        if held is None:
+            return None
+        self.reasons.append(f"fallback from {offer.tier} to {held.offer.tier}: {reply.error}")
+        self.trace.event("fallback", {"reason": reply.error, "from": offer.tier, "to": held.offer.tier})
+        await self._discard(reply, held)
+        return held
 
     async def _discard(self, reply: Reply, held: Reservation) -> None:
         """Let go of a failed answer. Where that is cut off, nobody will use the hold for the next attempt."""
@@ -221,26 +353,3 @@ class Dispatch:
         except BaseException:
             await self.books.finish(self.books.ledger.release(held.id))
             raise
-
-
-def wait_before(reply: Reply, number: int, retries: int, timing: Timing) -> float | None:
-    """Seconds until retry `number`: what the API asks for, else full jitter. None where there is no retry."""
-    if not reply.retry or number > retries:
-        return None
-    if reply.retry_after is not None:
-        return reply.retry_after if reply.retry_after <= LONGEST_WAIT else None
-    # The exponent is bounded, for retries need not be: 2.0 ** 1024 is no number.
-    return timing.jitter() * min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(number - 1, 10))
-
-
-async def pass_on(body: dict[str, Any], upstream: Upstream, timing: Timing, number: int = 0) -> Reply:
-    """Send a request with nothing but its retries, which the SDK no longer makes: no ledger, no spans, no settling."""
-    while True:
-        reply = await upstream.send(body, number)
-        number += 1
-        wait = wait_before(reply, number, upstream.retries, timing) if reply.error else None
-        if wait is None:
-            return reply
-        if reply.discard is not None:
-            await reply.discard()
-        await timing.sleep(wait)

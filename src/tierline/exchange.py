@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import math
 from contextlib import suppress
 from contextvars import copy_context
 from email.utils import parsedate_to_datetime
@@ -10,18 +12,23 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
-from anthropic import APIConnectionError, APITimeoutError
+from anthropic import (
+    APIConnectionError,
+    APIError,
+    APITimeoutError,
+)
 from opentelemetry import trace
 
 from tierline.attempts import Reply
 from tierline.blocking import at_once
 from tierline.consult import ask
+from tierline.limits import none_left
 from tierline.tap import tap
 from tierline.telemetry import active
 from tierline.usage import WholeReader, metered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable
 
     from anthropic import APIRequest, AsyncCallNext, CallNext
 
@@ -32,6 +39,8 @@ if TYPE_CHECKING:
 
 _FUTILE: Final = "spend_limit_reached"
 _NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+_NOT_THE_API: Final = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+"""Of them, those that the app's own side is the cause of."""
 _RATE_LIMITED: Final = 429
 _PASSING: Final = (408, 409, _RATE_LIMITED)
 """Statuses below 500 that the same request may not meet again: as the SDK has it."""
@@ -46,7 +55,9 @@ class Exchange:
     done in the thread that called.
     """
 
-    __slots__ = ("_bridge", "_call", "_call_next", "_request", "_terms", "client", "retries")
+    __slots__ = (
+        "_bridge", "_call", "_call_next", "_request", "_terms", "_timeout", "client", "endpoint", "retries",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -56,10 +67,13 @@ class Exchange:
         call: Call,
         call_next: AsyncCallNext | CallNext,
         bridge: Bridge | None = None,
+        endpoint: Hashable = None,
     ) -> None:
         self.client = client
+        self.endpoint = endpoint
         self.retries = retries
         self._request = request
+        self._timeout = request.options.timeout
         self._call = call
         self._call_next: Callable[[APIRequest], Any] = call_next
         self._terms = call.terms
@@ -68,8 +82,20 @@ class Exchange:
     @property
     def timeout(self) -> float | None:
         """Seconds, where the request says so in one number."""
-        timeout = self._request.options.timeout
-        return timeout if isinstance(timeout, (int, float)) else None
+        return self._timeout if isinstance(self._timeout, (int, float)) else None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one attempt may take: what the app says of reading, here or on the client."""
+        timeout = self._timeouts
+        return timeout.read if timeout.read is not None else math.inf
+
+    @property
+    def _timeouts(self) -> httpx2.Timeout:
+        given: Any = self._timeout
+        if not (given is None or isinstance(given, (int, float, httpx2.Timeout))):
+            given = self.client.timeout  # nothing was said of this request
+        return given if isinstance(given, httpx2.Timeout) else httpx2.Timeout(given)
 
     async def ask(self, body: dict[str, Any], timeout: float) -> Any:
         """A question of Tierline's own, with the client whose call this is: no other may belong to this loop."""
@@ -88,10 +114,21 @@ class Exchange:
         except APITimeoutError as error:
             raise TimeoutError from error
 
-    async def send(self, body: dict[str, Any], number: int) -> Reply:
+    async def send(self, body: dict[str, Any], number: int, left: float | None = None) -> Reply:
         """One attempt."""
+        if left is not None:
+            if not left > 0:
+                return Reply(exception=self._timed_out(), error="timeout", sent=False)
+            self._shorten(left)
         if self._bridge is None:
-            return await self._send(body, number)
+            if left is None or left == math.inf:
+                return await self._send(body, number)
+            try:
+                # An answer that comes byte by byte keeps within every timeout of the transport.
+                async with asyncio.timeout(left):
+                    return await self._send(body, number)
+            except TimeoutError:
+                return Reply(exception=self._timed_out(), error="timeout", down=True)
         span = trace.get_current_span()
 
         def send() -> Reply:
@@ -99,6 +136,47 @@ class Exchange:
                 return at_once(self._send(body, number))
 
         return await self._bridge.here(send, late=_let_go)
+
+    def _shorten(self, left: float) -> None:
+        """Let the next attempt take no longer than that."""
+        timeout = self._timeouts
+        if left < math.inf and (timeout.read is None or left < timeout.read):
+            cut = [left if most is None else min(left, most) for most in timeout.as_dict().values()]
+            timeout = httpx2.Timeout(**dict(zip(timeout.as_dict(), cut, strict=True)))
+            self._request.options.timeout = timeout
+
+    def _timed_out(self) -> APITimeoutError:
+        return APITimeoutError(self._shown())
+
+    def _shown(self) -> httpx2.Request:
+        """The request as far as an error shows it. No body and no key."""
+        # `client.post` takes a path without its slash, and a whole address too.
+        url = self._request.options.url
+        base = str(self.client.base_url).rstrip("/")
+        return httpx2.Request("POST", url if "://" in url else f"{base}/{url.lstrip('/')}")
+
+    def withheld(self, status: int, error: str, message: str, wait: float) -> Reply:
+        """An error of the SDK for an attempt that is not made."""
+        shown = self._shown()
+        raised: APIError
+        if status:
+            body = {"type": "error", "error": {"type": error, "message": message}}
+            headers = {"retry-after": str(max(1, math.ceil(wait))), "x-should-retry": "false"}
+            response = httpx2.Response(status, headers=headers, json=body, request=shown)
+            raised = self.client._make_status_error(message, body=body, response=response)  # noqa: SLF001
+        elif error == "timeout":
+            raised = APITimeoutError(shown)
+            raised.message, raised.args = message, (message,)
+        else:
+            raised = APIConnectionError(message=message, request=shown)
+        return Reply(
+            exception=raised,
+            status=status,
+            error="breaker_open",
+            elsewhere=True,
+            retry_after=max(1.0, wait),
+            sent=False,
+        )
 
     async def _send(self, body: dict[str, Any], number: int) -> Reply:
         """The SDK copies the options for each attempt, so only the body is exchanged."""
@@ -126,12 +204,16 @@ class Exchange:
         return _refused(response, raw, raw.aclose if self._bridge is None else partial(self._bridge.here, raw.close))
 
     async def _success(self, response: Any, raw: httpx2.Response) -> Reply:
+        reply = Reply(response, status=raw.status_code)
+        if none_left(raw.headers.raw):
+            reply.limits = raw.headers
         if raw.is_closed:
-            return Reply(response, status=raw.status_code, metered=await self._meter(response, raw))
-        if raw.is_stream_consumed:  # read by a middleware of the app
-            return Reply(response, status=raw.status_code, metered=_usage_in(raw, self._terms))
-        blocking = self._bridge is not None
-        return Reply(response, status=raw.status_code, tap=partial(tap, raw, blocking=blocking))
+            reply.metered = await self._meter(response, raw)
+        elif raw.is_stream_consumed:  # read by a middleware of the app
+            reply.metered = _usage_in(raw, self._terms)
+        else:
+            reply.tap = partial(tap, raw, blocking=self._bridge is not None)
+        return reply
 
     async def _meter(self, response: Any, raw: httpx2.Response) -> Metered | None:
         """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
@@ -143,7 +225,7 @@ class Exchange:
         usage = getattr(message, "usage", None)
         if usage is None:
             return _usage_in(raw, self._terms)
-        return metered(usage.model_dump(), self._terms, getattr(message, "id", ""))
+        return metered(usage.model_dump(warnings=False), self._terms, getattr(message, "id", ""))
 
 
 async def _value(given: Any) -> Any:
@@ -177,7 +259,8 @@ def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:
 def _no_answer(error: Exception, name: str) -> Reply:
     """An attempt without a response: nothing is billed where no connection was made."""
     sent = not isinstance(error.__cause__, _NEVER_SENT)
-    return Reply(exception=error, error=name, retry=True, elsewhere=False, sent=sent)
+    down = not isinstance(error.__cause__, _NOT_THE_API)
+    return Reply(exception=error, error=name, retry=True, elsewhere=False, down=down, sent=sent)
 
 
 def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutine[Any, Any, None]]) -> Reply:
@@ -204,6 +287,8 @@ def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutin
         retry=retry and status not in (401, 403),
         elsewhere=not futile and (status == _RATE_LIMITED or status >= _SERVER_ERROR),
         retry_after=retry_after(raw.headers),
+        down=status >= _SERVER_ERROR,
+        limits=raw.headers if status == _RATE_LIMITED and not futile else None,
         discard=discard,
     )
 

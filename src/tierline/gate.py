@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tierline.binding import Binding, context
 from tierline.call import AUTO
-from tierline.dispatch import pass_on
 from tierline.errors import BUSY, BudgetExceededError, BusyError, TierlineError
+from tierline.passing import pass_on
 from tierline.run import CallRun
 from tierline.values import Decision, Refusal
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.binding import Context
     from tierline.call import Call
-    from tierline.dispatch import Upstream
     from tierline.router import Router
+    from tierline.upstream import Upstream
 
 log: Final = logging.getLogger("tierline")
 

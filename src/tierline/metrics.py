@@ -17,6 +17,7 @@ from tierline.values import NANO
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
+    from tierline.breaker import State
     from tierline.ledger.base import Reservation
     from tierline.values import Classification, Decision, Mode, Refusal
 
@@ -95,6 +96,13 @@ class Metrics:
         )
         self._away = meter.create_gauge("tierline.ledger.away", "1", "Whether the ledger cannot be asked: 1 or 0.")
         self._outages = meter.create_counter("tierline.ledger.outages", "{outage}", "How often it went away.")
+        self._breakers = meter.create_up_down_counter(
+            "tierline.breakers.open", "{breaker}", "Breakers that are not closed."
+        )
+        self._changes = meter.create_counter("tierline.breaker.changes", "{change}", "Breakers, by what they became.")
+        self._withheld = meter.create_counter(
+            "tierline.attempts.withheld", "{attempt}", "Attempts that were not made, by what stood against them."
+        )
         self._route, self._model, self._error, self._name = Bounded(), Bounded(), Bounded(), Bounded()
 
     @property
@@ -159,6 +167,20 @@ class Metrics:
         """A call was not sent, for the sake of a budget."""
         if self.recording:
             self._refusals.add(1, {"tierline.budget": self._name(refusal.budget)})
+
+    def breaker_changed(self, model: str, before: State, after: State) -> None:
+        """The breaker of a model is in another state."""
+        # Also where nobody is known to listen yet: what is counted up must be counted down.
+        model = self._model(model)
+        step = (after != "closed") - (before != "closed")
+        if step:
+            self._breakers.add(step, {"gen_ai.request.model": model})
+        self._changes.add(1, {"gen_ai.request.model": model, "tierline.breaker.state": after})
+
+    def withheld(self, by: str) -> None:
+        """An attempt was not made: for a breaker, a rate limit, a wait too long, the deadline or the retry budget."""
+        if self.recording:
+            self._withheld.add(1, {"tierline.withheld.by": by})
 
     def classified(self, name: str, opinion: Classification | None, seconds: float) -> None:
         """A request was classified, or nobody had an opinion."""

@@ -30,6 +30,7 @@ from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.errors import ConfigurationError
 from tierline.gate import Gate
+from tierline.health import Health
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.ledger.opening import open_ledger
 from tierline.ledger.outage import GuardedLedger
@@ -39,6 +40,7 @@ from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
 from tierline.report import Tally
+from tierline.retries import check_deadline
 from tierline.routes import policies_in
 from tierline.siblings import alone
 from tierline.telemetry import tracer_of
@@ -111,6 +113,8 @@ class Router(Generic[ClientT_co]):
       `router.mode` may be set at run time
     - `on_budget`: a function or coroutine function of an `Alert`, called once for each share of `Budget(alert_at=…)` in
       each window, over all processes that share the ledger. It runs in the background; what it raises is logged
+    - `deadline`: seconds for a whole call, with its waits, retries and fallbacks; by default what the SDK's own timeout
+      allows all of its attempts together. An answer that has begun to stream is read for as long as it takes
     - `timing`: the clocks
 
     Raises ConfigurationError for what cannot work.
@@ -141,6 +145,7 @@ class Router(Generic[ClientT_co]):
         mode: Mode = "enforce",
         sync_client: Any = None,
         on_budget: Hook | None = None,
+        deadline: float | None = None,
         timing: Timing | None = None,
     ) -> None:
         if not isinstance(ladder, Ladder):
@@ -172,6 +177,7 @@ class Router(Generic[ClientT_co]):
             clock=self.timing.now,
             on_change=self.metrics.ledger,
         )
+        self.health = Health(self.timing, self.metrics.breaker_changed, self.metrics.withheld, check_deadline(deadline))
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
@@ -203,8 +209,7 @@ class Router(Generic[ClientT_co]):
         self._mode = _mode("Router(mode=…)", mode)
         if override := os.environ.get(MODE_VARIABLE):
             self._mode = _mode(MODE_VARIABLE, override)
-        self._ids = count(1)
-        self._pid, self._prefix = 0, ""
+        self._ids, self._pid, self._prefix = count(1), 0, ""
         self._lifespans, self._closing = 0, False
         self._alone = AsyncExitStack()
         self.gate = Gate(self)

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from tierline.budgets import Fit
     from tierline.call import Call
     from tierline.conversation import Conversation
-    from tierline.dispatch import Upstream
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
     from tierline.router import Router
+    from tierline.upstream import Upstream
     from tierline.usage import Metered
     from tierline.values import Attempt, Refusal
 
@@ -116,9 +116,13 @@ class CallRun:
                 lines=lines,
                 upstream=self.upstream,
                 books=router.books,
+                health=router.health,
                 trace=trace,
                 key=router.next_id(),
                 origin=Origin(self.tenant, self.route, self.own is not None),
+                started=self.started,
+                deadline=self.own.timeout if self.own is not None else router.health.deadline,
+                watched=self.observing,
             )
             reply = await self.dispatch.run()
         except BudgetExceededError as error:
@@ -236,6 +240,8 @@ class CallRun:
             trace,
             silent,
         )
+        if router.health.deadline is not None:
+            self.consulted.most = router.health.deadline / 2  # the other half is the answer's
         opinion = await self.consulted.opinion(classifier, view)
         self.classifying = router.timing.perf() - started
         router.metrics.classified(classifier.name, opinion, self.classifying)
@@ -272,6 +278,7 @@ class CallRun:
         """The answer of the last attempt has been read, or left."""
         assert self.dispatch is not None  # noqa: S101  (there was an attempt)
         self.dispatch.attempts.append(attempt)
+        self.dispatch.streamed(attempt)
         if self.dispatch.pending is not None and self.dispatch.pending.reader is not None:
             self._keep(self.dispatch.pending.reader.seen)
         self._close(attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)

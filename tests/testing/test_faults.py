@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import anthropic
@@ -233,3 +234,51 @@ async def test_unknown_event(fake: FakeClaude, client: AsyncAnthropic) -> None:
     assert (await client.messages.create(**ASK)).stop_reason == "end_turn"
     assert fake.requests[0].stop_reason == "end_turn"
     assert fake.requests[0].ended == "fault"
+
+
+async def test_reset_after_the_headers(fake: FakeClaude, client: AsyncAnthropic) -> None:
+    """The headers arrive, and then a reset and not a single byte."""
+    fake.script(Fault.reset_after(0))
+    stream = await client.messages.create(**ASK, stream=True)
+    assert stream.response.status_code == 200
+    with pytest.raises((httpx2.HTTPError, anthropic.APIConnectionError)):
+        await anext(aiter(stream))
+    await fake.idle()
+    assert [entry.ended for entry in fake.requests] == ["fault"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_drip(fake: FakeClaude, client: AsyncAnthropic, *, stream: bool) -> None:
+    """An answer that comes byte by byte is whole in the end, and billed as any."""
+    fake.script(Fault.drip(every=0.0001))
+    if stream:
+        assert (await events_of(client))[-1] == "message_stop"
+    else:
+        assert (await client.messages.create(**ASK)).content
+    (entry,) = fake.requests
+    assert (entry.status, entry.billed) == (200, fake.billed)
+    assert fake.billed > 0
+
+
+async def test_exhausted(fake: FakeClaude, client: AsyncAnthropic) -> None:
+    """A good answer, and a 429, may say that nothing remains, and until when."""
+    fake.script(Fault.exhausted(resets_in=7), Fault.rate_limit(None, resets_in=3))
+    good = await client.messages.with_raw_response.create(**ASK)
+    with pytest.raises(anthropic.RateLimitError) as caught:
+        await client.messages.create(**ASK)
+    for headers, seconds in ((good.headers, 7), (caught.value.response.headers, 3)):
+        assert headers["anthropic-ratelimit-input-tokens-remaining"] == "0"
+        reset = datetime.fromisoformat(headers["anthropic-ratelimit-requests-reset"])
+        assert (reset - datetime.now(UTC)).total_seconds() <= seconds
+
+
+async def test_headers_of_ones_own(fake: FakeClaude, client: AsyncAnthropic) -> None:
+    """A fault says what it is told to say, also in place of what the fake says by itself."""
+    fake.script(Fault.overloaded().saying(x_should_retry="false", retry_after_ms="50"))
+    fake.script(OK.saying(anthropic_ratelimit_requests_remaining="12"))
+    with pytest.raises(anthropic.OverloadedError) as caught:
+        await client.messages.create(**ASK)
+    headers = caught.value.response.headers
+    assert (headers["x-should-retry"], headers["retry-after-ms"]) == ("false", "50")
+    good = await client.messages.with_raw_response.create(**ASK)
+    assert good.headers.get_list("anthropic-ratelimit-requests-remaining") == ["12"]

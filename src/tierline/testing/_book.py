@@ -131,8 +131,13 @@ class Book:
             by_model = self._always.get(model) if isinstance(model, str) else None
             return by_model or self._always.get(None, OK)
 
-    def limit_headers(self, model: str, spent: tuple[int, int], *, exhausted: bool) -> tuple[tuple[str, str], ...]:
-        """Count a request and (input, output) tokens in the model's minute; return the headers that tell of it."""
+    def limit_headers(
+        self, model: str, spent: tuple[int, int], *, exhausted: bool, resets_in: float | None = None
+    ) -> tuple[tuple[str, str], ...]:
+        """Count a request and (input, output) tokens in the model's minute; return the headers that tell of it.
+
+        `resets_in` is when the limits renew instead, in seconds from now.
+        """
         now = self._clock()
         with self._lock:
             start, used = self._windows.get(model, (now, dict.fromkeys(_LIMITS, 0)))
@@ -142,7 +147,8 @@ class Book:
                 used[name] += amount
             self._windows[model] = (start, used)
             left = {name: 0 if exhausted else max(0, most - used[name]) for name, most in _LIMITS.items()}
-        renews = datetime.now(UTC) + timedelta(seconds=_MINUTE - (now - start))
+        seconds = _MINUTE - (now - start) if resets_in is None else resets_in
+        renews = datetime.now(UTC) + timedelta(seconds=seconds)
         limits = {**_LIMITS, "tokens": _LIMITS["input-tokens"] + _LIMITS["output-tokens"]}
         left["tokens"] = left["input-tokens"] + left["output-tokens"]
         reset = renews.strftime("%Y-%m-%dT%H:%M:%SZ")

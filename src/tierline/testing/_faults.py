@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from tierline.testing._problem import Problem
 
 Kind = Literal[
     "ok", "error", "reset", "hang", "html", "truncated", "missing_usage", "usage", "error_event", "end", "unknown",
-    "pings",
+    "pings", "drip",
 ]  # fmt: skip
 
 
@@ -30,6 +30,12 @@ class Fault:
     after: int | None = None
     fields: tuple[tuple[str, Any], ...] = ()
     every: float = 0.0
+    resets_in: float | None = None
+
+    def saying(self, **headers: str) -> Fault:
+        """The same with more headers: `Fault.overloaded().saying(x_should_retry="false", retry_after_ms="50")`."""
+        more = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+        return replace(self, headers=(*self.headers, *more))
 
     @classmethod
     def overloaded(cls) -> Fault:
@@ -38,11 +44,23 @@ class Fault:
 
     @classmethod
     def rate_limit(
-        cls, retry_after: float | None = 1, message: str = "This request would exceed a rate limit"
+        cls,
+        retry_after: float | None = 1,
+        message: str = "This request would exceed a rate limit",
+        *,
+        resets_in: float | None = None,
     ) -> Fault:
-        """429 `rate_limit_error`, with `retry-after` in seconds unless it is None."""
+        """429 `rate_limit_error`, with `retry-after` in seconds unless it is None.
+
+        Its `anthropic-ratelimit-*-reset` are in `resets_in` seconds, or when the model's minute is over.
+        """
         headers = () if retry_after is None else (("retry-after", f"{retry_after:g}"),)
-        return cls("error", 429, message=message, headers=headers)
+        return cls("error", 429, message=message, headers=headers, resets_in=resets_in)
+
+    @classmethod
+    def exhausted(cls, resets_in: float = 7) -> Fault:
+        """A good answer whose rate limit headers say that nothing remains, until so many seconds later."""
+        return cls("ok", resets_in=resets_in)
 
     @classmethod
     def spend_limit(cls, *, own: bool = False) -> Fault:
@@ -75,7 +93,7 @@ class Fault:
 
     @classmethod
     def reset_after(cls, events: int = 3) -> Fault:
-        """The connection is reset after so many events of the stream."""
+        """The connection is reset after so many events of the stream; 0: after the headers."""
         return cls("reset", after=events)
 
     @classmethod
@@ -87,6 +105,11 @@ class Fault:
     def pings(cls, every: float = 0.05, after: int = 1) -> Fault:
         """A stream that goes on with `ping` events only, one every so many seconds, until the client leaves."""
         return cls("pings", after=after, every=every)
+
+    @classmethod
+    def drip(cls, every: float = 0.01) -> Fault:
+        """A good answer that comes a byte at a time, one every so many seconds."""
+        return cls("drip", every=every)
 
     @classmethod
     def truncated_json(cls) -> Fault:

@@ -45,6 +45,10 @@ class Outgoing:
     then: Literal["end", "reset", "hang", "pings"] = "end"
     every: float = 0.0
     """Seconds between pings."""
+    pace: float = 0.0
+    """Seconds between frames, where a fault slows them down."""
+    resets_in: float | None = None
+    """Seconds until a rate limit renews that is said to be exhausted."""
     faulty: bool = False
     """Whether a scripted fault shaped it."""
     free: bool = False
@@ -58,11 +62,26 @@ def json_answer(value: Any) -> Outgoing:
     return Outgoing(200, _JSON, (Frame(_dump(value)),), free=True)
 
 
-def error_answer(problem: Problem, request_id: str, *, faulty: bool = False, door: Door = _API) -> Outgoing:
+def error_answer(
+    problem: Problem,
+    request_id: str,
+    *,
+    faulty: bool = False,
+    door: Door = _API,
+    resets_in: float | None = None,
+) -> Outgoing:
     """An error of the API."""
     body, headers = door.error(problem, request_id)
     frame = Frame(_dump(body))
-    return Outgoing(problem.status, (*_JSON, *headers), (frame,), faulty=faulty, free=True, error=problem.type)
+    return Outgoing(
+        problem.status,
+        (*_JSON, *headers),
+        (frame,),
+        faulty=faulty,
+        free=True,
+        error=problem.type,
+        resets_in=resets_in,
+    )
 
 
 def message_answer(
@@ -84,6 +103,8 @@ def message_answer(
 
 def broken(answer: Outgoing, fault: Fault, *, streamed: bool = False, door: Door = _API) -> Outgoing:
     """What a fault leaves of a good answer."""
+    if fault.kind != "error" and (fault.headers or fault.resets_in is not None):
+        answer = replace(answer, headers=(*answer.headers, *fault.headers), resets_in=fault.resets_in)
     return answer if fault.kind == "ok" else replace(_broken(answer, fault, door, streamed=streamed), faulty=True)
 
 
@@ -109,6 +130,8 @@ def _broken(answer: Outgoing, fault: Fault, door: Door, *, streamed: bool) -> Ou
             return replace(answer, frames=_cut(frames, fault.after), stop_reason=None)
         case "reset" | "hang":
             return replace(answer, frames=_cut(frames, fault.after), then=fault.kind, stop_reason=None)
+        case "drip":
+            return replace(answer, frames=_bytes_of(frames), pace=fault.every)
         case "pings":
             # Without a stream there is no ping to send, and so nothing is sent at all.
             then: Literal["pings", "hang"] = "pings" if streamed else "hang"
@@ -122,10 +145,23 @@ def _cut(frames: tuple[Frame, ...], after: int | None) -> tuple[Frame, ...]:
     """The frames before a fault; of a single one, its first half with half of its tokens."""
     if after is None:
         return ()
+    if not after:
+        return (Frame(b""),)  # the headers are sent, and nothing else
     if len(frames) > 1:
         return frames[:after]
     whole = frames[0]
     return (Frame(whole.data[: len(whole.data) // 2], whole.tokens // 2),)
+
+
+def _bytes_of(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The same, a byte at a time. The tokens of a frame are spent when it has been sent."""
+    found: list[Frame] = []
+    tokens = 0
+    for frame in frames:
+        found += [Frame(frame.data[at : at + 1], tokens) for at in range(len(frame.data) - 1)]
+        tokens = frame.tokens
+        found.append(Frame(frame.data[-1:], tokens))
+    return tuple(found)
 
 
 def _truncated(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:

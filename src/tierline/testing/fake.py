@@ -260,7 +260,9 @@ class FakeClaude:
         received.model = body["model"] if isinstance(body.get("model"), str) else None
         fault = self._book.next_fault(received.model, door.path)
         if fault.kind == "error" or (fault.kind == "error_event" and not received.streamed):
-            return error_answer(fault.problem(), _request_id(exchange), faulty=True, door=door)
+            return error_answer(
+                fault.problem(), _request_id(exchange), faulty=True, door=door, resets_in=fault.resets_in
+            )
         if door.path.endswith("count_tokens"):
             return broken(json_answer({"input_tokens": count_tokens(body, self._names(door, body))}), fault)
         if fault.kind == "reset" and fault.after is None:
@@ -304,7 +306,8 @@ class FakeClaude:
         for index, frame in enumerate(outgoing.frames, start=1):
             if index > 1:
                 # A client that has left can be noticed only where others get a turn.
-                await (self._sleep(self._chunk_delay) if self._chunk_delay > 0 else anyio.lowlevel.checkpoint())
+                delay = outgoing.pace or self._chunk_delay
+                await (self._sleep(delay) if delay > 0 else anyio.lowlevel.checkpoint())
             exchange.tokens = frame.tokens
             ends = index == len(outgoing.frames) and outgoing.then == "end"
             if ends:
@@ -350,9 +353,14 @@ class FakeClaude:
         if exchange.door.path == "/v1/messages" and (outgoing.status == 200 or outgoing.error == "rate_limit_error"):  # noqa: PLR2004
             prompt = exchange.prompt.tokens if exchange.prompt else 0
             output = exchange.draft.output_tokens if exchange.draft else 0
-            headers += self._book.limit_headers(
-                received.model or "", (prompt, output), exhausted=outgoing.error is not None
+            said = {name for name, _ in headers}
+            limits = self._book.limit_headers(
+                received.model or "",
+                (prompt, output),
+                exhausted=outgoing.error is not None or outgoing.resets_in is not None,
+                resets_in=outgoing.resets_in,
             )
+            headers += tuple(limit for limit in limits if limit[0] not in said)
         return [(name.encode(), value.encode()) for name, value in headers]
 
 

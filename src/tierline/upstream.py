@@ -1,0 +1,56 @@
+"""What a call is sent with: the seam's side of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from tierline.attempts import Reply
+
+
+class Upstream(Protocol):
+    """How attempts of one call are sent."""
+
+    @property
+    def client(self) -> Any:
+        """The routed client whose call this is."""
+        ...
+
+    @property
+    def retries(self) -> int:
+        """Most retries of one call."""
+        ...
+
+    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
+        """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
+        ...
+
+    async def count(self, body: dict[str, Any], timeout: float) -> Any:
+        """Count the tokens of a prompt with that client. TimeoutError after `timeout` seconds."""
+        ...
+
+    @property
+    def endpoint(self) -> Hashable:
+        """Tells apart where the client sends, and with whose key: breakers and rate limits belong to that."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds that one attempt may take by the SDK's own settings; infinity where they set no limit."""
+        ...
+
+    async def send(self, body: dict[str, Any], number: int, left: float | None = None) -> Reply:
+        """Send one attempt. `number` counts from 0. Raises only what is no failure of the API (cancellation).
+
+        It ends, as a timeout, within `left` seconds where that is given.
+        """
+        ...
+
+    def withheld(self, status: int, error: str, message: str, wait: float) -> Reply:
+        """The SDK's own error of that kind, for an attempt that is not made.
+
+        `status` is 0 for a connection error or a timeout; `wait` is after how many seconds to try again.
+        """
+        ...
