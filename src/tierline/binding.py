@@ -45,8 +45,9 @@ class Ending(Protocol):
     """An attempt that has not been settled yet. That is done on its `loop`."""
 
     loop: AbstractEventLoop
+    blocking: bool
 
-    async def sweep(self, grace: float) -> None:
+    async def sweep(self, grace: float, *, deserted: bool = False) -> None:
         """The request is over: settle it, unless somebody reads on within `grace` seconds."""
         ...
 

@@ -342,8 +342,18 @@ class Router(Generic[ClientT_co]):
         binding.end()
         grace = self.ledger.lease if whole else _GONE
         for attempt in tuple(binding.open):
-            self.books.background.start_on(attempt.loop, partial(attempt.sweep, grace))
+            self.books.sweeps.start_on(attempt.loop, partial(attempt.sweep, grace))
         await self.forget(binding)
+
+    def deserted(self, binding: Binding) -> None:
+        """The client of a request has gone in the midst of the answer: cut off what threads read for it.
+
+        Those of this loop alone, such as a generator that a framework runs: a thread of the app's own may read on.
+        """
+        loop = asyncio.get_running_loop()
+        for attempt in tuple(binding.open):
+            if attempt.blocking and attempt.loop is loop:
+                self.books.sweeps.start(attempt.sweep(_GONE, deserted=True))
 
     async def forget(self, binding: Binding) -> None:
         """Drop the accounts of a request that is over, once nothing of it is in flight."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx2
 
 from tierline.blocking import may_wait_for
+from tierline.errors import ClientGoneError
 from tierline.usage import decoder_for, reader_for
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def tap(raw: httpx2.Response, attempt: OpenAttempt, *, blocking: bool) -> None:
     """Put a tap between an answer and the app that reads it."""
     attempt.reader = reader_for(raw.headers.get("content-type", ""), attempt.terms)
     attempt.close = _closer(raw)
+    attempt.blocking = blocking
     decode = decoder_for(raw.headers.get("content-encoding", ""))
     if blocking:
         raw.stream = _BlockingTap(cast("httpx2.SyncByteStream", raw.stream), attempt, decode)
@@ -68,6 +70,7 @@ class _Watch:
         self._attempt = attempt
         self._decode = decode
         self._closed = False
+        self._whole = False
 
     def _saw(self, chunk: bytes) -> None:
         attempt = self._attempt
@@ -104,7 +107,7 @@ class _Tap(_Watch, httpx2.AsyncByteStream):
                 try:
                     chunk = await anext(chunks)
                 except StopAsyncIteration:
-                    outcome = "ok"
+                    self._whole, outcome = True, "ok"
                     return
                 finally:
                     attempt.reading = False
@@ -118,6 +121,13 @@ class _Tap(_Watch, httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._closed = True
+        if self._whole:
+            await self._inner.aclose()
+        else:
+            # Who leaves may be cancelled, and cancelled again while the connection is being closed.
+            await self._attempt.books.outlive(self._let_go())
+
+    async def _let_go(self) -> None:
         try:
             await self._inner.aclose()
         finally:
@@ -164,6 +174,8 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
             raise
         except BaseException as error:
             self._end(_outcome(error) if isinstance(error, Exception) else "cancelled")
+            if attempt.deserted and isinstance(error, Exception):
+                raise ClientGoneError from error
             raise
         self._end("ok")
 
