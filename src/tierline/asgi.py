@@ -113,7 +113,7 @@ class TierlineMiddleware:
                 scope[SCOPE_KEY] = around
             # One that joined leaves it to the middleware around, unless that has gone before.
             if around is None or around.of(self.router) is None or binding.over:
-                await self.router.end(binding, whole=sent.over)
+                await self.router.end(binding, whole=sent.over and not sent.deserted)
 
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""

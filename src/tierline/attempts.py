@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
+GONE: Final = 0.25
+"""Seconds in which a reader takes another chunk of an answer, if there is one."""
 _SETTLING: Final = 1.0
 """Seconds at the end of a shutdown for settling what was cut off."""
 LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutdown")
@@ -212,7 +214,7 @@ class OpenAttempt:
     """
 
     __slots__ = (
-        "_on_end", "_span", "_started", "began_at", "binding", "blocking", "books", "close", "deserted", "ended",
+        "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close", "deserted", "ended",
         "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result", "role", "terms", "thinks",
     )  # fmt: skip
 
@@ -255,6 +257,7 @@ class OpenAttempt:
         self._span = span
         self._started = books.timing.perf()
         self._on_end: Callable[[Attempt], None] | None = None
+        self._sweeper: asyncio.Task[Any] | None = None
         binding.open.add(self)
         books.opened(self)
 
@@ -277,6 +280,8 @@ class OpenAttempt:
             return
         self.ended = True
         self.binding.open.discard(self)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         books = self.books
         books.closed(self)
         seconds = books.timing.perf() - self._started
@@ -355,21 +360,47 @@ class OpenAttempt:
         """Its loop is closed: nobody can settle there, so the lease runs out."""
         self.books.closed(self)
 
-    async def sweep(self, grace: float, *, deserted: bool = False) -> None:
+    def left_open(self, grace: float) -> None:
+        """The request is over: sweep this, on the loop that it belongs to."""
+        self.books.sweeps.start_on(self.loop, lambda: self._sweep(grace))
+
+    async def _sweep(self, grace: float) -> None:
+        self._sweeper = asyncio.current_task()
+        await self.sweep(grace)
+
+    async def sweep(self, grace: float) -> None:
         """The request is over. End this, unless a task that outlives it takes another chunk within `grace` seconds.
 
         An attempt without an answer yet is left to the task that sends it, which ends it however it ends.
-
-        `deserted` says that the client has gone in the midst of its answer. A framework cancels the task that writes
-        that, but a thread which waits for bytes of Claude's hears of nothing: it is cut off.
         """
         while self.reader is not None and not self.ended:
             before = self.progress
             await self.books.timing.sleep(grace)
-            self.deserted = deserted and self.blocking
-            if self.deserted or (not self.reading and self.progress == before):
+            if not self.reading and self.progress == before:
                 # In a task of its own: this one may be cancelled.
                 await self.books.outlive(self.abandon("client_disconnected"))
+
+    def answers(self, reader: Reader, close: Callable[[], Awaitable[None]], *, blocking: bool) -> None:
+        """An answer is about to be read, with `blocking` by threads."""
+        self.reader, self.close, self.blocking = reader, close, blocking
+        self.desert()
+
+    def desert(self) -> None:
+        """Where the client of the request has gone in the midst of its answer, cut off a thread that reads for it.
+
+        Frameworks cancel a task that writes for nobody, but a thread which waits for bytes of Claude's hears of nothing.
+        Those of the request's own loop alone, such as a plain generator that a framework runs: a thread that the app
+        itself has started may read on.
+        """
+        if self.blocking and self.binding.deserted is self.loop:
+            self.books.sweeps.start_on(self.loop, self._cut_off_thread)
+
+    async def _cut_off_thread(self) -> None:
+        # Where bytes still come, the generator is left at its next piece, which is the better end.
+        await self.books.timing.sleep(GONE)
+        if not self.ended:
+            self.deserted = True
+            await self.books.outlive(self.abandon("client_disconnected"))
 
     @property
     def worst(self) -> int:

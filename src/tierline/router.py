@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from tierline.admission import Rules
-from tierline.attempts import Books, Timing
+from tierline.attempts import GONE, Books, Timing
 from tierline.binding import Binding, context
 from tierline.blocking import Portal
 from tierline.bound import Bound
@@ -64,8 +64,6 @@ log: Final = logging.getLogger("tierline")
 
 MODE_VARIABLE: Final = "TIERLINE_MODE"
 _MOST_KEPT: Final = 10_000
-_GONE: Final = 0.25
-"""Seconds in which a reader takes another chunk of an answer, if there is one."""
 
 if TYPE_CHECKING:
     # `Router` by itself is one of AsyncAnthropic; a default needs a newer TypeVar than typing's.
@@ -340,9 +338,9 @@ class Router(Generic[ClientT_co]):
         started to outlive it. Where the client is gone, nobody is expected to read on.
         """
         binding.end()
-        grace = self.ledger.lease if whole else _GONE
+        grace = self.ledger.lease if whole else GONE
         for attempt in tuple(binding.open):
-            self.books.sweeps.start_on(attempt.loop, partial(attempt.sweep, grace))
+            attempt.left_open(grace)
         await self.forget(binding)
 
     def deserted(self, binding: Binding) -> None:
@@ -350,10 +348,9 @@ class Router(Generic[ClientT_co]):
 
         Those of this loop alone, such as a generator that a framework runs: a thread of the app's own may read on.
         """
-        loop = asyncio.get_running_loop()
+        binding.desert(asyncio.get_running_loop())
         for attempt in tuple(binding.open):
-            if attempt.blocking and attempt.loop is loop:
-                self.books.sweeps.start(attempt.sweep(_GONE, deserted=True))
+            attempt.desert()
 
     async def forget(self, binding: Binding) -> None:
         """Drop the accounts of a request that is over, once nothing of it is in flight."""
