@@ -214,8 +214,9 @@ class OpenAttempt:
     """
 
     __slots__ = (
-        "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close", "deserted", "ended",
-        "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result", "role", "terms", "thinks",
+        "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close", "deserted",
+        "ended", "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result", "role", "terms",
+        "thinks",
     )  # fmt: skip
 
     def __init__(
@@ -388,9 +389,9 @@ class OpenAttempt:
     def desert(self) -> None:
         """Where the client of the request has gone in the midst of its answer, cut off a thread that reads for it.
 
-        Frameworks cancel a task that writes for nobody, but a thread which waits for bytes of Claude's hears of nothing.
-        Those of the request's own loop alone, such as a plain generator that a framework runs: a thread that the app
-        itself has started may read on.
+        Frameworks cancel a task that writes for nobody, but a thread which waits for bytes of Claude's hears of
+        nothing. Those of the request's own loop alone, such as a plain generator that a framework runs: a thread that
+        the app itself has started may read on.
         """
         if self.blocking and self.binding.deserted is self.loop:
             self.books.sweeps.start_on(self.loop, self._cut_off_thread)

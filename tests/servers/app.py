@@ -1,10 +1,10 @@
-"""The app that is served as a process: endpoints that call Claude in every way, and what a test may ask it about itself.
+"""The app that is served as a process: endpoints that call Claude in every way, and what it tells of itself.
 
 The environment says what is around: `AROUND` is `nothing`, `base` (a `BaseHTTPMiddleware` above and below Tierline) or
 `copies` (middleware that hand on a copy of the scope). `LEDGER=slow` is one whose every answer takes turns of the loop.
 When it ends, it writes what it knows of itself to the file `LAST_WORDS`.
 
-A request says in its headers who it is for (`x-tenant`) and what it is called (`x-call`), and hands both on to Claude's.
+A request says in its headers who it is for (`x-tenant`) and what it is called (`x-call`), and Claude is told both.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from starlette.websockets import WebSocket
 
+STATM = Path("/proc/self/statm")
 trace.set_tracer_provider(TracerProvider())
 
 
@@ -279,7 +280,7 @@ async def about(request: Request) -> JSONResponse:
 
 async def state(*, calls: bool = False) -> dict[str, Any]:
     """What is held and spent, what runs, and how much memory it takes (bytes)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    pages = int(STATM.read_text(encoding="ascii").split()[1])  # noqa: ASYNC240  (no disk is asked)
     found: dict[str, Any] = {
         "held": sum(b.held for b in await router.balances()),
         "spent": {b.account: b.spent for b in await router.balances()},
@@ -364,7 +365,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with router.lifespan(app):
         yield
     if path := os.environ.get("LAST_WORDS"):
-        Path(path).write_text(json.dumps(await state()), encoding="utf-8")
+        Path(path).write_text(json.dumps(await state()), encoding="utf-8")  # noqa: ASYNC240  (nothing else runs)
 
 
 tierline = Middleware(TierlineMiddleware, router=router, tenant=tenant_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,7 +23,7 @@ on_each = pytest.mark.parametrize("server", SERVERS)
 
 @on_each
 async def test_sigterm_drain(server: str, tmp_path: Path) -> None:
-    """What is under way at SIGTERM ends as it would have, in the server's time or in the lifespan's, charged exactly."""
+    """What is under way at SIGTERM ends as it would have, in the server's time or the lifespan's, charged exactly."""
     fake = FakeClaude(answer=lambda _: Reply("word " * 100), chunk_delay=0.02)
     with serving(server, tmp_path, fake=fake, LEDGER="slow") as app:
         assert (await app.get("/detached", "later", "late")).text == "under way"
@@ -41,7 +42,7 @@ async def test_sigterm_drain(server: str, tmp_path: Path) -> None:
 
 @on_each
 async def test_sigterm_timeout_exceeded(server: str, tmp_path: Path) -> None:
-    """What does not end in time is cut off and settled: the server's second, and then at most five of the lifespan's."""
+    """What does not end in time is cut off and settled: after the server's second, and five of the lifespan's."""
     fake = FakeClaude(answer=lambda _: Reply("word " * 100))
     fake.script(Fault.hang(), Fault.hang(), Fault.hang(after=8), Fault.hang(after=8))
     with serving(server, tmp_path, fake=fake, grace=1, LEDGER="slow") as app:
@@ -101,9 +102,9 @@ async def test_sigterm_and_websockets(server: str, tmp_path: Path) -> None:
             await socket.send("hello")
             assert await socket.recv()
             app.stop()
-            with pytest.raises(ConnectionClosed):
-                while True:
-                    await socket.recv()
+            with suppress(ConnectionClosed):
+                async for _ in socket:
+                    pass
         last = await app.ended()
         await until(lambda: all(r.ended == "disconnected" for r in fake.requests), SOON)
     assert (last["held"], last["open"]) == (0, 0)
@@ -126,7 +127,7 @@ async def test_double_cancel(app_under: Served, call: str, tenant: str) -> None:
 
 @on_each
 async def test_a_server_that_is_killed_is_not_drained(server: str, tmp_path: Path) -> None:
-    """The counterproof: without a shutdown nothing is settled, and its streams are cut off by the end of the process."""
+    """The counterproof: without a shutdown there are no last words, so what the others read is of a real drain."""
     fake = FakeClaude(answer=lambda _: Reply("word " * 100))
     fake.always(None, Fault.hang(after=8))
     with serving(server, tmp_path, fake=fake) as app:
