@@ -57,7 +57,7 @@ STREAM = [
             "stop_sequence": None,
             "usage": USAGE,
         },
-    ),  # fmt: skip
+    ),
     frame("ping"),
     block(0, "thinking", thinking="", signature=""),
     delta(0, "thinking_delta", thinking="Hm, event: message_delta\n\n"),

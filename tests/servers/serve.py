@@ -27,7 +27,6 @@ def hypercorn(descriptor: int, seconds: int) -> None:
     config = Config()
     config.bind = [f"fd://{descriptor}"]
     config.graceful_timeout = seconds
-    config.keep_alive_timeout = 0.5  # its own tasks for connections that are closed live as long
     config.loglevel = "WARNING"
     asyncio.run(serve(app, config))
 
