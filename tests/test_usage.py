@@ -139,6 +139,18 @@ def test_the_bound_of_a_cut(said: list[str], cuts: list[int]) -> None:
     assert reader.cut_bound >= sum(len(text.encode()) for text in said)  # type: ignore[operator]
 
 
+@given(tricky, st.integers(0, 10**6))
+def test_the_bound_of_a_cut_in_a_frame(said: str, cut: int) -> None:
+    """Content that came in a frame which is not whole counts too: it was generated, and is billed."""
+    last = delta(said)
+    cut %= len(last)
+    reader = read(start() + delta("x" * 500) + last[:cut])
+    assert reader.cut_bound is not None
+    begin, end = last.index(b'"text":"') + len(b'"text":"'), len(last) - len(b'"}}\n\n')
+    passed = max(0, min(cut, end) - begin)
+    assert 500 + passed <= reader.cut_bound <= 500 + passed + 20
+
+
 def test_one_chunk_is_bounded_too() -> None:
     """Content that comes in one chunk with the start of the message is not forgotten."""
     reader = read(start() + delta("x" * 500))

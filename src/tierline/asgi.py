@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tierline.answers import answer_to, close_code, prepare, say, told
 from tierline.binding import SCOPE_KEY, Binding, Context, context, enter
-from tierline.errors import ConfigurationError
+from tierline.errors import ClientGoneError, ConfigurationError
 from tierline.router import Router
 from tierline.routes import RouteTable, outermost, segments_before
 from tierline.values import NANO
@@ -96,10 +96,12 @@ class TierlineMiddleware:
         before = context()
         # A block around the app holds in it.
         enter(Context(binding, before.blocks))
-        sent = _Sent(send, binding, headers=self.headers)
+        sent = _Sent(send, binding, self.router, headers=self.headers)
         try:
-            await self.app(scope, receive, sent)
+            await self.app(scope, sent.received(receive), sent)
         except Exception as raised:
+            if sent.deserted and isinstance(raised, ClientGoneError):
+                return
             # Once the response has begun, frameworks that handle exceptions raise their own from it.
             cause = raised.__cause__ if sent.begun or isinstance(raised, RuntimeError) else None
             error = told(raised, busy_as_503=self.busy_as_503) or told(cause, busy_as_503=self.busy_as_503)
@@ -111,7 +113,7 @@ class TierlineMiddleware:
                 scope[SCOPE_KEY] = around
             # One that joined leaves it to the middleware around, unless that has gone before.
             if around is None or around.of(self.router) is None or binding.over:
-                await self.router.end(binding, whole=sent.over)
+                await self.router.end(binding, whole=sent.over and not sent.deserted)
 
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
@@ -140,14 +142,15 @@ class TierlineMiddleware:
 class _Sent:
     """What the app has sent of its answer, and the end of it where Tierline has to write that."""
 
-    __slots__ = ("answered", "begun", "binding", "events", "headers", "over", "send", "whole")
+    __slots__ = ("answered", "begun", "binding", "deserted", "events", "headers", "over", "router", "send", "whole")
 
-    def __init__(self, send: Send, binding: Binding, *, headers: bool) -> None:
+    def __init__(self, send: Send, binding: Binding, router: Router[Any], *, headers: bool) -> None:
         self.send = send
         self.binding = binding
+        self.router = router
         self.headers = headers
         """Whether the answer shows the last decision."""
-        self.begun = self.events = self.over = False
+        self.begun = self.events = self.over = self.deserted = False
         self.answered = False
         """Whether the answer has been written here, and what the app sends of one is dropped."""
         self.whole = True
@@ -178,6 +181,18 @@ class _Sent:
         elif kind == "websocket.close":
             self.over = True
         await self.send(message)
+
+    def received(self, receive: Receive) -> Receive:
+        """`receive`, as the app may have it: somebody asks it whether the client is still there."""
+
+        async def listen() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and self.begun and not self.over:
+                self.deserted = True
+                self.router.deserted(self.binding)
+            return message
+
+        return listen
 
     async def _tell(self, error: TierlineError, message: Message) -> None:
         """Answer instead of a framework that knows an error of Tierline only as a failure. Its other headers stay."""

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
+GONE: Final = 0.25
+"""Seconds in which a reader takes another chunk of an answer, if there is one."""
+_SETTLING: Final = 1.0
+"""Seconds at the end of a shutdown for settling what was cut off."""
 LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutdown")
 """Outcomes of an answer that nobody wanted to read any further: no errors."""
 
@@ -97,13 +101,22 @@ class Background:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("work in the background failed: %s", type(error).__name__)
 
-    async def drain(self, timeout: float) -> None:
-        """Wait for the tasks of this loop, and for those that they start, for at most `timeout` seconds."""
+    def cancel(self) -> None:
+        """Cancel the tasks of this loop."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + timeout
+        for task in tuple(self._tasks):
+            if task.get_loop() is loop:
+                task.cancel()
+
+    async def drain(self, timeout: float) -> None:
+        """Wait for the tasks of this loop, and those that they start, for at most `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + timeout
         while mine := [task for task in tuple(self._tasks) if task.get_loop() is loop and not task.done()]:
-            if (left := end - loop.time()) <= 0:
-                break
+            left = ends - loop.time()
+            if left <= 0:
+                log.warning("%d settlements are not done: their holds lapse, and are charged as estimated", len(mine))
+                return
             await asyncio.wait(mine, timeout=left)
 
 
@@ -115,6 +128,8 @@ class Books:
         self.prices = prices
         self.timing = timing
         self.background = Background()
+        self.sweeps = Background()
+        """Tasks that wait until nobody reads an answer any more: a shutdown does not wait for them."""
         self.instant = ledger.instant
         self._open: set[OpenAttempt] = set()
         self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
@@ -159,7 +174,11 @@ class Books:
         if self.instant:
             await ending
         else:
-            await asyncio.shield(self.background.start(ending))
+            await self.outlive(ending)
+
+    async def outlive(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something that goes on however often the caller is cancelled."""
+        await asyncio.shield(self.background.start(work))
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         del self._beats[loop]
@@ -168,25 +187,28 @@ class Books:
             self.background.start(self.ledger.renew(held))
 
     async def close(self, timeout: float) -> None:
-        """Wait for what is being sent on this loop, for at most `timeout` seconds; end the rest, and settle all of it.
+        """Wait for what is being sent on this loop, end the rest, and settle all of it, within `timeout` seconds.
 
-        Answers that are still being read are ended at once: who reads them is going down too.
+        The last second is for settling, and there is one even where `timeout` is none. Answers that are still being
+        read are ended at once: who reads them is going down too.
         """
         loop = asyncio.get_running_loop()
+        ends = loop.time() + max(timeout, _SETTLING)
         if beat := self._beats.pop(loop, None):
             beat.cancel()
         for attempt in self._of(loop):
             if attempt.reader is not None:
-                await attempt.abandon("shutdown")
-        if self._of(loop):
+                self.background.start(attempt.abandon("shutdown"))
+        if timeout > _SETTLING and any(attempt.reader is None for attempt in self._of(loop)):
             waiting = self._idle.setdefault(loop, loop.create_future())
             try:
-                await asyncio.wait((waiting,), timeout=timeout)
+                await asyncio.wait((waiting,), timeout=timeout - _SETTLING)
             finally:
                 self._idle.pop(loop, None)
         for attempt in self._of(loop):
-            await attempt.abandon("shutdown")
-        await self.background.drain(timeout)
+            self.background.start(attempt.abandon("shutdown"))
+        self.sweeps.cancel()
+        await self.background.drain(ends - loop.time())
 
 
 class OpenAttempt:
@@ -196,8 +218,9 @@ class OpenAttempt:
     """
 
     __slots__ = (
-        "_on_end", "_span", "_started", "began_at", "binding", "books", "close", "ended", "loop", "number", "offer",
-        "progress", "reader", "reading", "reservation", "result", "role", "terms", "thinks",
+        "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close", "deserted",
+        "ended", "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result", "role", "terms",
+        "thinks",
     )  # fmt: skip
 
     def __init__(
@@ -224,6 +247,10 @@ class OpenAttempt:
         self.reader: Reader | None = None
         self.reading = False
         """Whether somebody waits for the next bytes of the answer right now."""
+        self.blocking = False
+        """Whether the answer is read by threads."""
+        self.deserted = False
+        """Whether the answer was cut off under a thread because the client of its request has gone."""
         self.progress = 0
         """Chunks of the answer that have passed."""
         self.began_at: float | None = None
@@ -235,6 +262,7 @@ class OpenAttempt:
         self._span = span
         self._started = books.timing.perf()
         self._on_end: Callable[[Attempt], None] | None = None
+        self._sweeper: asyncio.Task[Any] | None = None
         binding.open.add(self)
         books.opened(self)
 
@@ -257,6 +285,8 @@ class OpenAttempt:
             return
         self.ended = True
         self.binding.open.discard(self)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         books = self.books
         books.closed(self)
         seconds = books.timing.perf() - self._started
@@ -335,6 +365,14 @@ class OpenAttempt:
         """Its loop is closed: nobody can settle there, so the lease runs out."""
         self.books.closed(self)
 
+    def left_open(self, grace: float) -> None:
+        """The request is over: sweep this, on the loop that it belongs to."""
+        self.books.sweeps.start_on(self.loop, lambda: self._sweep(grace))
+
+    async def _sweep(self, grace: float) -> None:
+        self._sweeper = asyncio.current_task()
+        await self.sweep(grace)
+
     async def sweep(self, grace: float) -> None:
         """The request is over. End this, unless a task that outlives it takes another chunk within `grace` seconds.
 
@@ -344,7 +382,30 @@ class OpenAttempt:
             before = self.progress
             await self.books.timing.sleep(grace)
             if not self.reading and self.progress == before:
-                await self.abandon("client_disconnected")
+                # In a task of its own: this one may be cancelled.
+                await self.books.outlive(self.abandon("client_disconnected"))
+
+    def answers(self, reader: Reader, close: Callable[[], Awaitable[None]], *, blocking: bool) -> None:
+        """An answer is about to be read, with `blocking` by threads."""
+        self.reader, self.close, self.blocking = reader, close, blocking
+        self.desert()
+
+    def desert(self) -> None:
+        """Where the client of the request has gone in the midst of its answer, cut off a thread that reads for it.
+
+        Frameworks cancel a task that writes for nobody, but a thread which waits for bytes of Claude's hears of
+        nothing. Those of the request's own loop alone, such as a plain generator that a framework runs: a thread that
+        the app itself has started may read on.
+        """
+        if self.blocking and self.binding.deserted is self.loop:
+            self.books.sweeps.start_on(self.loop, self._cut_off_thread)
+
+    async def _cut_off_thread(self) -> None:
+        # Where bytes still come, the generator is left at its next piece, which is the better end.
+        await self.books.timing.sleep(GONE)
+        if not self.ended:
+            self.deserted = True
+            await self.books.outlive(self.abandon("client_disconnected"))
 
     @property
     def worst(self) -> int:

@@ -42,11 +42,13 @@ class Owner(Protocol):
 
 
 class Ending(Protocol):
-    """An attempt that has not been settled yet. That is done on its `loop`."""
+    """An attempt that has not been settled yet."""
 
-    loop: AbstractEventLoop
+    def desert(self) -> None:
+        """The client of its request has gone in the midst of the answer."""
+        ...
 
-    async def sweep(self, grace: float) -> None:
+    def left_open(self, grace: float) -> None:
         """The request is over: settle it, unless somebody reads on within `grace` seconds."""
         ...
 
@@ -68,6 +70,7 @@ class Binding:
         "charged",
         "chat",
         "decisions",
+        "deserted_on",
         "ended",
         "failure",
         "fixed_route",
@@ -120,6 +123,7 @@ class Binding:
             self._inherit(outer)
         self.chat: str | None = None
         self.ended = False
+        self.deserted_on: AbstractEventLoop | None = None
         self.failure: TierlineError | None = None
         self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
         self.open: set[Ending] = set()
@@ -155,6 +159,15 @@ class Binding:
     def over(self) -> bool:
         """Whether the request has ended."""
         return (self.origin or self).ended
+
+    @property
+    def deserted(self) -> AbstractEventLoop | None:
+        """The loop on which the request runs whose client has gone in the midst of its answer."""
+        return (self.origin or self).deserted_on
+
+    def desert(self, loop: AbstractEventLoop) -> None:
+        """The client of the request, which runs on this loop, has gone in the midst of its answer."""
+        (self.origin or self).deserted_on = loop
 
     def end(self) -> None:
         """The request has ended: what still runs for it was started to outlive it."""

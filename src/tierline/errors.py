@@ -8,6 +8,8 @@
     ├── IllegalRequestError      no tier that is allowed accepts the request
     └── BusyError                never raised: how clients are told of the API's 429 and 529
 
+    ClientGoneError              in a thread that reads an answer for a client that has gone
+
 Errors of the Claude API are not here: they reach the app as the SDK's own types.
 No message carries a prompt or a key.
 """
@@ -53,6 +55,17 @@ class TierlineError(Exception):
     def problem(self) -> dict[str, Any]:
         """The body of that answer: what a remote client may know, and no more."""
         return {"type": "about:blank", "title": self.title, "status": self.http_status}
+
+
+class ClientGoneError(Exception):
+    """The client of the request has gone, and so the answer of Claude's that was being read for it is cut off.
+
+    Raised in threads alone, where no cancellation comes; `TierlineMiddleware` takes it. No TierlineError: nobody is
+    there to be told of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the client of this request has gone: nobody is there to read on for")
 
 
 class ConfigurationError(TierlineError):

@@ -16,7 +16,7 @@ from tierline import operating
 from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
-from tierline.attempts import Books, Timing
+from tierline.attempts import GONE, Books, Timing
 from tierline.binding import Binding, context
 from tierline.blocking import Portal
 from tierline.bound import Bound
@@ -71,8 +71,6 @@ log: Final = logging.getLogger("tierline")
 
 MODE_VARIABLE: Final = "TIERLINE_MODE"
 _MOST_KEPT: Final = 10_000
-_GONE: Final = 0.25
-"""Seconds in which a reader takes another chunk of an answer, if there is one."""
 
 if TYPE_CHECKING:
     # `Router` by itself is one of AsyncAnthropic; a default needs a newer TypeVar than typing's.
@@ -397,10 +395,19 @@ class Router(Generic[ClientT_co]):
         started to outlive it. Where the client is gone, nobody is expected to read on.
         """
         binding.end()
-        grace = self.ledger.lease if whole else _GONE
+        grace = self.ledger.lease if whole else GONE
         for attempt in tuple(binding.open):
-            self.books.background.start_on(attempt.loop, partial(attempt.sweep, grace))
+            attempt.left_open(grace)
         await self.forget(binding)
+
+    def deserted(self, binding: Binding) -> None:
+        """The client of a request has gone in the midst of the answer: cut off what threads read for it.
+
+        Those of this loop alone, such as a generator that a framework runs: a thread of the app's own may read on.
+        """
+        binding.desert(asyncio.get_running_loop())
+        for attempt in tuple(binding.open):
+            attempt.desert()
 
     async def forget(self, binding: Binding) -> None:
         """Drop the accounts of a request that is over, once nothing of it is in flight."""

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import httpx2
 
 from tierline.blocking import may_wait_for
+from tierline.errors import ClientGoneError
 from tierline.usage import decoder_for, reader_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from datetime import timedelta
 
     from tierline.attempts import OpenAttempt
 
@@ -26,8 +28,8 @@ _LONGEST_WAIT: Final = 5.0
 
 def tap(raw: httpx2.Response, attempt: OpenAttempt, *, blocking: bool) -> None:
     """Put a tap between an answer and the app that reads it."""
-    attempt.reader = reader_for(raw.headers.get("content-type", ""), attempt.terms)
-    attempt.close = _closer(raw)
+    reader = reader_for(raw.headers.get("content-type", ""), attempt.terms)
+    attempt.answers(reader, _closer(raw, attempt), blocking=blocking)
     decode = decoder_for(raw.headers.get("content-encoding", ""))
     if blocking:
         raw.stream = _BlockingTap(cast("httpx2.SyncByteStream", raw.stream), attempt, decode)
@@ -35,15 +37,16 @@ def tap(raw: httpx2.Response, attempt: OpenAttempt, *, blocking: bool) -> None:
         raw.stream = _Tap(cast("httpx2.AsyncByteStream", raw.stream), attempt, decode)
 
 
-def _closer(raw: httpx2.Response) -> Callable[[], Awaitable[None]]:
+def _closer(raw: httpx2.Response, attempt: OpenAttempt) -> Callable[[], Awaitable[None]]:
     """Closes an answer that is still there. It does not keep it there: what the app drops must be collected."""
     answer = weakref.ref(raw)
 
     async def close() -> None:
         if (still := answer()) is None:
             return
-        if isinstance(still.stream, _BlockingTap):
-            if still.stream.reading:
+        # Told by the attempt: around the tap the SDK may have put a stream of its own.
+        if attempt.blocking:
+            if attempt.reading:
                 _hang_up(still)
             still.close()  # a socket is closed: nothing to wait for
         else:
@@ -64,10 +67,16 @@ def _hang_up(raw: httpx2.Response) -> None:
 class _Watch:
     """Looks at every byte on the side, and never raises for that."""
 
-    def __init__(self, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None) -> None:
+    def __init__(self, inner: Any, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None) -> None:
+        self._inner = inner
         self._attempt = attempt
         self._decode = decode
         self._closed = False
+
+    @property
+    def elapsed(self) -> timedelta | None:
+        """The `elapsed` of the wrapped stream, which httpx2 looks for on the stream of a response."""
+        return getattr(self._inner, "elapsed", None)
 
     def _saw(self, chunk: bytes) -> None:
         attempt = self._attempt
@@ -87,38 +96,41 @@ def _outcome(error: Exception) -> str:
 
 
 class _Tap(_Watch, httpx2.AsyncByteStream):
-    """Passes every byte on as it came, as early as it came."""
+    """Passes every byte on as it came, as early as it came.
 
-    def __init__(
-        self, inner: httpx2.AsyncByteStream, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None
-    ) -> None:
-        super().__init__(attempt, decode)
-        self._inner = inner
+    No generator: what becomes of one that is dropped half read is a task of the event loop's, which meets those of
+    the generators around it at the same work.
+    """
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        attempt, outcome = self._attempt, "client_disconnected"
-        chunks = self._inner.__aiter__()
+    _chunks: AsyncIterator[bytes] | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._chunks = self._inner.__aiter__()
+        return self
+
+    async def __anext__(self) -> bytes:
+        attempt, chunks = self._attempt, self._chunks
+        if chunks is None:
+            raise StopAsyncIteration
+        attempt.reading = True
         try:
-            while True:
-                attempt.reading = True
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    outcome = "ok"
-                    return
-                finally:
-                    attempt.reading = False
-                self._saw(chunk)
-                yield chunk
-        except Exception as error:
-            outcome = _outcome(error)
+            chunk = await anext(chunks)
+        except StopAsyncIteration:
+            await attempt.streamed("ok")
+            raise
+        except BaseException as error:
+            await attempt.streamed(_outcome(error) if isinstance(error, Exception) else "client_disconnected")
             raise
         finally:
-            await attempt.streamed(outcome)
+            attempt.reading = False
+        self._saw(chunk)
+        return chunk
 
     async def aclose(self) -> None:
         self._closed = True
         try:
+            # At once, and in no task of its own: where a half read answer is collected, the generators inside of this
+            # stream are being closed in tasks too, and find nothing left to do.
             await self._inner.aclose()
         finally:
             await self._attempt.streamed("closed")
@@ -135,14 +147,8 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
     def __init__(
         self, inner: httpx2.SyncByteStream, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None
     ) -> None:
-        super().__init__(attempt, decode)
-        self._inner = inner
+        super().__init__(inner, attempt, decode)
         self._pid = os.getpid()
-
-    @property
-    def reading(self) -> bool:
-        """Whether a thread waits for the next bytes right now."""
-        return self._attempt.reading
 
     def __iter__(self) -> Iterator[bytes]:
         attempt = self._attempt
@@ -164,6 +170,8 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
             raise
         except BaseException as error:
             self._end(_outcome(error) if isinstance(error, Exception) else "cancelled")
+            if attempt.deserted and isinstance(error, Exception):
+                raise ClientGoneError from error
             raise
         self._end("ok")
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _FRAME: Final = b"event: content_block_delta"
 _FRAME_OVERHEAD: Final = 107
 """Bytes that the framing of a delta takes at least, its blank line included: what is over them is content."""
+_CLOSING: Final = len(b'"}}\n\n')
+"""How much of that stands behind the content."""
+_NO_FRAME: Final = b"event: message_"
+"""How frames begin that have no content: a start, a count of tokens, an end."""
 _EVENT_OVERHEAD: Final = 72
 """The same without the framing of server-sent events."""
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
@@ -136,7 +140,12 @@ class StreamReader:
     @property
     def cut_bound(self) -> int | None:
         """Most tokens that the content which has passed can have: one for each of its bytes."""
-        return max(0, self._delta_bytes)
+        passed, tail = self._delta_bytes, self._tail
+        if tail.startswith(_FRAME):
+            passed += max(0, len(tail) - _FRAME_OVERHEAD + _CLOSING)
+        elif not tail.startswith(_NO_FRAME) and not _FRAME.startswith(tail):
+            passed += len(tail)
+        return max(0, passed)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, cut anywhere."""
