@@ -115,7 +115,9 @@ class Background:
         while mine := [task for task in tuple(self._tasks) if task.get_loop() is loop and not task.done()]:
             left = ends - loop.time()
             if left <= 0:
-                log.warning("%d settlements are not done: their holds lapse, and are charged as estimated", len(mine))
+                log.warning(
+                    "%d tasks are not done: what they were to settle lapses, and is charged as estimated", len(mine)
+                )
                 return
             await asyncio.wait(mine, timeout=left)
 
