@@ -1,5 +1,7 @@
 """What a call costs with Tierline, in CPU time, beside the plain SDK in the same process.
 
+One row is no CPU time: what passes on the clock until the first byte of a stream has reached the app.
+
     python -m benchmarks.bench [--quick] [--json FILE]
 
 Every row is measured in rounds. A round runs one block of calls for each column, in shuffled order, and gives one
@@ -65,17 +67,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of call: `calls` of it make a block, `concurrency` of them at a time."""
+    """One kind of call: `calls` of it make a block, `concurrency` of them at a time.
+
+    With `clock` a call gives back the seconds that are to be shown; without, its CPU time is.
+    """
 
     name: str
     call: Callable[[AsyncAnthropic, str], Awaitable[object]]
     calls: int
     concurrency: int = 1
+    clock: bool = False
 
 
 @dataclass
 class Result:
-    """Microseconds of CPU a call, of each round, by column."""
+    """Microseconds a call, of each round, by column."""
 
     row: Row
     rounds: dict[str, list[float]] = field(default_factory=dict)
@@ -125,12 +131,24 @@ async def helper(client: AsyncAnthropic, model: str) -> None:
             pass
 
 
+async def first_byte(client: AsyncAnthropic, model: str) -> float:
+    """Seconds until the first byte of a stream is there. The rest is read too, so that the connection is kept."""
+    messages: Any = [{"role": "user", "content": prompt(1_000)}]
+    began, first = time.perf_counter(), 0.0
+    streaming = client.messages.with_streaming_response
+    async with streaming.create(model=model, max_tokens=4_000, messages=messages, stream=True) as response:
+        async for _ in response.http_response.aiter_raw():
+            first = first or time.perf_counter() - began
+    return first
+
+
 ROWS: Final = (
     Row("create, 1 KB", create(prompt(1_000)), calls=20),
     Row("create, 1 KB, 50 at a time", create(prompt(1_000)), calls=50, concurrency=50),
     Row("create, 500 KB", create(prompt(500_000)), calls=5),
     Row(f"stream, {STREAM_EVENTS:,} raw events", raw_events, calls=1),
     Row(f"stream, {STREAM_EVENTS:,} events, helper", helper, calls=1),
+    Row("stream, time to its first byte", first_byte, calls=3, clock=True),
 )
 
 
@@ -184,15 +202,16 @@ def columns(url: str) -> list[Column]:
 
 
 async def block(row: Row, column: Column) -> float:
-    """CPU microseconds a call of one block, of all threads of this process."""
-    left = row.calls
+    """Microseconds a call of one block: of CPU, of all threads of this process, or those that its calls tell."""
+    left, told = row.calls, 0.0
 
     async def worker() -> None:
-        nonlocal left
+        nonlocal left, told
         while left > 0:
             left -= 1
             async with column.bind():
-                await row.call(column.client, column.model)
+                found = await row.call(column.client, column.model)
+            told += found if row.clock and isinstance(found, float) else 0.0
 
     before = time.process_time()
     if row.concurrency == 1:
@@ -200,7 +219,7 @@ async def block(row: Row, column: Column) -> float:
     else:
         await asyncio.gather(*(worker() for _ in range(row.concurrency)))
     column.flush()
-    return (time.process_time() - before) / row.calls * 1e6
+    return (told if row.clock else time.process_time() - before) / row.calls * 1e6
 
 
 async def check(row: Row, column: Column) -> None:
@@ -244,8 +263,8 @@ async def run(url: str, seconds: float, wanted: str) -> list[Result]:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """CPU a call, and the ratio to the plain SDK."""
-    shown = Table(title="CPU µs a call; ratio to the plain SDK [95%]", title_justify="left")
+    """CPU (or time) a call, and the ratio to the plain SDK."""
+    shown = Table(title="CPU µs a call (of a first byte: µs); ratio to the plain SDK [95%]", title_justify="left")
     shown.add_column("")
     names = list(results[0].rounds)
     for name in names:
@@ -273,7 +292,7 @@ def document(results: Sequence[Result], loop: str) -> dict[str, Any]:
                 "rounds": len(result.rounds[PLAIN]),
                 "calls_a_round": result.row.calls,
                 "columns": {
-                    name: {"cpu_us": round(result.micros(name), 1)}
+                    name: {"us" if result.row.clock else "cpu_us": round(result.micros(name), 1)}
                     | dict(zip(("ratio", "low", "high"), (round(x, 4) for x in result.ratio(name)), strict=True))
                     for name in result.rounds
                 },

@@ -391,3 +391,76 @@ async def test_draining_waits_for_what_tasks_start() -> None:
     endless = background.start(asyncio.Event().wait())
     await asyncio.wait_for(background.drain(0.01), 5)
     endless.cancel()
+
+
+async def test_shutdown_keeps_its_time() -> None:
+    """A call that is never answered is waited for but for the last second, and settled in that."""
+    world = World(ledger=Slow(clock=lambda: 0.0))
+    attempt = await world.open()
+    began = asyncio.get_running_loop().time()
+    await world.books.close(1.2)
+    assert 0.2 <= asyncio.get_running_loop().time() - began < 5
+    assert attempt.result is not None
+    assert (attempt.result.outcome, attempt.result.cost) == ("shutdown", INPUT)
+    assert (await world.balance()).held == 0
+
+
+async def test_shutdown_does_not_wait_for_a_settlement_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    """A ledger that does not answer keeps no process from its end; what is not settled is said."""
+
+    class Hanging(Slow):
+        async def settle(self, *_: Any, **__: Any) -> bool:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    world = World(ledger=Hanging(clock=lambda: 0.0))
+    attempt = await world.open()
+    attempt.reader = stream(said=20)
+    await asyncio.wait_for(world.books.close(0), 10)
+    assert "tasks are not done" in caplog.text
+    world.books.background.cancel()
+    await asyncio.sleep(0)
+
+
+async def test_a_sweep_goes_with_its_attempt() -> None:
+    """Once an attempt has ended there is nothing to wait for: no task is left of its sweep."""
+    world = World()
+    attempt = await world.open()
+    attempt.reader = stream(said=20)
+    forever = asyncio.Event()
+    world.while_waiting = forever.wait
+    attempt.left_open(30.0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(world.books.sweeps._tasks) == 1
+    await attempt.streamed("ok")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not world.books.sweeps._tasks
+
+
+@pytest.mark.parametrize(("here", "blocking", "cut"), [(True, True, True), (False, True, False), (True, False, False)])
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_thread_that_reads_for_nobody_is_cut_off(here: bool, blocking: bool, cut: bool, before: bool) -> None:
+    """A thread of the request's own loop is cut off when its client has gone, before or after its answer began."""
+    world = World()
+    attempt = await world.open()
+    closed: list[bool] = []
+
+    async def close() -> None:
+        closed.append(True)
+
+    def gone() -> None:
+        world.binding.desert(asyncio.get_running_loop() if here else object())  # type: ignore[arg-type]
+        attempt.desert()
+
+    if before:
+        gone()
+    attempt.answers(stream(said=20), close, blocking=blocking)
+    attempt.reading = True
+    if not before:
+        gone()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await world.books.background.drain(5)
+    assert (attempt.ended, attempt.deserted, closed) == (cut, cut, [True] if cut else [])

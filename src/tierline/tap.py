@@ -102,19 +102,17 @@ class _Tap(_Watch, httpx2.AsyncByteStream):
     the generators around it at the same work.
     """
 
-    _chunks: AsyncIterator[bytes] | None = None
+    _chunks: AsyncIterator[bytes]
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         self._chunks = self._inner.__aiter__()
         return self
 
     async def __anext__(self) -> bytes:
-        attempt, chunks = self._attempt, self._chunks
-        if chunks is None:
-            raise StopAsyncIteration
+        attempt = self._attempt
         attempt.reading = True
         try:
-            chunk = await anext(chunks)
+            chunk = await anext(self._chunks)
         except StopAsyncIteration:
             await attempt.streamed("ok")
             raise
