@@ -52,6 +52,8 @@ def _hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(siblings, "PATIENCE", 0.3)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    others = inherited()  # of other tests, perhaps
+    monkeypatch.setattr(siblings, "inherited", lambda: inherited() - others)
 
 
 @pytest.fixture

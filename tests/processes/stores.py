@@ -10,6 +10,7 @@ import pytest
 from tests.redis_server import RedisServer
 from tierline.ledger import RedisLedger, SQLiteLedger
 from tierline.store.redis import RedisStore
+from tierline.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ def ledger_of(url: str, lease: float = 30.0) -> Ledger:
     """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer."""
     if url.startswith("redis"):
         return RedisLedger(RedisStore(url, timeout=5.0), lease=lease)
-    return SQLiteLedger(url.removeprefix("sqlite:///"), lease=lease)
+    return SQLiteLedger(SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0), lease=lease)
 
 
 @pytest.fixture(params=["sqlite", "redis"])
