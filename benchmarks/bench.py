@@ -22,6 +22,7 @@ import platform
 import random
 import statistics
 import sys
+import tempfile
 import time
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -36,12 +37,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.ledgers import redis_running
 from benchmarks.upstream import PROSE, STREAM_EVENTS, running
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 PLAIN: Final = "plain SDK"
 PINNED: Final = "claude-haiku-5-5"
@@ -169,8 +171,8 @@ class Spans:
         self.exporter.clear()
 
 
-def columns(url: str) -> list[Column]:
-    """All columns: one HTTP client class, one pool."""
+def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
+    """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process."""
     http = DefaultAsyncHttpxClient()
 
     def client(spans: Spans | None = None) -> AsyncAnthropic:
@@ -195,6 +197,7 @@ def columns(url: str) -> list[Column]:
         routed("Tierline", classifier=ClaudeClassifier()),
         routed("Tierline, rules first", None),
         routed("Tierline, with OTel", tierline, classifier=ClaudeClassifier()),
+        *(routed(f"Tierline, {name}", classifier=ClaudeClassifier(), store=store) for name, store in stores.items()),
     ]
 
 
@@ -252,9 +255,9 @@ async def measure(row: Row, within: Sequence[Column], seconds: float) -> Result:
     return result
 
 
-async def run(url: str, seconds: float, wanted: str) -> list[Result]:
+async def run(url: str, stores: Mapping[str, str], seconds: float, wanted: str) -> list[Result]:
     """All rows whose name has `wanted` in it."""
-    within = columns(url)
+    within = columns(url, stores)
     async with asyncio.timeout(LONGEST_RUN):
         return [await measure(row, within, seconds) for row in ROWS if wanted in row.name]
 
@@ -329,8 +332,14 @@ def main() -> None:
         except ModuleNotFoundError:
             pass
     seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
-    with running() as url, asyncio.Runner(loop_factory=factory) as runner:
-        results = runner.run(run(url, seconds, options.row))
+    with (
+        running() as url,
+        redis_running() as redis,
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=factory) as runner,
+    ):
+        stores = {"SQLite": f"sqlite:///{folder}/ledger.db"} | ({"Redis": redis} if redis else {})
+        results = runner.run(run(url, stores, seconds, options.row))
     Console(width=150 if not sys.stdout.isatty() else None).print(table(results))
     if options.json is not None:
         options.json.write_text(json.dumps(document(results, "uvloop" if factory else "asyncio"), indent=2) + "\n")
