@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.ledger.base import Alert, Balance
+from tierline.ledger.limits import Limits, limit_of
 from tierline.ledger.rollup import hour_of
 from tierline.ledger.rows import COLUMNS, Given, Place, Row, alerts_of, marks
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from sqlite3 import Connection
 
-    from tierline.budgets import Line
 
 log: Final = logging.getLogger("tierline")
 
@@ -59,7 +59,7 @@ class Accounts:
         self._now = self._moment = self._sweep_at = 0.0
         self._warned = False
         self._edition: int | None = None
-        self._ceilings: dict[tuple[str, str | None], int] = {}
+        self._limits: Limits = {}
 
     def tick(self, db: Connection) -> None:
         """Read the clock, and do what has come due."""
@@ -83,7 +83,7 @@ class Accounts:
         self._now, self._moment = now, read + behind
         self.noted = []
         if edition != self._edition:
-            self._read_ceilings(db)
+            self._read_limits(db)
             self._edition = edition
         self._lapse(db)
         if not self._sweep_at - _SWEEP <= self._moment < self._sweep_at:
@@ -244,7 +244,7 @@ class Accounts:
         ]
 
     def _alerts(self, row: Row) -> tuple[tuple[float, int], ...]:
-        return alerts_of(row.shares, self._ceiling(row.budget, row.account) or row.most)
+        return alerts_of(row.shares, limit_of(self._limits, row.budget, row.account) or row.most)
 
     def _balance(self, live: Sequence[Row]) -> Balance:
         last = live[-1]
@@ -254,7 +254,7 @@ class Accounts:
             last.account,
             sum(row.spent for row in live),
             sum(row.held for row in live),
-            self._ceiling(last.budget, last.account) or last.most,
+            limit_of(self._limits, last.budget, last.account) or last.most,
             None if end == inf else end,
             sum(row.estimated for row in live),
             bool(last.hard),
@@ -265,29 +265,22 @@ class Accounts:
 
     def set_limit(self, db: Connection, budget: str, account: str | None, limit: int | None) -> None:
         """As `Ledger.set_limit`."""
-        db.execute("DELETE FROM ceiling WHERE budget = ? AND account IS ?", (budget, account))
+        db.execute("DELETE FROM limits WHERE budget = ? AND account IS ?", (budget, account))
         if limit is not None:
-            db.execute("INSERT INTO ceiling VALUES (?, ?, ?)", (budget, account, limit))
+            db.execute("INSERT INTO limits VALUES (?, ?, ?)", (budget, account, limit))
         db.execute("UPDATE span SET alarm = 0 WHERE budget = ? AND alarm IS NOT NULL", (budget,))
-        self._ceilings_changed(db)
+        self._limits_changed(db)
 
     def limits(self, _: Connection) -> dict[tuple[str, str | None], int]:
         """As `Ledger.limits`."""
-        return dict(self._ceilings)
+        return dict(self._limits)
 
-    def _ceilings_changed(self, db: Connection) -> None:
+    def _limits_changed(self, db: Connection) -> None:
         # Any other number will do, and a random one is not taken for that of a transaction that was undone.
         db.execute("UPDATE time SET edition = random()")
         self._edition = None
-        self._read_ceilings(db)
+        self._read_limits(db)
 
-    def _read_ceilings(self, db: Connection) -> None:
-        rows = db.execute("SELECT budget, account, most FROM ceiling ORDER BY rowid")
-        self._ceilings = {(budget, account): most for budget, account, most in rows}
-
-    def _ceiling(self, budget: str, account: str) -> int | None:
-        return self._ceilings.get((budget, account)) or self._ceilings.get((budget, None))
-
-    def _limited(self, line: Line) -> Line:
-        limit = self._ceiling(line.budget, line.account)
-        return line if limit is None else line.limited(limit)
+    def _read_limits(self, db: Connection) -> None:
+        rows = db.execute("SELECT budget, account, most FROM limits ORDER BY rowid")
+        self._limits = {(budget, account): most for budget, account, most in rows}

@@ -27,6 +27,13 @@ def checked_cost(cost: int) -> int:
     return cost
 
 
+def bounded_cost(cost: int) -> int:
+    """The cost, for a store whose sums must fit 64 bits. ValueError also where it is more than $1,000,000,000."""
+    if checked_cost(cost) > MOST_MONEY:
+        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
+    return cost
+
+
 def check_offers(offers: Sequence[Offer]) -> None:
     """ValueError where one of `offers` costs what cannot be a cost, or there is none."""
     if not offers:

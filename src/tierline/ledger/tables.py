@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.ledger.accounts import ENDED, LAPSED, LIVE, REMEMBER_POSTED, Accounts
 from tierline.ledger.base import Hold, Origin, Reservation, Spent
+from tierline.ledger.limits import limited
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
 from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
@@ -41,8 +42,8 @@ class Tables(Accounts):
         if (wrong := wrong_offers(offers)) is not None:
             return wrong
         places, distinct = self._places(db, lines)
-        if self._ceilings:
-            lines = [self._limited(line) for line in lines]
+        if self._limits:
+            lines = [limited(self._limits, line) for line in lines]
         used = [place.used for place in places]
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
@@ -276,8 +277,8 @@ class Tables(Accounts):
         """As `Ledger.erase`."""
         db.execute("DELETE FROM span WHERE account = ?", (account,))
         db.execute("DELETE FROM spend WHERE tenant = ?", (account,))
-        if db.execute("DELETE FROM ceiling WHERE account = ?", (account,)).rowcount:
-            self._ceilings_changed(db)
+        if db.execute("DELETE FROM limits WHERE account = ?", (account,)).rowcount:
+            self._limits_changed(db)
         # What a lapsed one was booked to has gone: its late settlement takes nothing back from another row.
         db.execute("UPDATE hold SET at = NULL WHERE state = ? AND tenant = ?", (LAPSED, account))
         db.execute("UPDATE hold SET tenant = NULL WHERE state < ? AND tenant = ?", (ENDED, account))

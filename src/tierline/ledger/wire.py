@@ -10,19 +10,18 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.budgets import MOST_MONEY, Line
+from tierline.budgets import Line
 from tierline.ledger.base import Alert, Balance, Hold, Spent
-from tierline.ledger.checks import checked_cost
+from tierline.ledger.limits import limit_of
 from tierline.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tierline.ledger.base import Origin
+    from tierline.ledger.limits import Limits
     from tierline.values import Offer
     from tierline.windows import Span
-
-Limits = dict[tuple[str, str | None], int]
 
 
 def dumps(value: object) -> str:
@@ -33,13 +32,6 @@ def dumps(value: object) -> str:
 def text(seconds: float) -> str:
     """A time, or a length of time."""
     return "inf" if seconds == inf else f"{seconds:.17g}"
-
-
-def storable(cost: int) -> str:
-    """A cost as text. ValueError where it cannot be one, or is more than a budget can have."""
-    if checked_cost(cost) > MOST_MONEY:
-        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
-    return str(cost)
 
 
 class Form(NamedTuple):
@@ -216,11 +208,6 @@ def read_alerts(noted: Sequence[Sequence[Any]], limits: Limits) -> list[Alert]:
             Alert(budget, account, float(share), int(spent), now_limit, None if ends == inf else ends, bool(refused))
         )
     return found
-
-
-def limit_of(limits: Limits, budget: str, account: str) -> int | None:
-    """The limit that was set for an account, or for those without one of their own."""
-    return limits.get((budget, account)) or limits.get((budget, None))
 
 
 def realarmed(kept: str, limits: Limits) -> tuple[str, str]:
