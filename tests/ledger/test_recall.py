@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ledger.words import hold, money, offer
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.budgets import Line
 from tierline.errors import LedgerUnavailableError
-from tierline.ledger import Reservation
 from tierline.ledger import recall as recall_module
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
-from tierline.values import Offer, Refusal
+from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
@@ -43,20 +43,6 @@ async def process(server: RedisServer) -> AsyncIterator[Callable[[], RedisLedger
     yield make
     for ledger in made:
         await ledger.aclose()
-
-
-def offer(cost: int) -> Offer:
-    return Offer("haiku", "claude-haiku", cost)
-
-
-async def hold(ledger: RedisLedger, key: str, cost: int, *lines: Line) -> Reservation:
-    found = await ledger.reserve(key, [offer(cost)], lines)
-    assert isinstance(found, Reservation)
-    return found
-
-
-async def money(ledger: RedisLedger) -> dict[str, tuple[int, int]]:
-    return {each.budget: (each.spent, each.held) for each in await ledger.balances()}
 
 
 async def back(*ledgers: RedisLedger) -> None:

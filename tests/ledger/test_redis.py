@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.ledger.words import hold, money, offer
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, fresh_namespace, redis_cluster, redis_server
 from tierline.budgets import Line
@@ -18,7 +19,7 @@ from tierline.ledger import Reservation
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
 from tierline.testing import LedgerConformance
-from tierline.values import Offer, Refusal
+from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
@@ -56,20 +57,6 @@ class TestRedis(LedgerConformance):
 
 DAY = Line("day", "global", 10**9, Window("day"))
 TOTAL = Line("total", "acme", 10**9, Window("total"))
-
-
-def offer(cost: int | None) -> Offer:
-    return Offer("haiku", "claude-haiku", cost)
-
-
-async def hold(ledger: RedisLedger, key: str, cost: int, *lines: Line) -> Reservation:
-    found = await ledger.reserve(key, [offer(cost)], lines)
-    assert isinstance(found, Reservation)
-    return found
-
-
-async def money(ledger: RedisLedger) -> dict[str, tuple[int, int]]:
-    return {each.budget: (each.spent, each.held) for each in await ledger.balances()}
 
 
 @pytest.fixture
