@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.ledger.accounts import ENDED, LAPSED, LIVE, REMEMBER_POSTED, Accounts
 from tierline.ledger.base import Hold, Origin, Reservation, Spent
+from tierline.ledger.checks import plain
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
 from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
@@ -77,12 +78,12 @@ class Tables(Accounts):
                 cost,
                 offer.cost,
                 self._now,
-                offer.tier,
-                offer.model,
+                plain(offer.tier),
+                plain(offer.model),
                 skipped,
                 tight,
-                origin.tenant,
-                origin.route,
+                origin.tenant and plain(origin.tenant),
+                origin.route and plain(origin.route),
                 origin.own,
                 " ".join(map(str, ids)),
                 lines_text(reservation, places),
@@ -148,7 +149,8 @@ class Tables(Accounts):
         ).fetchone()
         cost, asked, at, tier, model, skipped, tight, tenant, route, own, text = row
         taken = (tier, model, asked)
-        offer = next((each for each in offers if (each.tier, each.model, each.cost) == taken), Offer(*taken))
+        known = (each for each in offers if (plain(each.tier), plain(each.model), each.cost) == taken)
+        offer = next(known, Offer(*taken))
         kept = [Kept.of(entry) for entry in json.loads(text)]
         lines, used = tuple((each.line, each.span) for each in kept), tuple(each.used for each in kept)
         return Reservation(key, offer, cost, lines, used, skipped, tight, at, Origin(tenant, route, bool(own)))
@@ -216,7 +218,8 @@ class Tables(Accounts):
             (cost, guess, *ids),
         )
         origin = reservation.origin
-        booked = (hour_of(reservation.at), origin.tenant, origin.route, reservation.offer.tier, origin.own)
+        tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
+        booked = (hour_of(reservation.at), tenant, route, plain(reservation.offer.tier), origin.own)
         self._book(db, booked, cost, guess, 1)
         self._alarm_at(db, ids)
         return True
