@@ -157,6 +157,18 @@ class Tables(Accounts):
 
     # Ending
 
+    def settle(self, db: Connection, reservation: Reservation, cost: int, *, estimated: bool) -> bool:
+        """As `Ledger.settle`."""
+        known = reservation.at >= self._born or self._is_known(db, reservation.id)
+        if not known:
+            # It was held in a file that was lost: what it came to is charged all the same.
+            return self.post(db, reservation, cost, estimated=estimated)
+        return self.end(db, reservation.id, cost, estimated=estimated, attempts=1)
+
+    @staticmethod
+    def _is_known(db: Connection, key: str) -> bool:
+        return db.execute("SELECT 1 FROM hold WHERE id = ?", (key,)).fetchone() is not None
+
     def end(self, db: Connection, key: str, cost: int, *, estimated: bool, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
         row = db.execute(
@@ -197,7 +209,7 @@ class Tables(Accounts):
 
     def post(self, db: Connection, reservation: Reservation, cost: int, *, estimated: bool) -> bool:
         """As `Ledger.post`."""
-        if db.execute("SELECT 1 FROM hold WHERE id = ?", (reservation.id,)).fetchone() is not None:
+        if self._is_known(db, reservation.id):
             return False
         self._forbid(db, reservation.id, max(REMEMBER_POSTED, self._remember))
         guess = cost if estimated else 0
