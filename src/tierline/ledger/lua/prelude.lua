@@ -16,6 +16,7 @@
 -- {namespace}:hour:<hour> spend of an hour: a, c, o, e<tenant, route, tier>; {namespace}:hours: which there are
 -- {namespace}:limits      limits that were set, by budget and account
 -- {namespace}:members     processes, by when they were last heard of
+-- {namespace}:expected, heard, totals, given: what is being given back after a loss, see `restore`
 
 local call = redis.call
 local KEY = string.sub(KEYS[1], 1, -5)
