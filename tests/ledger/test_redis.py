@@ -318,6 +318,29 @@ async def test_a_call_takes_one_round_trip(server: RedisServer, process: Callabl
         assert "cmdstat_eval" not in calls
 
 
+async def test_what_was_posted_is_known_for_days(server: RedisServer, process: Callable[..., RedisLedger]) -> None:
+    """A journal that a killed process left may be told twice, the second time when the app is started next week."""
+    ledger = process()
+    held = await hold(ledger, "a", 10, DAY)
+    posted = held._replace(id="posted")
+    assert await ledger.post(posted, 10)
+    with server.client() as client:
+        assert client.ttl(f"{{{ledger.store.namespace}}}:h:posted") > 6 * 86_400
+
+
+async def test_an_account_outlives_its_window_on_a_clock_that_was_set_back(
+    server: RedisServer, process: Callable[..., RedisLedger]
+) -> None:
+    """The server drops keys by its own clock: not before the window ends by that."""
+    now = [DAY.window.span(time.time()).start + 6 * 3600.0]
+    ledger = process(clock=lambda: now[0])
+    await ledger.ping()
+    now[0] -= 3 * 3600
+    await hold(ledger, "a", 10, DAY)
+    with server.client() as client:
+        assert client.ttl(f'{{{ledger.store.namespace}}}:a:["day","global","day"]') >= 21 * 3600
+
+
 async def test_nothing_stays_for_ever(server: RedisServer, process: Callable[..., RedisLedger]) -> None:
     """Every key but those of totals and of what is in flight goes by itself."""
     ledger = process()

@@ -56,7 +56,7 @@ class Accounts:
         self._lease = lease
         self._retention = retention
         self._remember = remember
-        self._now = self._moment = self._sweep_at = 0.0
+        self._now = self._moment = self._born = self._sweep_at = 0.0
         self._warned = False
         self._edition: int | None = None
         self._limits: Limits = {}
@@ -64,11 +64,11 @@ class Accounts:
     def tick(self, db: Connection) -> None:
         """Read the clock, and do what has come due."""
         read = self._clock()
-        row = db.execute("SELECT read, now, behind, edition FROM time").fetchone()
+        row = db.execute("SELECT read, now, behind, born, edition FROM time").fetchone()
         if row is None:
-            row = (read, read, 0.0, 0)
-            db.execute("INSERT INTO time VALUES (1, ?, ?, ?, ?)", row)
-        last, now, behind, edition = row
+            row = (read, read, 0.0, None, 0)
+            db.execute("INSERT INTO time VALUES (1, ?, ?, ?, ?, ?)", row)
+        last, now, behind, born, edition = row
         if read < last:
             behind += last - read
         now = max(now, read)
@@ -79,8 +79,10 @@ class Accounts:
                 "renews: set it right, or confirm() that it is",
                 now - read,
             )
-        db.execute("UPDATE time SET read = ?, now = ?, behind = ?", (read, now, behind))
-        self._now, self._moment = now, read + behind
+        if born is None:
+            born = now
+        db.execute("UPDATE time SET read = ?, now = ?, behind = ?, born = ?", (read, now, behind, born))
+        self._now, self._moment, self._born = now, read + behind, born
         self.noted = []
         if edition != self._edition:
             self._read_limits(db)
@@ -94,7 +96,7 @@ class Accounts:
 
         Balances of windows that have not begun yet are dropped.
         """
-        db.execute("UPDATE time SET now = read")
+        db.execute("UPDATE time SET now = read, born = min(born, read)")
         db.execute("DELETE FROM span WHERE start > (SELECT now FROM time)")
         self._warned = False
 

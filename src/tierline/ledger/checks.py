@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tierline.budgets import MOST_MONEY
+from tierline.budgets import LONGEST_NAME, MOST_MONEY
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierline.values import Offer
+
+
+def plain(name: str) -> str:
+    """A name as stores keep it: no longer than that of an account, and without what is no character.
+
+    A tenant or a model may be what somebody outside has sent: half a surrogate pair cannot be written anywhere.
+    """
+    name = name[:LONGEST_NAME]
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
 def check_seconds(of: str, **given: object) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Origin, Reservation
-from tierline.ledger.checks import bounded_cost, check_offers, check_seconds, checked_limit
+from tierline.ledger.checks import bounded_cost, check_offers, check_seconds, checked_limit, plain
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.session import Session
 from tierline.ledger.wire import (
@@ -84,7 +84,7 @@ class RedisLedger:
         ask = {
             "thresholds": thresholds,
             "costs": [str(bounded_cost(cost or 0)) for cost in costs],
-            "tiers": [(offer.tier, offer.model) for offer in offers],
+            "tiers": [(plain(offer.tier), plain(offer.model)) for offer in offers],
             "hold": kept_of(origin),
         }
         fixed = dumps(ask)[:-1]
@@ -171,7 +171,7 @@ class RedisLedger:
         lines = tuple((by_name[name], by_name[name].window.span(at)) for name in kept["lines"])
         used = tuple(map(int, kept["used"]))
         offer = offers[taken] if taken < len(offers) else offers[-1]
-        if (offer.tier, offer.model, offer.cost or 0) != (kept["tier"], kept["model"], cost):
+        if (plain(offer.tier), plain(offer.model), offer.cost or 0) != (kept["tier"], kept["model"], cost):
             offer = offer._replace(tier=kept["tier"], model=kept["model"], cost=cost)
         fit = first_fit(offers, [line for line, _ in lines], used, thresholds=True)
         held = Reservation(key, offer, cost, lines, used, taken, fit.tight if taken else "", at, origin)

@@ -222,7 +222,7 @@ class Session:
             recall.epoch, recall.seen, self._now = epoch, now, now
         if recall.members - set(members):
             recall.stale = True  # nobody else may know what was spent on the accounts of those who are gone
-        recall.members = frozenset(members)
+        recall.members, recall.met = frozenset(members), now
 
     async def _learn(self, until: float) -> None:
         """Read some of the balances, so as to know them should the store lose them."""

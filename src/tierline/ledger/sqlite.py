@@ -77,7 +77,7 @@ class SQLiteLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         bounded_cost(cost)
-        return await self._run(lambda db: self._tables.end(db, reservation.id, cost, estimated=estimated, attempts=1))
+        return await self._run(lambda db: self._tables.settle(db, reservation, cost, estimated=estimated))
 
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""

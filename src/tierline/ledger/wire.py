@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.budgets import Line
 from tierline.ledger.base import Alert, Balance, Hold, Spent
+from tierline.ledger.checks import plain
 from tierline.ledger.limits import limit_of
 from tierline.windows import Window
 
@@ -97,19 +98,21 @@ def asked(lines: Iterable[tuple[Line, Line, Span]], costs: Sequence[int | None])
 
 def kept_of(origin: Origin, at: float | None = None) -> dict[str, Any]:
     """What is kept of a hold, beside what the script knows."""
+    tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
     return {
-        "row": dumps([origin.tenant, origin.route])[:-1] + ",",
-        "nobody": dumps([None, origin.route])[:-1] + ",",
+        "row": dumps([tenant, route])[:-1] + ",",
+        "nobody": dumps([None, route])[:-1] + ",",
         "own": origin.own,
-        "tenant": origin.tenant,
-        "route": origin.route,
+        "tenant": tenant,
+        "route": route,
     } | ({} if at is None else {"at": text(at)})
 
 
 def whole_row(kept: dict[str, Any], offer: Offer) -> dict[str, Any]:
     """The same, with the tier in its rows: for a hold that was made elsewhere."""
-    tier = f"{dumps(offer.tier)}]"
-    return kept | {"row": kept["row"] + tier, "nobody": kept["nobody"] + tier, "tier": offer.tier, "model": offer.model}
+    name, model = plain(offer.tier), plain(offer.model)
+    tier = f"{dumps(name)}]"
+    return kept | {"row": kept["row"] + tier, "nobody": kept["nobody"] + tier, "tier": name, "model": model}
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ CREATE TABLE time (             -- in seconds since the epoch, as the processes 
     read REAL NOT NULL,         -- what the clock said last
     now REAL NOT NULL,          -- the latest that it ever said: windows go by it
     behind REAL NOT NULL,       -- how far it went back in all: leases go by read + behind
+    born REAL,                  -- holds of before were made in a file that was lost; NULL: that is to be noted now
     edition INTEGER NOT NULL    -- of the table `limits`: any other number says that it was changed
 );
 CREATE TABLE span (             -- what an account has used in one stretch of its window; money in nano-USD
