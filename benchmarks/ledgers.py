@@ -15,7 +15,6 @@ import asyncio
 import json
 import random
 import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -124,29 +123,13 @@ async def bare_redis(url: str) -> Callable[[], Awaitable[None]]:
 @contextmanager
 def redis_running() -> Iterator[str | None]:
     """A Redis of our own on a free port; None where there is none to start."""
-    program = shutil.which("redis-server")
-    if program is None:
+    if not any(map(shutil.which, ("redis-server", "valkey-server"))):
         yield None
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        server = subprocess.Popen(
-            [program, "--port", str(port), "--save", "", "--dir", folder, "--appendonly", "no"],
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            while True:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except ConnectionRefusedError:
-                    time.sleep(0.02)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.terminate()
-            server.wait()
+    from tests.redis_server import redis_server  # noqa: PLC0415
+
+    with redis_server() as server:
+        yield server.url
 
 
 async def measure(columns: list[Column], concurrency: int, seconds: float) -> None:

@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import tierline
 from tests.apps import app_of
 from tests.ledger.switched import Switched, until
+from tests.ledger.words import money
 from tierline import Budget, Router, current, policy
 from tierline.classify import ClaudeClassifier
 from tierline.errors import LedgerUnavailableError
@@ -60,10 +61,6 @@ def locked(path: Path) -> Iterator[None]:
         holder.communicate()
 
 
-async def spent(router: Router) -> dict[str, tuple[int, int]]:
-    return {balance.budget: (balance.spent, balance.held) for balance in await router.balances()}
-
-
 async def reconciled(router: Router) -> None:
     """Wait until the store is back and knows all."""
     guard: Any = router.ledger
@@ -94,7 +91,7 @@ async def test_closed_over_http(make_router: MakeRouter, serve: Serve, fake: Fak
     await reconciled(router)
     assert await router.ready()
     assert (await browser.get("/answer")).status_code == 200
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
 
 
 async def test_open_over_http(make_router: MakeRouter, serve: Serve, fake: FakeClaude, tmp_path: Path) -> None:
@@ -122,7 +119,7 @@ async def test_open_over_http(make_router: MakeRouter, serve: Serve, fake: FakeC
         assert fake.billed - first <= 5_000_000_000 * 4 // 1000
         assert await router.ready()
     await reconciled(router)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
     assert (await browser.get("/answer")).status_code == 200
 
 
@@ -139,7 +136,7 @@ async def test_a_call_in_flight_is_settled_later(make_router: MakeRouter, fake: 
             await stream.close()
             await asyncio.sleep(0.3)
     await reconciled(router)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
 
 
 async def test_the_decision_says_so(make_router: MakeRouter, fake: FakeClaude) -> None:
@@ -157,7 +154,7 @@ async def test_the_decision_says_so(make_router: MakeRouter, fake: FakeClaude) -
     store.away = False
     await reconciled(router)
     assert _metrics(reader) == {"tierline.ledger.away": 0, "tierline.ledger.outages": 1}
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
     async with router.bind():
         await router.claude.messages.create(**ASK)
         assert "ledger" not in str(current().decisions[-1].reasons)
@@ -183,7 +180,7 @@ async def test_observing_goes_on(make_router: MakeRouter, fake: FakeClaude) -> N
     await router.claude.messages.create(**ASK)
     store.away = False
     await reconciled(router)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
 
 
 def test_synchronous_clients(make_sync_router: MakeRouter, fake: FakeClaude) -> None:
@@ -194,7 +191,7 @@ def test_synchronous_clients(make_sync_router: MakeRouter, fake: FakeClaude) -> 
     router.sync_claude.messages.create(**ASK)
     store.away = False
     asyncio.run(router.aclose())
-    assert asyncio.run(spent(router)) == {"$5/day": (fake.billed, 0)}
+    assert asyncio.run(money(router)) == {"$5/day": (fake.billed, 0)}
     store.away = True
     client = make_sync_router(ledger=store, budgets=[Budget("$5/day")]).sync_claude
     with pytest.raises(LedgerUnavailableError):
@@ -210,7 +207,7 @@ async def test_an_operator_confirms(make_router: MakeRouter, fake: FakeClaude) -
         await router.claude.messages.create(**ASK)
     await router.confirm()
     await router.claude.messages.create(**ASK)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
     await until(lambda: not router.ledger._restless)  # type: ignore[attr-defined]
 
 
@@ -223,7 +220,7 @@ async def test_requests_leave_no_accounts(make_router: MakeRouter, serve: Serve)
     assert (await browser.get("/answer")).status_code == 200
     store.away = False
     await reconciled(router)
-    assert set(await spent(router)) == {"$5/day"}
+    assert set(await money(router)) == {"$5/day"}
 
 
 WORKER = """

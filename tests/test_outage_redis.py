@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.apps import app_of
+from tests.ledger.words import money
 from tests.redis_server import RedisServer, redis_server
-from tests.test_outage import SLACK, reconciled, spent
+from tests.test_outage import SLACK, reconciled
 from tierline import Budget, policy
 from tierline.classify import ClaudeClassifier
 
@@ -71,7 +72,7 @@ async def test_closed(make_router: MakeRouter, serve: Serve, fake: FakeClaude, s
     await asyncio.to_thread(come_back)
     await reconciled(router)
     assert (await browser.get("/answer")).status_code == 200
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
 
 
 @pytest.mark.parametrize("away", [freeze, stop])
@@ -98,7 +99,7 @@ async def test_open(
     assert await router.ready()
     await asyncio.to_thread(come_back)
     await reconciled(router)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
     assert (await browser.get("/answer")).status_code == 200
 
 
@@ -114,7 +115,7 @@ async def test_redis_restart_empty(
     await asyncio.to_thread(server.start)
     assert (await browser.get("/answer")).status_code == 200
     await reconciled(router)
-    assert await spent(router) == {"$5/day": (fake.billed, 0)}
+    assert await money(router) == {"$5/day": (fake.billed, 0)}
 
 
 async def test_redis_restart_empty_and_confirmed(
@@ -131,7 +132,7 @@ async def test_redis_restart_empty_and_confirmed(
         await asyncio.sleep(0.3)
     assert "lost its data" in (await router.ready()).problems[0]
     await router.confirm()
-    before = await spent(router)
+    before = await money(router)
     assert (await browser.get("/answer")).status_code == 200
     assert before["$5/day"][0] <= fake.billed
 
@@ -147,6 +148,6 @@ async def test_redis_absent_at_start(make_router: MakeRouter, serve: Serve, fake
         await asyncio.to_thread(server.start)
         await reconciled(router)
         assert (await browser.get("/answer")).status_code == 200
-        assert await spent(router) == {"$5/day": (fake.billed, 0)}
+        assert await money(router) == {"$5/day": (fake.billed, 0)}
     finally:
         server.remove()

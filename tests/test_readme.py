@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
+    from sybil.document import Document
 
 README = Path(__file__).parents[1] / "README.md"
+GUIDE = README.parent / "docs" / "guide.md"
+
+
+def parsed(page: Path) -> Document:
+    """A page, its blocks of Python ready to run."""
+    return Sybil([PythonCodeBlockParser()], path=str(page.parent), pattern=page.name).parse(page)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def readme(monkeypatch: pytest.MonkeyPatch) -> Any:
     with fake.serve_in_thread() as url:
         monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
-        document = Sybil([PythonCodeBlockParser()], path=str(README.parent), pattern=README.name).parse(README)
+        document = parsed(README)
         for example in document.examples():
             example.evaluate()
         yield document.namespace | {"fake": fake}
@@ -62,22 +70,18 @@ async def test_the_test_of_the_readme_passes(readme: dict[str, Any]) -> None:
 
 def test_the_code_of_the_guide_runs() -> None:
     """Every block of the guide can be pasted as it stands."""
-    guide = README.parent / "docs" / "guide.md"
-    document = Sybil([PythonCodeBlockParser()], path=str(guide.parent), pattern=guide.name).parse(guide)
+    document = parsed(GUIDE)
     examples = list(document.examples())
-    assert len(examples) == guide.read_text(encoding="utf-8").count("```python")
+    assert len(examples) == GUIDE.read_text(encoding="utf-8").count("```python")
     for example in examples:
         example.evaluate()
     Router(ladder=document.namespace["ladder"], budgets=document.namespace["budgets"])
 
 
-GUIDE = README.parent / "docs" / "guide.md"
-
-
 @pytest.fixture
 def chapter() -> dict[str, Any]:
     """The names that the guide's chapter on budgets leaves."""
-    document = Sybil([PythonCodeBlockParser()], path=str(GUIDE.parent), pattern=GUIDE.name).parse(GUIDE)
+    document = parsed(GUIDE)
     text = GUIDE.read_text(encoding="utf-8")
     begin, end = text.index("## Budgets"), text.index("## Classifiers")
     for example in document.examples():
@@ -129,14 +133,24 @@ async def test_the_webhook_of_the_guide(
     ]
 
 
+def test_the_ledger_of_the_guide(chapter: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The chapter's ledger does what it says, and passes tests of the suite that it inherits from."""
+    tests = chapter["TestLoggedLedger"]()
+    tests.test_duplicate_settle()
+    tests.test_thundering_herd_last_dollar()
+    ledger = tests.open_ledger(lambda: 0.0, 30)
+    with caplog.at_level("INFO", "audit"):
+        asyncio.run(ledger.set_limit("plan", "acme", NANO))
+    assert caplog.messages == ["limit of plan, acme: 1000000000 nano-USD"]
+
+
 def test_the_synchronous_code_of_the_guide_works(
     monkeypatch: pytest.MonkeyPatch, fake: FakeClaude, thread_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The guide's `def` endpoint answers, and its job runs in a script, both without a client of the app's."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
     monkeypatch.setenv("ANTHROPIC_BASE_URL", thread_url)
-    guide = README.parent / "docs" / "guide.md"
-    document = Sybil([PythonCodeBlockParser()], path=str(guide.parent), pattern=guide.name).parse(guide)
+    document = parsed(GUIDE)
     (code,) = (example for example in document.examples() if "SyncClaude" in example.parsed)
     code.evaluate()
     with TestClient(document.namespace["app"]) as browser:

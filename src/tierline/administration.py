@@ -11,13 +11,15 @@ from tierline.budgets import DEFAULT_ACCOUNT, GLOBAL_ACCOUNT, is_key, parse_mone
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.explanation import Explained, Explanation
 from tierline.history import History, Holds
+from tierline.ledger.limits import limit_of
 from tierline.values import Refusal, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from tierline.admission import Rules
     from tierline.ledger.base import Balance, Ledger, Spent
+    from tierline.ledger.limits import Limits
 
 log: Final = logging.getLogger("tierline")
 
@@ -90,10 +92,8 @@ class Administration:
         in_flight = holds.on(refusal.budget, refusal.account)
         return Explanation(refusal, self._now(), budgets, in_flight, history, spender)
 
-    def _explained(
-        self, then: Standing, limits: Mapping[tuple[str, str | None], int], balances: list[Balance]
-    ) -> Explained:
-        override = limits.get((then.budget, then.account)) or limits.get((then.budget, None))
+    def _explained(self, then: Standing, limits: Limits, balances: list[Balance]) -> Explained:
+        override = limit_of(limits, then.budget, then.account)
         name = then.budget, then.account, then.window.series
         found = next((each for each in balances if (each.budget, each.account, each.window) == name), None)
         limit = override or self._declared(then) or (found.limit if found is not None else then.limit)

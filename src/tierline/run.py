@@ -17,6 +17,7 @@ from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
 from tierline.ledger.base import Origin
+from tierline.ledger.checks import plain
 from tierline.legality import fit
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
@@ -119,7 +120,7 @@ class CallRun:
                 health=router.health,
                 trace=trace,
                 key=router.next_id(),
-                origin=Origin(self.tenant, self.route, self.own is not None),
+                origin=Origin(self.tenant and plain(self.tenant), self.route, self.own is not None),
                 started=self.started,
                 deadline=self.own.timeout if self.own is not None else router.health.deadline,
                 watched=self.observing,

@@ -53,6 +53,26 @@ def keys(found: Any) -> list[str]:
     return [each.entry.key for each in found]
 
 
+async def test_a_link_to_nowhere(tmp_path: Path) -> None:
+    """Somebody who may write where the journal is to be does not choose another place for it."""
+    (tmp_path / "j.db").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="journal"):
+        await DiskJournal(tmp_path / "j.db").open()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_process_that_goes_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that changes its directory, as daemons do, still finds its journal."""
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    journal = DiskJournal("j.db")
+    await journal.put(Entry("settle", "a", bare(held()), 5))
+    monkeypatch.chdir("other")
+    assert keys(await journal.due(1.0, 10)) == ["a"]
+    assert journal.path == tmp_path / "j.db"
+    await journal.aclose()
+
+
 async def test_in_order(journal: Journal) -> None:
     """Entries come back in the order in which they were written, those that are due; the first ending stays."""
     for key in "abc":

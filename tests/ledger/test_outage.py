@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.ledger import words
 from tests.ledger.switched import Switched, until
+from tests.ledger.words import money, offer
 from tierline import Budget
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger import Origin, Reservation, allowance, outage, watcher
 from tierline.ledger.journal import DiskJournal, MemoryJournal
 from tierline.ledger.outage import LOCAL, GuardedLedger
 from tierline.testing import LedgerConformance
-from tierline.values import Offer, Refusal
+from tierline.values import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 DOLLAR = 1_000_000_000
 HARD = Budget("$1/day", downgrade_at=None, cheapest_at=None).line("global")
 SOFT = Budget("$1/hour", name="soft", hard=False).line("global")
-
-
-def offer(cost: int | None, tier: str = "haiku") -> Offer:
-    return Offer(tier, f"claude-{tier}", cost, unbounded="" if cost is not None else "no bound")
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +61,7 @@ async def opened(store: Switched, tmp_path: Path) -> AsyncIterator[GuardedLedger
 
 
 async def hold(ledger: GuardedLedger, key: str, cost: int, *lines: Line, **options: Any) -> Reservation:
-    found = await ledger.reserve(key, [offer(cost)], lines or (HARD,), **options)
-    assert isinstance(found, Reservation), found
-    return found
+    return await words.hold(ledger, key, cost, *(lines or (HARD,)), **options)
 
 
 async def back(guard: GuardedLedger, store: Switched) -> None:
@@ -79,10 +75,6 @@ async def _told(guard: GuardedLedger) -> bool:
     return await guard.journal.next_due() is None
 
 
-async def spent(store: Switched) -> dict[str, tuple[int, int]]:
-    return {b.budget: (b.spent, b.held) for b in await store.balances()}
-
-
 async def test_nothing_changes_while_it_is_there(closed: GuardedLedger, store: Switched) -> None:
     """A guard adds nothing of its own to a ledger that answers."""
     held = await hold(closed, "a", 5)
@@ -91,7 +83,7 @@ async def test_nothing_changes_while_it_is_there(closed: GuardedLedger, store: S
     await closed.renew([held])
     assert await closed.settle(held, 3)
     assert not await closed.release("a")
-    assert await spent(store) == {HARD.budget: (3, 0)}
+    assert await money(store) == {HARD.budget: (3, 0)}
     assert store.asked == ["reserve", "renew", "settle", "release", "balances"]
 
 
@@ -104,7 +96,7 @@ async def test_closed_refuses_hard_lines_at_once(closed: GuardedLedger, store: S
     assert store.asked.count("reserve") == 1
     assert closed.away
     await back(closed, store)
-    assert await spent(store) == {}
+    assert await money(store) == {}
     await hold(closed, "b", 5)
 
 
@@ -119,7 +111,7 @@ async def test_without_a_hard_line_calls_pass(closed: GuardedLedger, store: Swit
         assert each.id.endswith(LOCAL)
         await closed.settle(each, 7)
     await back(closed, store)
-    assert set((await spent(store)).values()) == ({(21, 0)} if lines else set())
+    assert set((await money(store)).values()) == ({(21, 0)} if lines else set())
     assert [(row.tenant, row.route, row.attempts, row.cost) for row in await store.history(0)] == [
         ("acme", "/x", 3, 21)
     ]
@@ -138,7 +130,7 @@ async def test_open_spends_its_allowance(opened: GuardedLedger, store: Switched)
     assert (held[0].lines[0][0].limit, held[0].remaining[0].remaining) == (DOLLAR, DOLLAR - DOLLAR // 20)
     store.away = False
     await until(lambda: not opened.away)
-    assert await spent(store) == {HARD.budget: (10, 0)}
+    assert await money(store) == {HARD.budget: (10, 0)}
 
 
 async def test_open_spends_no_more_than_was_left(opened: GuardedLedger, store: Switched) -> None:
@@ -202,7 +194,7 @@ async def test_every_window_has_its_allowance() -> None:
         with pytest.raises(LedgerUnavailableError):
             await hold(guard, f"{day} again", 1)
     await back(guard, store)
-    assert await spent(store) == {HARD.budget: (DOLLAR // 10, 0)}
+    assert await money(store) == {HARD.budget: (DOLLAR // 10, 0)}
     await guard.aclose()
 
 
@@ -304,7 +296,7 @@ async def test_the_first_ending_wins(opened: GuardedLedger, store: Switched) -> 
     assert not await opened.settle(here, 70)
     assert not await opened.release(here.id)
     await back(opened, store)
-    assert await spent(store) == {HARD.budget: (80, 0)}
+    assert await money(store) == {HARD.budget: (80, 0)}
 
 
 async def test_a_journal_that_cannot_be_written(
@@ -321,9 +313,9 @@ async def test_a_journal_that_cannot_be_written(
         stuck.setattr(closed.journal, "drop", drop)
         store.away = False
         await until(lambda: not closed.away)
-        assert await spent(store) == {"soft": (3, 0)}
+        assert await money(store) == {"soft": (3, 0)}
     await back(closed, store)
-    assert await spent(store) == {"soft": (3, 0)}
+    assert await money(store) == {"soft": (3, 0)}
 
 
 async def test_leases_that_lapsed_meanwhile_are_corrected(tmp_path: Path) -> None:
@@ -336,7 +328,7 @@ async def test_leases_that_lapsed_meanwhile_are_corrected(tmp_path: Path) -> Non
     await guard.settle(held, 40)
     now[0] += 100
     store.away = False
-    assert await spent(store) == {HARD.budget: (100, 0)}
+    assert await money(store) == {HARD.budget: (100, 0)}
     await back(guard, store)
     assert [(b.spent, b.held, b.estimated) for b in await store.balances()] == [(40, 0, 0)]
     await guard.aclose()
@@ -356,7 +348,7 @@ async def test_a_call_in_flight_when_the_ledger_is_back(opened: GuardedLedger, s
     assert after > before
     assert await opened.settle(held, 60)
     await back(opened, store)
-    assert await spent(store) == {HARD.budget: (60, 0)}
+    assert await money(store) == {HARD.budget: (60, 0)}
 
 
 async def test_accounts_are_forgotten_after_they_were_charged(closed: GuardedLedger, store: Switched) -> None:
@@ -366,7 +358,7 @@ async def test_accounts_are_forgotten_after_they_were_charged(closed: GuardedLed
     await closed.settle(await hold(closed, "a", 5, line, SOFT), 3)
     await closed.forget([line])
     await back(closed, store)
-    assert await spent(store) == {"soft": (3, 0)}
+    assert await money(store) == {"soft": (3, 0)}
 
 
 async def test_operators_are_told(closed: GuardedLedger, store: Switched, caplog: pytest.LogCaptureFixture) -> None:
@@ -411,7 +403,7 @@ async def test_confirm(closed: GuardedLedger, store: Switched) -> None:
     await closed.settle(await hold(closed, "a", 5, SOFT), 3)
     await closed.confirm()
     assert store.confirmed == 1
-    assert await spent(store) == {"soft": (3, 0)}
+    assert await money(store) == {"soft": (3, 0)}
     await hold(closed, "b", 5)
 
 
@@ -430,7 +422,7 @@ async def test_cancelled_while_it_is_written(opened: GuardedLedger, store: Switc
     await opened.release("b")
     await opened.release("first")
     await back(opened, store)
-    assert await spent(store) == {}
+    assert await money(store) == {}
 
 
 async def test_a_delivery_that_breaks_off(closed: GuardedLedger, store: Switched) -> None:
@@ -444,7 +436,7 @@ async def test_a_delivery_that_breaks_off(closed: GuardedLedger, store: Switched
     assert closed.away
     store.lost = set()
     await back(closed, store)
-    assert await spent(store) == {HARD.budget: (120, 0)}
+    assert await money(store) == {HARD.budget: (120, 0)}
 
 
 async def test_an_entry_that_cannot_be_told(
@@ -469,7 +461,7 @@ async def test_an_entry_that_cannot_be_told(
     await opened.aclose()
     with closing(sqlite3.connect(tmp_path / "journal.db")) as file:
         assert file.execute("SELECT key FROM entries").fetchall() == [("a",)]
-    assert await spent(store) == {HARD.budget: (4, 10)}
+    assert await money(store) == {HARD.budget: (4, 10)}
     assert any("cannot be told: ValueError a" in r.getMessage() for r in caplog.records)
 
 
@@ -492,7 +484,7 @@ def test_loops_come_and_go(store: Switched) -> None:
         await guard.aclose()
 
     asyncio.run(wait())
-    assert asyncio.run(spent(store)) == {"soft": (9, 0), HARD.budget: (0, 5)}
+    assert asyncio.run(money(store)) == {"soft": (9, 0), HARD.budget: (0, 5)}
 
 
 def test_threads(store: Switched) -> None:
@@ -514,7 +506,7 @@ def test_threads(store: Switched) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert asyncio.run(spent(store)) == {"soft": (240, 0)}
+    assert asyncio.run(money(store)) == {"soft": (240, 0)}
 
 
 def test_fork(store: Switched) -> None:
@@ -529,7 +521,7 @@ def test_fork(store: Switched) -> None:
         await guard.settle(await hold(guard, key, 5, SOFT), 4)
         await back(guard, store)
         await guard.aclose()
-        return await spent(store)
+        return await money(store)
 
     asyncio.run(outage())
     child = os.fork()
@@ -554,7 +546,7 @@ async def test_closing_leaves_no_task(store: Switched, caplog: pytest.LogCapture
     await guard.settle(await hold(guard, "b", 5, SOFT), 4)
     store.away = False
     await guard.aclose()
-    assert await spent(store) == {"soft": (7, 0)}
+    assert await money(store) == {"soft": (7, 0)}
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -599,7 +591,7 @@ async def test_what_a_dead_process_left(tmp_path: Path) -> None:
     heir = GuardedLedger(store, on_error="open", journal=DiskJournal(path), clock=lambda: now[0])
     await heir.start()
     await until(lambda: HARD.budget in {name for name, *_ in store._accounts})
-    assert await spent(store) == {HARD.budget: (20, 0)}
+    assert await money(store) == {HARD.budget: (20, 0)}
     now[0] += 31
     heir._watch()
     await back(heir, store)
@@ -627,7 +619,7 @@ async def test_alerts_pass(closed: GuardedLedger, store: Switched) -> None:
     await closed.settle(await hold(closed, "a", DOLLAR), DOLLAR)
     assert [alert.share for alert in told] == [0.8, 1.0]
     await closed.post(Reservation("p", offer(5), 5, (await hold(closed, "b", 1, SOFT)).lines), 5)
-    assert (await spent(store))["soft"] == (5, 1)
+    assert (await money(store))["soft"] == (5, 1)
 
 
 class TestGuarded(LedgerConformance):

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ledger.words import hold, money, offer
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.budgets import Line
 from tierline.errors import LedgerUnavailableError
-from tierline.ledger import Reservation
 from tierline.ledger import recall as recall_module
+from tierline.ledger import session as session_module
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
-from tierline.values import Offer, Refusal
+from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
@@ -43,20 +44,6 @@ async def process(server: RedisServer) -> AsyncIterator[Callable[[], RedisLedger
     yield make
     for ledger in made:
         await ledger.aclose()
-
-
-def offer(cost: int) -> Offer:
-    return Offer("haiku", "claude-haiku", cost)
-
-
-async def hold(ledger: RedisLedger, key: str, cost: int, *lines: Line) -> Reservation:
-    found = await ledger.reserve(key, [offer(cost)], lines)
-    assert isinstance(found, Reservation)
-    return found
-
-
-async def money(ledger: RedisLedger) -> dict[str, tuple[int, int]]:
-    return {each.budget: (each.spent, each.held) for each in await ledger.balances()}
 
 
 async def back(*ledgers: RedisLedger) -> None:
@@ -193,6 +180,47 @@ async def test_those_who_left_are_not_waited_for(server: RedisServer, process: C
     server.restart()
     await back(one)
     assert await money(one) == {"total": (30, 0), "rolling": (40, 0)}
+
+
+async def test_one_who_was_not_known_comes_late(
+    server: RedisServer, process: Callable[[], RedisLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that nobody who gave back had heard of gives back what it knows, too, and nothing is counted twice."""
+    monkeypatch.setattr(session_module, "_BEAT", 3600.0)
+    idle, busy = process(), process()
+    await idle.settle(await hold(idle, "a", 100, DAY), 70)
+    await busy.settle(await hold(busy, "b", 100, TOTAL, DAY), 30)
+    held = await hold(busy, "c", 5, TOTAL)
+    server.restart()
+    await back(idle)
+    assert await money(idle) == {"day": (70, 0)}
+    await idle.settle(await hold(idle, "d", 100, DAY), 1)
+    with pytest.raises(LedgerUnavailableError):
+        await busy.reserve("e", [offer(1)], [TOTAL])
+    await unavailable(idle)
+    await back(idle, busy)
+    assert await money(idle) == {"day": (101, 0), "total": (30, 5)}
+    assert await busy.settle(held, 5)
+    await process().ping()
+
+
+async def test_one_who_has_been_idle_waits_for_others(
+    server: RedisServer, process: Callable[[], RedisLedger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has not asked for long who is there is not believed at once to be the only one."""
+    monkeypatch.setattr(session_module, "_BEAT", 3600.0)
+    idle = process()
+    await idle.ping()
+    idle._session.recall.met -= 60
+    busy = process()
+    await busy.settle(await hold(busy, "b", 1000, DAY), 1000)
+    server.restart()
+    for _ in range(15):
+        with pytest.raises(LedgerUnavailableError):
+            await idle.ping()
+        await asyncio.sleep(0.1)
+    await back(busy, idle)
+    assert isinstance(await idle.reserve("e", [offer(1)], [DAY]), Refusal)
 
 
 async def test_restarted_with_its_data(process: Callable[[], RedisLedger]) -> None:

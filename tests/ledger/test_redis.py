@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.ledger.words import hold, money, offer
 from tests.proxy import Proxy
 from tests.redis_server import RedisServer, fresh_namespace, redis_cluster, redis_server
 from tierline.budgets import Line
@@ -18,7 +19,7 @@ from tierline.ledger import Reservation
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
 from tierline.testing import LedgerConformance
-from tierline.values import Offer, Refusal
+from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
@@ -56,20 +57,6 @@ class TestRedis(LedgerConformance):
 
 DAY = Line("day", "global", 10**9, Window("day"))
 TOTAL = Line("total", "acme", 10**9, Window("total"))
-
-
-def offer(cost: int | None) -> Offer:
-    return Offer("haiku", "claude-haiku", cost)
-
-
-async def hold(ledger: RedisLedger, key: str, cost: int, *lines: Line) -> Reservation:
-    found = await ledger.reserve(key, [offer(cost)], lines)
-    assert isinstance(found, Reservation)
-    return found
-
-
-async def money(ledger: RedisLedger) -> dict[str, tuple[int, int]]:
-    return {each.budget: (each.spent, each.held) for each in await ledger.balances()}
 
 
 @pytest.fixture
@@ -329,6 +316,29 @@ async def test_a_call_takes_one_round_trip(server: RedisServer, process: Callabl
         calls = client.info("commandstats")
         assert calls["cmdstat_evalsha"]["calls"] == 20
         assert "cmdstat_eval" not in calls
+
+
+async def test_what_was_posted_is_known_for_days(server: RedisServer, process: Callable[..., RedisLedger]) -> None:
+    """A journal that a killed process left may be told twice, the second time when the app is started next week."""
+    ledger = process()
+    held = await hold(ledger, "a", 10, DAY)
+    posted = held._replace(id="posted")
+    assert await ledger.post(posted, 10)
+    with server.client() as client:
+        assert client.ttl(f"{{{ledger.store.namespace}}}:h:posted") > 6 * 86_400
+
+
+async def test_an_account_outlives_its_window_on_a_clock_that_was_set_back(
+    server: RedisServer, process: Callable[..., RedisLedger]
+) -> None:
+    """The server drops keys by its own clock: not before the window ends by that."""
+    now = [DAY.window.span(time.time()).start + 6 * 3600.0]
+    ledger = process(clock=lambda: now[0])
+    await ledger.ping()
+    now[0] -= 3 * 3600
+    await hold(ledger, "a", 10, DAY)
+    with server.client() as client:
+        assert client.ttl(f'{{{ledger.store.namespace}}}:a:["day","global","day"]') >= 21 * 3600
 
 
 async def test_nothing_stays_for_ever(server: RedisServer, process: Callable[..., RedisLedger]) -> None:

@@ -274,7 +274,7 @@ async def test_sqlite_locked(tmp_path: Path) -> None:
 
 
 async def test_a_lost_file_is_an_operators_matter(tmp_path: Path) -> None:
-    """Where the file has gone, nothing is admitted until `confirm`; then everything begins at 0."""
+    """Where the file has gone, nothing is admitted until `confirm`; then only what was in flight is charged."""
     ledger = SQLiteLedger(tmp_path / "a.db")
     made = await ledger.reserve("a", offers(60), [line()])
     assert isinstance(made, Reservation)
@@ -283,8 +283,32 @@ async def test_a_lost_file_is_an_operators_matter(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailableError, match="what was spent"):
         await ledger.reserve("b", offers(60), [line()])
     await ledger.confirm()
-    assert not await ledger.settle(made, 60)
     assert await ledger.balances() == []
+    assert await ledger.settle(made, 60)
+    assert not await ledger.settle(made, 60)
+    assert [(balance.spent, balance.held) for balance in await ledger.balances()] == [(60, 0)]
+    made = await ledger.reserve("c", offers(40), [line()])
+    assert isinstance(made, Reservation)
+    assert await ledger.release("c")
+    assert not await ledger.settle(made, 40)
+    await ledger.aclose()
+
+
+async def test_a_file_in_the_place_of_a_lost_one(tmp_path: Path) -> None:
+    """What was in flight when the file was lost is charged to the one that an operator lets stand in for it."""
+    ledger, other = SQLiteLedger(tmp_path / "a.db"), SQLiteLedger(tmp_path / "b.db")
+    await other.ping()
+    made = await ledger.reserve("a", offers(60), [line()])
+    assert isinstance(made, Reservation)
+    await other.aclose()
+    for path in [ledger.store.path, *ledger.store.path.parent.glob("a.db-*")]:
+        path.unlink()
+    (tmp_path / "b.db").rename(ledger.store.path)
+    with pytest.raises(LedgerUnavailableError, match="what was spent"):
+        await ledger.settle(made, 60)
+    await ledger.confirm()
+    assert await ledger.settle(made, 60)
+    assert [(balance.spent, balance.held) for balance in await ledger.balances()] == [(60, 0)]
     await ledger.aclose()
 
 

@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.ledger.base import Alert, Balance
+from tierline.ledger.limits import Limits, limit_of
 from tierline.ledger.rollup import hour_of
 from tierline.ledger.rows import COLUMNS, Given, Place, Row, alerts_of, marks
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from sqlite3 import Connection
 
-    from tierline.budgets import Line
 
 log: Final = logging.getLogger("tierline")
 
@@ -56,19 +56,19 @@ class Accounts:
         self._lease = lease
         self._retention = retention
         self._remember = remember
-        self._now = self._moment = self._sweep_at = 0.0
+        self._now = self._moment = self._born = self._sweep_at = 0.0
         self._warned = False
         self._edition: int | None = None
-        self._ceilings: dict[tuple[str, str | None], int] = {}
+        self._limits: Limits = {}
 
     def tick(self, db: Connection) -> None:
         """Read the clock, and do what has come due."""
         read = self._clock()
-        row = db.execute("SELECT read, now, behind, edition FROM time").fetchone()
+        row = db.execute("SELECT read, now, behind, born, edition FROM time").fetchone()
         if row is None:
-            row = (read, read, 0.0, 0)
-            db.execute("INSERT INTO time VALUES (1, ?, ?, ?, ?)", row)
-        last, now, behind, edition = row
+            row = (read, read, 0.0, None, 0)
+            db.execute("INSERT INTO time VALUES (1, ?, ?, ?, ?, ?)", row)
+        last, now, behind, born, edition = row
         if read < last:
             behind += last - read
         now = max(now, read)
@@ -79,11 +79,13 @@ class Accounts:
                 "renews: set it right, or confirm() that it is",
                 now - read,
             )
-        db.execute("UPDATE time SET read = ?, now = ?, behind = ?", (read, now, behind))
-        self._now, self._moment = now, read + behind
+        if born is None:
+            born = now
+        db.execute("UPDATE time SET read = ?, now = ?, behind = ?, born = ?", (read, now, behind, born))
+        self._now, self._moment, self._born = now, read + behind, born
         self.noted = []
         if edition != self._edition:
-            self._read_ceilings(db)
+            self._read_limits(db)
             self._edition = edition
         self._lapse(db)
         if not self._sweep_at - _SWEEP <= self._moment < self._sweep_at:
@@ -94,7 +96,7 @@ class Accounts:
 
         Balances of windows that have not begun yet are dropped.
         """
-        db.execute("UPDATE time SET now = read")
+        db.execute("UPDATE time SET now = read, born = min(born, read)")
         db.execute("DELETE FROM span WHERE start > (SELECT now FROM time)")
         self._warned = False
 
@@ -244,7 +246,7 @@ class Accounts:
         ]
 
     def _alerts(self, row: Row) -> tuple[tuple[float, int], ...]:
-        return alerts_of(row.shares, self._ceiling(row.budget, row.account) or row.most)
+        return alerts_of(row.shares, limit_of(self._limits, row.budget, row.account) or row.most)
 
     def _balance(self, live: Sequence[Row]) -> Balance:
         last = live[-1]
@@ -254,7 +256,7 @@ class Accounts:
             last.account,
             sum(row.spent for row in live),
             sum(row.held for row in live),
-            self._ceiling(last.budget, last.account) or last.most,
+            limit_of(self._limits, last.budget, last.account) or last.most,
             None if end == inf else end,
             sum(row.estimated for row in live),
             bool(last.hard),
@@ -265,29 +267,22 @@ class Accounts:
 
     def set_limit(self, db: Connection, budget: str, account: str | None, limit: int | None) -> None:
         """As `Ledger.set_limit`."""
-        db.execute("DELETE FROM ceiling WHERE budget = ? AND account IS ?", (budget, account))
+        db.execute("DELETE FROM limits WHERE budget = ? AND account IS ?", (budget, account))
         if limit is not None:
-            db.execute("INSERT INTO ceiling VALUES (?, ?, ?)", (budget, account, limit))
+            db.execute("INSERT INTO limits VALUES (?, ?, ?)", (budget, account, limit))
         db.execute("UPDATE span SET alarm = 0 WHERE budget = ? AND alarm IS NOT NULL", (budget,))
-        self._ceilings_changed(db)
+        self._limits_changed(db)
 
     def limits(self, _: Connection) -> dict[tuple[str, str | None], int]:
         """As `Ledger.limits`."""
-        return dict(self._ceilings)
+        return dict(self._limits)
 
-    def _ceilings_changed(self, db: Connection) -> None:
+    def _limits_changed(self, db: Connection) -> None:
         # Any other number will do, and a random one is not taken for that of a transaction that was undone.
         db.execute("UPDATE time SET edition = random()")
         self._edition = None
-        self._read_ceilings(db)
+        self._read_limits(db)
 
-    def _read_ceilings(self, db: Connection) -> None:
-        rows = db.execute("SELECT budget, account, most FROM ceiling ORDER BY rowid")
-        self._ceilings = {(budget, account): most for budget, account, most in rows}
-
-    def _ceiling(self, budget: str, account: str) -> int | None:
-        return self._ceilings.get((budget, account)) or self._ceilings.get((budget, None))
-
-    def _limited(self, line: Line) -> Line:
-        limit = self._ceiling(line.budget, line.account)
-        return line if limit is None else line.limited(limit)
+    def _read_limits(self, db: Connection) -> None:
+        rows = db.execute("SELECT budget, account, most FROM limits ORDER BY rowid")
+        self._limits = {(budget, account): most for budget, account, most in rows}

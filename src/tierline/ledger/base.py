@@ -21,7 +21,8 @@ RETENTION: Final = 90 * 86_400.0
 class Origin(NamedTuple):
     """Where a hold comes from: what spend by hour is added up by, beside the tier.
 
-    `own` marks a question that Tierline asks for itself, such as a verdict.
+    `own` marks a question that Tierline asks for itself, such as a verdict. Ledgers may keep names cut to 200
+    characters, and with what is no character replaced.
     """
 
     tenant: str | None = None

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tierline.budgets import MOST_MONEY
+from tierline.budgets import LONGEST_NAME, MOST_MONEY
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tierline.values import Offer
+
+
+def plain(name: str) -> str:
+    """A name as stores keep it: no longer than that of an account, and without what is no character.
+
+    A tenant or a model may be what somebody outside has sent: half a surrogate pair cannot be written anywhere.
+    """
+    name = name[:LONGEST_NAME]
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
 
 
 def check_seconds(of: str, **given: object) -> None:
@@ -24,6 +33,13 @@ def checked_cost(cost: int) -> int:
     """The cost. ValueError where it is no whole number of nano-USD, at least 0."""
     if type(cost) is not int or cost < 0:
         raise ValueError(f"a cost is a whole number of nano-USD, at least 0, not {cost!r:.40}")
+    return cost
+
+
+def bounded_cost(cost: int) -> int:
+    """The cost, for a store whose sums must fit 64 bits. ValueError also where it is more than $1,000,000,000."""
+    if checked_cost(cost) > MOST_MONEY:
+        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
     return cost
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
-from tierline.budgets import Line
 from tierline.ledger.base import Origin, Reservation
+from tierline.ledger.lines import fields_of, line_of
 from tierline.values import Offer
-from tierline.windows import Span, Window
+from tierline.windows import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from tierline.budgets import Line
 
 Kind = Literal["settle", "post", "release", "forget"]
 
@@ -55,10 +55,10 @@ def written(entry: Entry) -> str:
             "unasked": held.unasked,
             "origin": held.origin,
             "offer": (offer.tier, offer.model, offer.cost, offer.input_cost),
-            "lines": [(*_line(line), span) for line, span in held.lines],
+            "lines": [(*fields_of(line), span) for line, span in held.lines],
         }
     elif entry.lines:
-        body["lines"] = [_line(line) for line in entry.lines]
+        body["lines"] = [fields_of(line) for line in entry.lines]
     return json.dumps(body, separators=(",", ":"))
 
 
@@ -68,28 +68,15 @@ def read(key: str, due: float, body: str) -> Entry:
     if found["kind"] not in get_args(Kind):
         raise ValueError(found["kind"])
     entry = Entry(found["kind"], key, None, found["cost"], found["estimated"], due)
-    lines = [_line_of(line) for line in found.get("lines", ())]
     if "held" not in found:
-        return entry._replace(lines=tuple(lines))
-    spans = [Span(*line[-1]) for line in found["lines"]]
+        return entry._replace(lines=tuple(line_of(fields) for fields in found.get("lines", ())))
     reservation = Reservation(
         key,
         Offer(*found["offer"]),
         found["held"],
-        tuple(zip(lines, spans, strict=True)),
+        tuple((line_of(fields), Span(*span)) for *fields, span in found["lines"]),
         at=found["at"],
         origin=Origin(*found["origin"]),
         unasked=found["unasked"],
     )
     return entry._replace(reservation=reservation)
-
-
-def _line(line: Line) -> tuple[Any, ...]:
-    window = line.window
-    shares = (line.downgrade_at, line.cheapest_at, line.alert_at)
-    return line.budget, line.account, line.limit, (window.unit, window.timezone, window.seconds), line.hard, *shares
-
-
-def _line_of(row: Sequence[Any]) -> Line:
-    budget, account, limit, window, hard, downgrade_at, cheapest_at, alert_at = row[:8]
-    return Line(budget, account, limit, Window(*window), hard, downgrade_at, cheapest_at, tuple(alert_at))

@@ -12,10 +12,12 @@ import os
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from urllib.parse import quote
 
 from tierline.errors import ConfigurationError
 from tierline.ledger.entries import Entry, read, written
@@ -192,7 +194,7 @@ class DiskJournal:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # wherever the process goes
         self.lasting = True
         self.fate = f"it stands in {self.path}, for the next process that uses it"
         self._spilled = MemoryJournal()
@@ -344,10 +346,14 @@ class _Desk:
     def _open(self) -> sqlite3.Connection:
         import sqlite3  # noqa: PLC0415
 
-        if not self.path.exists():
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        # Made here alone, and not where a link leads to: SQLite would let all read it.
+        with suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         # Closed at the exit of the interpreter by whatever thread is left.
-        file = self._file = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        file = self._file = sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode=rw", timeout=_WAIT, isolation_level=None, check_same_thread=False,
+            uri=True,
+        )  # fmt: skip
         self._inode = self.path.stat().st_ino
         if file.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
             file.execute("BEGIN IMMEDIATE")  # another process may be about to do the same

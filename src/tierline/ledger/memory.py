@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from tierline.budgets import first_fit
 from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
 from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
+from tierline.ledger.limits import Limits, limited
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import Rollup, Row
 from tierline.ledger.slots import Account, Accounts, Name, Slot
@@ -64,7 +65,7 @@ class MemoryLedger:
         self._lapsed: OrderedDict[str, _Lapsed] = OrderedDict()
         self._ended: set[str] = set()
         self._ended_before: set[str] = set()  # dropped whole when the other one is full
-        self._limits: dict[tuple[str, str | None], int] = {}
+        self._limits: Limits = {}
         self._rollup = Rollup(retention)
         self._listeners: list[Callable[[Alert], None]] = []
         self._alerts: list[Alert] = []  # to be told when the lock is let go of
@@ -125,7 +126,7 @@ class MemoryLedger:
             slots.append(slot)
             charged.append((line, span))
         if self._limits:
-            lines = [self._limited(line) for line in lines]
+            lines = [limited(self._limits, line) for line in lines]
             charged = [(line, span) for line, (_, span) in zip(lines, charged, strict=True)]
 
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
@@ -284,7 +285,7 @@ class MemoryLedger:
             line.account,
             sum(slot.spent for slot in counting),
             sum(slot.held for slot in counting),
-            self._limited(line).limit,
+            limited(self._limits, line).limit,
             None if min(ends) == inf else min(ends),
             sum(slot.estimated for slot in counting),
             line.hard,
@@ -366,15 +367,10 @@ class MemoryLedger:
         if len(self._ended) > _MOST_ENDED:
             self._ended, self._ended_before = set(), self._ended
 
-    def _limited(self, line: Line) -> Line:
-        """The line under the limit that was set for it, if one was."""
-        limit = self._limits.get((line.budget, line.account)) or self._limits.get((line.budget, None))
-        return line if limit is None else line.limited(limit)
-
     def _note_spent(self, slot: Slot) -> None:
         """Something was charged to `slot`: note which shares of the limit that reaches for the first time."""
         account = slot.account
-        alerts = (self._limited(account.line) if self._limits else account.line).alerts
+        alerts = (limited(self._limits, account.line) if self._limits else account.line).alerts
         if not alerts:
             return
         self._now = max(self._now, self._clock())

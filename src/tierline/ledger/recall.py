@@ -46,6 +46,8 @@ class Recall:
         self.epoch = ""
         self.seen = 0.0
         """The latest time of the store, under that epoch."""
+        self.met = 0.0
+        """When it was last asked who else is there."""
         self.holds: OrderedDict[str, Reservation] = OrderedDict()
         self.forget()
 
@@ -130,7 +132,7 @@ class Recall:
             ]
         holds = [self._hold(reservation) for reservation in tuple(self.holds.values())]
         set_limits = [[dumps(key), str(limit)] for key, limit in limits.items()]
-        rest: dict[str, Any] = {"seen": self.seen, "members": sorted(self.members | {self.member})}
+        rest: dict[str, Any] = {"seen": self.seen, "met": self.met, "members": sorted(self.members | {self.member})}
         for first in range(0, max(len(totals), len(holds), 1), _CHUNK):
             last = first + _CHUNK >= max(len(totals), len(holds))
             yield dumps(
@@ -145,7 +147,9 @@ class Recall:
 
     def nothing(self) -> str:
         """The same, from one who gives nothing back."""
-        return dumps({"seen": self.seen, "members": [], "totals": [], "holds": [], "limits": [], "whole": False})
+        return dumps(
+            {"seen": self.seen, "met": 0, "members": [], "totals": [], "holds": [], "limits": [], "whole": False}
+        )
 
     def _total(self, name: str, start: str, total: _Total) -> list[Any]:
         line = json.loads(total.kept)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
 from tierline.ledger.base import NOWHERE, RETENTION, Origin, Reservation
-from tierline.ledger.checks import check_offers, check_seconds, checked_limit
+from tierline.ledger.checks import bounded_cost, check_offers, check_seconds, checked_limit, plain
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.session import Session
 from tierline.ledger.wire import (
@@ -23,7 +23,6 @@ from tierline.ledger.wire import (
     read_hour,
     read_limits,
     realarmed,
-    storable,
     text,
     whole_row,
 )
@@ -84,8 +83,8 @@ class RedisLedger:
         costs = [offer.cost for offer in offers]
         ask = {
             "thresholds": thresholds,
-            "costs": [storable(cost or 0) for cost in costs],
-            "tiers": [(offer.tier, offer.model) for offer in offers],
+            "costs": [str(bounded_cost(cost or 0)) for cost in costs],
+            "tiers": [(plain(offer.tier), plain(offer.model)) for offer in offers],
             "hold": kept_of(origin),
         }
         fixed = dumps(ask)[:-1]
@@ -172,7 +171,7 @@ class RedisLedger:
         lines = tuple((by_name[name], by_name[name].window.span(at)) for name in kept["lines"])
         used = tuple(map(int, kept["used"]))
         offer = offers[taken] if taken < len(offers) else offers[-1]
-        if (offer.tier, offer.model, offer.cost or 0) != (kept["tier"], kept["model"], cost):
+        if (plain(offer.tier), plain(offer.model), offer.cost or 0) != (kept["tier"], kept["model"], cost):
             offer = offer._replace(tier=kept["tier"], model=kept["model"], cost=cost)
         fit = first_fit(offers, [line for line, _ in lines], used, thresholds=True)
         held = Reservation(key, offer, cost, lines, used, taken, fit.tight if taken else "", at, origin)
@@ -181,7 +180,7 @@ class RedisLedger:
 
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
-        amount = storable(cost)
+        amount = str(bounded_cost(cost))
         arguments = (reservation.id, amount, amount if estimated else "0", "1", text(reservation.at))
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
@@ -200,7 +199,7 @@ class RedisLedger:
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
-        amount = storable(cost)
+        amount = str(bounded_cost(cost))
         hold = dumps(whole_row(kept_of(reservation.origin, reservation.at), reservation.offer))
         own = [line for line, _ in reservation.lines]
 

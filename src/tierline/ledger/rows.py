@@ -6,8 +6,9 @@ import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.budgets import MOST_MONEY, Line
-from tierline.ledger.checks import check_offers, checked_cost
+from tierline.budgets import Line
+from tierline.ledger.checks import bounded_cost, check_offers
+from tierline.ledger.lines import fields_of, line_of
 from tierline.windows import Span, Window
 
 if TYPE_CHECKING:
@@ -85,11 +86,8 @@ class Kept(NamedTuple):
     @classmethod
     def of(cls, entry: Sequence[Any]) -> Kept:
         """From what `lines_text` wrote."""
-        _, budget, account, limit, unit, timezone, seconds, hard, downgrade, cheapest, alerts, *rest = entry
-        window = Window(unit, timezone, seconds)
-        line = Line(budget, account, limit, window, hard, downgrade, cheapest, tuple(alerts))
-        start, until, end, used = rest
-        return cls(line, Span(start, until, end), used)
+        _, *fields, start, until, end, used = entry
+        return cls(line_of(fields), Span(start, until, end), used)
 
 
 def lines_text(reservation: Reservation, places: Sequence[Place]) -> str:
@@ -103,21 +101,7 @@ def lines_text(reservation: Reservation, places: Sequence[Place]) -> str:
 
 @lru_cache(maxsize=4096)
 def _line_text(line: Line) -> str:
-    window = line.window
-    return json.dumps(
-        [
-            line.budget,
-            line.account,
-            line.limit,
-            window.unit,
-            window.timezone,
-            window.seconds,
-            line.hard,
-            line.downgrade_at,
-            line.cheapest_at,
-            line.alert_at,
-        ]
-    )[1:-1]
+    return json.dumps(fields_of(line))[1:-1]
 
 
 @lru_cache(maxsize=1024)
@@ -157,10 +141,3 @@ def wrong_offers(offers: Sequence[Offer]) -> ValueError | None:
     except ValueError as error:
         return error
     return None
-
-
-def bounded_cost(cost: int) -> int:
-    """The cost. ValueError where it is none, or more than $1,000,000,000: sums of costs must fit 64 bits."""
-    if checked_cost(cost) > MOST_MONEY:
-        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
-    return cost

@@ -12,8 +12,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.errors import LedgerUnavailableError
+from tierline.ledger.limits import Limits, limited
 from tierline.ledger.recall import Recall
-from tierline.ledger.wire import Limits, limit_of, pairs, read_alerts, read_limits, text
+from tierline.ledger.wire import pairs, read_alerts, read_limits, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,7 +96,7 @@ class Session:
         limits = self.limits
         if not limits:
             return lines
-        return [line.limited(limit_of(limits, line.budget, line.account) or line.limit) for line in lines]
+        return [limited(limits, line) for line in lines]
 
     async def run(self, name: str, *arguments: str) -> list[Any]:
         """What a script answers: its status, the time, and what it gives."""
@@ -221,7 +222,7 @@ class Session:
             recall.epoch, recall.seen, self._now = epoch, now, now
         if recall.members - set(members):
             recall.stale = True  # nobody else may know what was spent on the accounts of those who are gone
-        recall.members = frozenset(members)
+        recall.members, recall.met = frozenset(members), now
 
     async def _learn(self, until: float) -> None:
         """Read some of the balances, so as to know them should the store lose them."""

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tierline.errors import ConfigurationError
 from tierline.ledger.accounts import REMEMBER
 from tierline.ledger.base import NOWHERE, RETENTION
-from tierline.ledger.checks import checked_limit
-from tierline.ledger.rows import bounded_cost
+from tierline.ledger.checks import bounded_cost, check_seconds, checked_limit
 from tierline.ledger.tables import Tables
 from tierline.store.sqlite import SQLiteStore
 
@@ -51,8 +50,9 @@ class SQLiteLedger:
         retention: float = RETENTION,
         remember: float = REMEMBER,
     ) -> None:
-        if not 0 < lease < inf:
-            raise ConfigurationError(f"SQLiteLedger(lease={lease!r}): a lease is a number of seconds above 0")
+        check_seconds("SQLiteLedger", lease=lease, retention=retention, remember=remember)
+        if lease == inf:
+            raise ConfigurationError("SQLiteLedger(lease=inf): what nobody renews ends at some time")
         self.lease = lease
         self.instant = False
         self.store = store if isinstance(store, SQLiteStore) else SQLiteStore(store)
@@ -77,7 +77,7 @@ class SQLiteLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         bounded_cost(cost)
-        return await self._run(lambda db: self._tables.end(db, reservation.id, cost, estimated=estimated, attempts=1))
+        return await self._run(lambda db: self._tables.settle(db, reservation, cost, estimated=estimated))
 
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from tierline.budgets import first_fit
 from tierline.ledger.accounts import ENDED, LAPSED, LIVE, REMEMBER_POSTED, Accounts
 from tierline.ledger.base import Hold, Origin, Reservation, Spent
+from tierline.ledger.checks import plain
+from tierline.ledger.limits import limited
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
 from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
@@ -41,8 +43,8 @@ class Tables(Accounts):
         if (wrong := wrong_offers(offers)) is not None:
             return wrong
         places, distinct = self._places(db, lines)
-        if self._ceilings:
-            lines = [self._limited(line) for line in lines]
+        if self._limits:
+            lines = [limited(self._limits, line) for line in lines]
         used = [place.used for place in places]
         skipped, left_out, tight = first_fit(offers, lines, used, thresholds=thresholds)
         if skipped == len(offers):
@@ -77,12 +79,12 @@ class Tables(Accounts):
                 cost,
                 offer.cost,
                 self._now,
-                offer.tier,
-                offer.model,
+                plain(offer.tier),
+                plain(offer.model),
                 skipped,
                 tight,
-                origin.tenant,
-                origin.route,
+                origin.tenant and plain(origin.tenant),
+                origin.route and plain(origin.route),
                 origin.own,
                 " ".join(map(str, ids)),
                 lines_text(reservation, places),
@@ -148,12 +150,25 @@ class Tables(Accounts):
         ).fetchone()
         cost, asked, at, tier, model, skipped, tight, tenant, route, own, text = row
         taken = (tier, model, asked)
-        offer = next((each for each in offers if (each.tier, each.model, each.cost) == taken), Offer(*taken))
+        known = (each for each in offers if (plain(each.tier), plain(each.model), each.cost) == taken)
+        offer = next(known, Offer(*taken))
         kept = [Kept.of(entry) for entry in json.loads(text)]
         lines, used = tuple((each.line, each.span) for each in kept), tuple(each.used for each in kept)
         return Reservation(key, offer, cost, lines, used, skipped, tight, at, Origin(tenant, route, bool(own)))
 
     # Ending
+
+    def settle(self, db: Connection, reservation: Reservation, cost: int, *, estimated: bool) -> bool:
+        """As `Ledger.settle`."""
+        known = reservation.at >= self._born or self._is_known(db, reservation.id)
+        if not known:
+            # It was held in a file that was lost: what it came to is charged all the same.
+            return self.post(db, reservation, cost, estimated=estimated)
+        return self.end(db, reservation.id, cost, estimated=estimated, attempts=1)
+
+    @staticmethod
+    def _is_known(db: Connection, key: str) -> bool:
+        return db.execute("SELECT 1 FROM hold WHERE id = ?", (key,)).fetchone() is not None
 
     def end(self, db: Connection, key: str, cost: int, *, estimated: bool, attempts: int) -> bool:
         """The first ending of an id replaces its hold, or the estimate of its lapse, by `cost`."""
@@ -195,7 +210,7 @@ class Tables(Accounts):
 
     def post(self, db: Connection, reservation: Reservation, cost: int, *, estimated: bool) -> bool:
         """As `Ledger.post`."""
-        if db.execute("SELECT 1 FROM hold WHERE id = ?", (reservation.id,)).fetchone() is not None:
+        if self._is_known(db, reservation.id):
             return False
         self._forbid(db, reservation.id, max(REMEMBER_POSTED, self._remember))
         guess = cost if estimated else 0
@@ -216,7 +231,8 @@ class Tables(Accounts):
             (cost, guess, *ids),
         )
         origin = reservation.origin
-        booked = (hour_of(reservation.at), origin.tenant, origin.route, reservation.offer.tier, origin.own)
+        tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
+        booked = (hour_of(reservation.at), tenant, route, plain(reservation.offer.tier), origin.own)
         self._book(db, booked, cost, guess, 1)
         self._alarm_at(db, ids)
         return True
@@ -276,8 +292,8 @@ class Tables(Accounts):
         """As `Ledger.erase`."""
         db.execute("DELETE FROM span WHERE account = ?", (account,))
         db.execute("DELETE FROM spend WHERE tenant = ?", (account,))
-        if db.execute("DELETE FROM ceiling WHERE account = ?", (account,)).rowcount:
-            self._ceilings_changed(db)
+        if db.execute("DELETE FROM limits WHERE account = ?", (account,)).rowcount:
+            self._limits_changed(db)
         # What a lapsed one was booked to has gone: its late settlement takes nothing back from another row.
         db.execute("UPDATE hold SET at = NULL WHERE state = ? AND tenant = ?", (LAPSED, account))
         db.execute("UPDATE hold SET tenant = NULL WHERE state < ? AND tenant = ?", (ENDED, account))

@@ -10,19 +10,19 @@ from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.budgets import MOST_MONEY, Line
+from tierline.budgets import Line
 from tierline.ledger.base import Alert, Balance, Hold, Spent
-from tierline.ledger.checks import checked_cost
+from tierline.ledger.checks import plain
+from tierline.ledger.limits import limit_of
 from tierline.windows import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tierline.ledger.base import Origin
+    from tierline.ledger.limits import Limits
     from tierline.values import Offer
     from tierline.windows import Span
-
-Limits = dict[tuple[str, str | None], int]
 
 
 def dumps(value: object) -> str:
@@ -33,13 +33,6 @@ def dumps(value: object) -> str:
 def text(seconds: float) -> str:
     """A time, or a length of time."""
     return "inf" if seconds == inf else f"{seconds:.17g}"
-
-
-def storable(cost: int) -> str:
-    """A cost as text. ValueError where it cannot be one, or is more than a budget can have."""
-    if checked_cost(cost) > MOST_MONEY:
-        raise ValueError(f"a cost is at most {MOST_MONEY} nano-USD, not {cost!r:.40}")
-    return str(cost)
 
 
 class Form(NamedTuple):
@@ -105,19 +98,21 @@ def asked(lines: Iterable[tuple[Line, Line, Span]], costs: Sequence[int | None])
 
 def kept_of(origin: Origin, at: float | None = None) -> dict[str, Any]:
     """What is kept of a hold, beside what the script knows."""
+    tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
     return {
-        "row": dumps([origin.tenant, origin.route])[:-1] + ",",
-        "nobody": dumps([None, origin.route])[:-1] + ",",
+        "row": dumps([tenant, route])[:-1] + ",",
+        "nobody": dumps([None, route])[:-1] + ",",
         "own": origin.own,
-        "tenant": origin.tenant,
-        "route": origin.route,
+        "tenant": tenant,
+        "route": route,
     } | ({} if at is None else {"at": text(at)})
 
 
 def whole_row(kept: dict[str, Any], offer: Offer) -> dict[str, Any]:
     """The same, with the tier in its rows: for a hold that was made elsewhere."""
-    tier = f"{dumps(offer.tier)}]"
-    return kept | {"row": kept["row"] + tier, "nobody": kept["nobody"] + tier, "tier": offer.tier, "model": offer.model}
+    name, model = plain(offer.tier), plain(offer.model)
+    tier = f"{dumps(name)}]"
+    return kept | {"row": kept["row"] + tier, "nobody": kept["nobody"] + tier, "tier": name, "model": model}
 
 
 def pairs(flat: Sequence[str]) -> dict[str, str]:
@@ -216,11 +211,6 @@ def read_alerts(noted: Sequence[Sequence[Any]], limits: Limits) -> list[Alert]:
             Alert(budget, account, float(share), int(spent), now_limit, None if ends == inf else ends, bool(refused))
         )
     return found
-
-
-def limit_of(limits: Limits, budget: str, account: str) -> int | None:
-    """The limit that was set for an account, or for those without one of their own."""
-    return limits.get((budget, account)) or limits.get((budget, None))
 
 
 def realarmed(kept: str, limits: Limits) -> tuple[str, str]:

@@ -128,10 +128,10 @@ class RedisStore:
         errors = self._redis.exceptions
         cut = False
         try:
-            async with client.patience(self.timeout, until):
+            async with client.patience(self.timeout, until) as left:
                 while True:
                     try:
-                        answer = await client.run(command)
+                        answer = await client.run(command, lambda: left() > self.timeout / 2)
                         break
                     except errors.NoScriptError:
                         verb = ("EVAL", source)
@@ -222,9 +222,12 @@ class _Client:
         with suppress(StopIteration):
             self._end.__anext__().__await__().__next__()
 
-    async def run(self, command: Callable[[], tuple[Any, ...]]) -> Any:
-        """What the server answers."""
+    async def run(self, command: Callable[[], tuple[Any, ...]], patient: Callable[[], bool]) -> Any:
+        """What the server answers. TimeoutError where the caller is no longer `patient` when there is a connection."""
         async with self._gate:
+            # Who is let in by those that gave up is about to give up as well: nothing is sent that nobody waits for.
+            if not patient():
+                raise TimeoutError
             try:
                 return await self._server.run(command())
             finally:
@@ -232,28 +235,30 @@ class _Client:
                     self._answered = asyncio.get_running_loop().time()
 
     @asynccontextmanager
-    async def patience(self, timeout: float, until: float) -> AsyncGenerator[None, None]:
-        """TimeoutError inside once the server has been silent for `timeout` seconds, or at `until`."""
+    async def patience(self, timeout: float, until: float) -> AsyncGenerator[Callable[[], float], None]:
+        """TimeoutError inside once the server has been silent for `timeout` seconds, or at `until`. Gives the rest."""
         loop = asyncio.get_running_loop()
         heard = loop.time()
         quiet = timeout if self._answered > -inf else PATIENCE * timeout
         timer: asyncio.TimerHandle
+
+        def left() -> float:
+            return min(max(heard, self._answered) + quiet, until) - loop.time()
 
         def check() -> None:
             nonlocal timer, heard
             now = loop.time()
             if now - timer.when() > timeout / LATE:
                 heard = now  # this process was asleep: what came meanwhile has not been read yet
-            left = min(max(heard, self._answered) + quiet, until) - now
-            if left <= 0:
+            if (more := left()) <= 0:
                 waiting.reschedule(now)
             else:
-                timer = loop.call_later(left, check)
+                timer = loop.call_later(more, check)
 
         timer = loop.call_later(quiet, check)
         try:
             async with asyncio.timeout(None) as waiting:
-                yield
+                yield left
         finally:
             timer.cancel()
 

@@ -17,7 +17,8 @@ CREATE TABLE time (             -- in seconds since the epoch, as the processes 
     read REAL NOT NULL,         -- what the clock said last
     now REAL NOT NULL,          -- the latest that it ever said: windows go by it
     behind REAL NOT NULL,       -- how far it went back in all: leases go by read + behind
-    edition INTEGER NOT NULL    -- of the table `ceiling`: any other number says that it was changed
+    born REAL,                  -- holds of before were made in a file that was lost; NULL: that is to be noted now
+    edition INTEGER NOT NULL    -- of the table `limits`: any other number says that it was changed
 );
 CREATE TABLE span (             -- what an account has used in one stretch of its window; money in nano-USD
     id INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: a hold finds its span, or none
@@ -66,12 +67,12 @@ CREATE TABLE spend (            -- by hour; money in nano-USD
     estimated INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX spend_key ON spend (hour, tier, ifnull(tenant, 0), ifnull(route, 0));
-CREATE TABLE ceiling (          -- limits that operators have set, in nano-USD
+CREATE TABLE limits (           -- limits that operators have set, in nano-USD
     budget TEXT NOT NULL,
     account TEXT,               -- NULL: all that have none of their own
     most INTEGER NOT NULL
 );
-CREATE UNIQUE INDEX ceiling_key ON ceiling (budget, ifnull(account, 0));
+CREATE UNIQUE INDEX limits_key ON limits (budget, ifnull(account, 0));
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER,)

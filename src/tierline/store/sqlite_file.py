@@ -231,6 +231,7 @@ class SQLiteFile:
                     "back, or confirm() to go on with this one"
                 )
             connection.execute("INSERT INTO epoch (id) VALUES (?)", (self._epoch,))
+            connection.execute("UPDATE time SET born = NULL")
 
     def explained(self, error: Exception) -> LedgerUnavailableError:
         """What to do about an error of SQLite or of the system."""

@@ -11,10 +11,14 @@ if not epoch then
   if mine ~= '' then
     suspect = true
   end
-elseif mine ~= '' and mine ~= epoch and tonumber(call('HGET', META, 'confirmed')) < seen then
+elseif mine ~= '' and mine ~= epoch and tonumber(call('HGET', META, 'confirmed')) < seen
+  and call('SISMEMBER', KEY .. 'heard', member) == 0 then
   suspect = true
 end
 if suspect then
+  if mine ~= '' and mine ~= epoch then
+    call('SADD', KEY .. 'expected', member)
+  end
   call('HSETNX', META, 'suspect', text(wall))
   return answer('suspect', epoch)
 end

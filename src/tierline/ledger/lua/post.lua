@@ -24,7 +24,7 @@ for _, line in ipairs(ask.lines) do
     slots[#slots + 1] = {line, found}
   end
 end
-forbid(id)
+forbid(id, POSTED) -- a journal may be read again after days
 local spent = {}
 for place, each in ipairs(slots) do
   local line, found = each[1], each[2]

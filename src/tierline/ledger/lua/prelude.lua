@@ -16,13 +16,14 @@
 -- {namespace}:hour:<hour> spend of an hour: a, c, o, e<tenant, route, tier>; {namespace}:hours: which there are
 -- {namespace}:limits      limits that were set, by budget and account
 -- {namespace}:members     processes, by when they were last heard of
+-- {namespace}:expected, heard, totals, given: what is being given back after a loss, see `restore`
 
 local call = redis.call
 local KEY = string.sub(KEYS[1], 1, -5)
 local META, ACCOUNTS, LEASES, LIMITS = KEYS[1], KEY .. 'accounts', KEY .. 'leases', KEY .. 'limits'
 local HOURS, MEMBERS, LAPSED = KEY .. 'hours', KEY .. 'members', KEY .. 'lapsed'
 local LEASE, RETENTION = tonumber(ARGV[3]), tonumber(ARGV[4])
-local TOMBSTONE, LATE, BATCH = 1800, 86400, 100
+local TOMBSTONE, POSTED, LATE, BATCH = 1800, 7 * 86400, 86400, 100
 
 local meta = call('HMGET', META, 'epoch', 'suspect', 'version', 'read', 'now', 'behind')
 if ARGV[1] ~= '*' and (meta[1] ~= ARGV[1] or meta[2]) then
@@ -159,7 +160,7 @@ local function slot_of(name, rolls, line, alert, start, finish, generation, know
   if not last or number(last) < number(finish) then
     call('ZADD', ACCOUNTS, finish, name)
     if finish ~= 'inf' then
-      call('EXPIRE', key, math.ceil(number(finish) - now) + TOMBSTONE)
+      call('EXPIRE', key, math.ceil(number(finish) - read) + TOMBSTONE) -- the server forgets by its own clock
     end
   end
   return {name, generation, start, rolls}
@@ -246,13 +247,13 @@ local function book(hold, cost, guess, attempts)
     add_up('HINCRBY', key, 'e' .. hold.row, guess)
   end
   if call('TTL', key) < 0 then
-    call('EXPIRE', key, math.ceil(hour + RETENTION - now) + TOMBSTONE)
+    call('EXPIRE', key, math.ceil(hour + RETENTION - read) + TOMBSTONE)
     call('ZADD', HOURS, name, name)
   end
 end
 
-local function forbid(id)
-  call('SET', KEY .. 'h:' .. id, 'ended', 'EX', TOMBSTONE)
+local function forbid(id, seconds)
+  call('SET', KEY .. 'h:' .. id, 'ended', 'EX', seconds or TOMBSTONE)
 end
 
 -- Charge holds whole whose lease is over. A bounded number at a time: says whether that was all.

@@ -1,5 +1,6 @@
 -- Data were lost. ARGV: this member, '1' to go on whatever is missing, and as JSON what the member knows of them:
 --   seen      the last time that it saw
+--   met       when it last asked who was there
 --   members   who was there
 --   totals    {line as for `reserve`, what was spent in its span}
 --   holds     {id, record, lines as for `reserve`}
@@ -7,8 +8,8 @@
 --   whole     whether that was all that it knows
 -- Told is: 'open', or 'suspect' and how many members are still missing.
 local member, force, ask = ARGV[5], ARGV[6] == '1', cjson.decode(ARGV[7])
-local EXPECTED, HEARD, TOTALS = KEY .. 'expected', KEY .. 'heard', KEY .. 'totals'
-local GRACE = 1
+local EXPECTED, HEARD, TOTALS, GIVEN = KEY .. 'expected', KEY .. 'heard', KEY .. 'totals', KEY .. 'given'
+local GRACE, LONG_GRACE, LATELY = 1, 5, 20
 if not meta[1] or not (meta[2] or force) then
   return answer('changed')
 end
@@ -57,27 +58,52 @@ end
 for _, other in ipairs(ask.members) do
   call('SADD', EXPECTED, other)
 end
+local met = tonumber(call('HGET', META, 'met') or 0)
 if ask.whole then
   call('SADD', HEARD, member)
+  if ask.met > met then
+    met = ask.met
+    call('HSET', META, 'met', text(met))
+  end
 end
 
 local missing = #call('SDIFF', EXPECTED, HEARD)
 local heard = call('SCARD', HEARD)
-if not force and (heard == 0 or missing > 0 or wall < tonumber(meta[2]) + GRACE) then
-  return answer('suspect', meta[1], missing)
+if not force then
+  local since = wall - tonumber(meta[2])
+  -- Who has not looked lately does not know who came since: let those come.
+  local grace = now - met - since > LATELY and LONG_GRACE or GRACE
+  if heard == 0 or missing > 0 or since < grace then
+    return answer('suspect', meta[1], missing)
+  end
 end
-for _, value in pairs(all(TOTALS)) do
+for field, value in pairs(all(TOTALS)) do
   local each = cjson.decode(value)
   local line, spent = each[1], each[2]
   if number(line[9]) > now then
     local slot = slot_for(line)
-    add(slot, 'U', spent)
-    add(slot, 'S', spent)
-    charged(slot)
+    -- Somebody may come later who knew more: what was given back before is in these sums.
+    local before = call('HGET', GIVEN, field)
+    before = before and cjson.decode(before)
+    before = before and before[1] == slot[2] and before[2] or '0'
+    if not le(spent, before) then
+      for _, total in ipairs({'U', 'S'}) do
+        add(slot, total, minus(before))
+        add(slot, total, spent)
+      end
+      call('HSET', GIVEN, field, cjson.encode({slot[2], spent}))
+      charged(slot)
+    end
   end
 end
 alerts = {} -- these were told before the loss
-call('DEL', EXPECTED, HEARD, TOTALS)
-call('HDEL', META, 'suspect')
-call('HSET', META, 'confirmed', text(now))
+call('DEL', EXPECTED, TOTALS)
+if force then
+  call('DEL', HEARD, GIVEN) -- whoever comes later is not asked any more
+else
+  call('EXPIRE', GIVEN, POSTED)
+end
+call('HDEL', META, 'suspect', 'met')
+-- Who has seen more than all who were heard is to give that back first: see `join`.
+call('HSET', META, 'confirmed', text(force and now or math.max(met, tonumber(call('HGET', META, 'confirmed')))))
 return answer('open')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierline.ledger.base import Alert, Balance, Hold, Origin, Spent
+from tierline.ledger.base import Alert, Balance, Hold, Origin, Reservation, Spent
 from tierline.testing._ledger.world import (
     DAY,
     HOUR,
@@ -17,6 +17,7 @@ from tierline.testing._ledger.world import (
     rolling,
     value_error,
 )  # fmt: skip
+from tierline.values import Offer
 
 ACME = Origin("acme", "/chat")
 OWN = Origin("acme", "/chat", own=True)
@@ -303,6 +304,21 @@ class Operating(Cases):
         assert await world.ledger.history(NOON + 1) == expected[2:]
         assert await world.ledger.history(NOON + HOUR + 1) == []
         assert await world.ledger.history(0, NOON) == []
+
+    @case
+    async def test_names_that_somebody_has_sent(self, world: World) -> None:
+        """Tenants and models may come from outside: nothing in them fails a call, or one after it."""
+        for place, name in enumerate(("\ud800", 'nul \0"]}', "long" * 100_000, "é\U0001f600")):
+            asked = Offer("haiku", name, 10)
+            held = await world.hold(str(place), [asked], line(), origin=Origin(name, name))
+            assert isinstance(again := await world.ledger.reserve(str(place), [asked], [line()]), Reservation)
+            assert again.offer == asked
+            assert len(await world.other.holds()) == 1
+            assert await world.ledger.settle(held, 5)
+            assert await world.ledger.post(held._replace(id=f"{place} posted"), 1)
+        assert (await world.balances())["b", "acme"].spent == 24
+        rows = await world.other.history(0)
+        assert [row.cost for row in rows] == [6] * 4
 
     @case
     async def test_history_is_in_order(self, world: World) -> None:
