@@ -99,6 +99,15 @@ async def test_the_second_worker_is_refused(listener: socket.socket) -> None:
     assert in_another_process(lambda: start("$5/day"))() == 0
 
 
+async def test_several_of_one_process_share_the_lock(listener: socket.socket) -> None:
+    """The first of two Routers to end leaves the lock to the other."""
+    async with alone(["$5/day"]):
+        async with alone(["$5/day"]):
+            assert in_another_process(lambda: start("$5/day"))() == 1
+        assert in_another_process(lambda: start("$5/day"))() == 1
+    assert in_another_process(lambda: start("$5/day"))() == 0
+
+
 async def test_what_it_is_told(listener: socket.socket) -> None:
     """The error names the budget, and the three ways out."""
     reader, writer = os.pipe()
@@ -230,6 +239,26 @@ async def test_routers_that_mind(make_router: MakeRouter, listener: socket.socke
     assert not await two()
     assert not await two(budgets=[hard], mode="observe")
     assert not await two(budgets=[hard], store=f"sqlite:///{tmp_path}/ledger.db")
+
+
+async def test_a_mode_that_is_set_later(make_router: MakeRouter, listener: socket.socket) -> None:
+    """What is refused at start-up is not to be had by switching to it; the one that is alone may, and may end."""
+    first, second = (make_router(budgets=[Budget("$5/day")], mode="observe") for _ in range(2))
+
+    async def switch() -> None:
+        async with second.lifespan():
+            try:
+                second.mode = "enforce"
+            finally:
+                assert second.mode == "observe"
+
+    async with first.lifespan():
+        for _ in range(2):
+            first.mode = "enforce"
+        assert in_another_process(lambda: asyncio.run(switch()))() == 1
+    async with first.lifespan():
+        assert in_another_process(lambda: start("$5/day"))() == 1
+    assert in_another_process(lambda: start("$5/day"))() == 0
 
 
 async def _app(*_: Any) -> None:

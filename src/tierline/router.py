@@ -43,7 +43,7 @@ from tierline.recent import Recent
 from tierline.report import Tally
 from tierline.retries import check_deadline
 from tierline.routes import policies_in
-from tierline.siblings import alone
+from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
 from tierline.values import MODES, View
 
@@ -210,7 +210,7 @@ class Router(Generic[ClientT_co]):
             self._mode = _mode(MODE_VARIABLE, override)
         self._ids, self._pid, self._prefix = count(1), 0, ""
         self._lifespans, self._closing = 0, False
-        self._alone = AsyncExitStack()
+        self._alone, self._is_alone = AsyncExitStack(), False
         self.gate = Gate(self)
         """Where calls come in, from the seam."""
 
@@ -218,12 +218,19 @@ class Router(Generic[ClientT_co]):
 
     @property
     def mode(self) -> Mode:
-        """What Tierline does with a call that begins now."""
+        """What Tierline does with a call that begins now.
+
+        To set `"enforce"` raises ConfigurationError where that would have been refused at start-up.
+        """
         return self._mode
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
-        self._mode = _mode("router.mode", mode)
+        mode = _mode("router.mode", mode)
+        if mode == "enforce" and self._lifespans and self.ledger.instant and not self._is_alone:
+            self._alone.enter_context(alone_at_once(self.rules.hard))
+            self._is_alone = True
+        self._mode = mode
         log.warning("mode is %s now", mode)
 
     @property
@@ -257,7 +264,7 @@ class Router(Generic[ClientT_co]):
         finally:
             self._lifespans -= 1
             if not self._lifespans:
-                self._closing = True
+                self._closing, self._is_alone = True, False
                 async with self._alone:
                     await self.aclose()
                     if self.tally.calls:
@@ -267,6 +274,7 @@ class Router(Generic[ClientT_co]):
         self._closing = False
         if self.ledger.instant and self._mode == "enforce":
             await self._alone.enter_async_context(alone(self.rules.hard))
+            self._is_alone = True
         operating.announce(self, self._clients)
         if isinstance(self.ledger, GuardedLedger) and self._mode != "off":
             await self.ledger.start()

@@ -15,9 +15,10 @@ import logging
 import os
 import socket
 import stat
-from contextlib import asynccontextmanager, suppress
+import threading
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from tierline.errors import ConfigurationError
 from tierline.private import private_dir
@@ -30,7 +31,7 @@ else:
     _LOCKS = True
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from pathlib import Path
 
 log: Final = logging.getLogger("tierline")
@@ -39,7 +40,9 @@ PATIENCE: Final = 5.0
 """Seconds in which an old worker may end, as a server that reloads lets it."""
 _LOOK: Final = 0.1
 
-_Lock: TypeAlias = tuple["Path", int]
+_mutex: Final = threading.Lock()
+_held: Final[dict[tuple[int, Path], list[int]]] = {}
+"""What this process has locked, with its id: the open file, and how many Routers share that."""
 
 
 @asynccontextmanager
@@ -48,22 +51,36 @@ async def alone(budgets: Iterable[str]) -> AsyncIterator[None]:
 
     ConfigurationError where there is another, and it does not end within `PATIENCE` seconds.
     """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(alone_at_once(budgets))
+                break
+            except ConfigurationError:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(_LOOK)
+        yield
+
+
+@contextmanager
+def alone_at_once(budgets: Iterable[str]) -> Iterator[None]:
+    """The same, without waiting for another to end."""
     names = sorted(budgets)
     if not names:
         yield
         return
-    locks: list[_Lock] = []
-    try:
-        for path in _places(names):
-            locks.append(await _lock(path, names[0]))  # noqa: PERF401  (those before one that fails count)
-        if not locks and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
+    with ExitStack() as locks:
+        places = _places(names)
+        for path in places:
+            if not _lock(path):
+                raise ConfigurationError(f"another worker of this server has it, too. {_help(names[0])}")
+            locks.callback(_unlock, (os.getpid(), path))
+        if not places and os.environ.get("WEB_CONCURRENCY", "1") not in ("", "0", "1"):
             log.warning("WEB_CONCURRENCY says several workers. %s", _help(names[0]))
         yield
-    finally:
-        for path, file in locks:
-            with suppress(OSError):
-                path.unlink()
-            os.close(file)
 
 
 def _places(names: list[str]) -> list[Path]:
@@ -112,26 +129,42 @@ def _bound(number: int) -> tuple[str, int] | None:
         return repr(address), told.st_ino
 
 
-async def _lock(path: Path, budget: str) -> _Lock:
-    """Lock a file; ConfigurationError where another process keeps it."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
-    while True:
+def _lock(path: Path) -> bool:
+    """Lock a file, or share the lock that this process has: to close the file a second time would be to let go of it.
+
+    False where another process keeps it.
+    """
+    name = os.getpid(), path
+    with _mutex:
+        if name in _held:
+            _held[name][1] += 1
+            return True
         file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Who had it before has removed it, perhaps after it was opened here.
             if os.fstat(file).st_ino == os.stat(path).st_ino:  # noqa: PTH116  (at once)
-                return path, file
+                _held[name] = [file, 1]
+                return True
         except OSError:
-            if loop.time() >= until:
-                os.close(file)
-                raise ConfigurationError(f"another worker of this server has it, too. {_help(budget)}") from None
+            pass
         except BaseException:
             os.close(file)
             raise
         os.close(file)
-        await asyncio.sleep(_LOOK)
+        return False
+
+
+def _unlock(name: tuple[int, Path]) -> None:
+    with _mutex:
+        if name[0] != os.getpid():
+            return  # a forked child: its parent keeps the lock
+        _held[name][1] -= 1
+        if not _held[name][1]:
+            file, _ = _held.pop(name)
+            with suppress(OSError):
+                name[1].unlink()
+            os.close(file)
 
 
 def _help(budget: str) -> str:
