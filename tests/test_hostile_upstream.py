@@ -490,6 +490,29 @@ async def test_own_questions_keep_to_what_is_known(proof: Proof, fake: FakeClaud
     assert proof.models[before:] == ["sonnet"]
 
 
+async def test_own_questions_find_out_where_no_call_does(proof: Proof, fake: FakeClaude) -> None:
+    """A tier that only verdicts go to is tried by one of them, when it has waited for a call of the app's in vain."""
+    proof.options = {"classifier": ClaudeClassifier()}
+    fake.always(HAIKU, Fault.error(500))
+
+    async def ask(number: int) -> str:
+        await proof.ask(messages=[{"role": "user", "content": f"Why is it blue, part {number}?"}])
+        return proof.decisions[-1].source
+
+    with policy(floor="sonnet"):
+        for number in range(2 * IN_A_ROW):
+            assert await ask(number) == "default"
+        before = proof.models.count("haiku")
+        fake.clear()
+        proof.clock.at += 2 * FIRST_HOLD
+        assert await ask(100) == "default"
+        assert proof.models.count("haiku") == before
+        proof.clock.at += 2 * FIRST_HOLD
+        assert await ask(101) == "claude"
+    # What was held back by a breaker is not told as a rate limit.
+    assert set(proof.counted("tierline.attempts.withheld")) == {"breaker", "retry_budget"}
+
+
 async def test_deadline(proof: Proof, fake: FakeClaude) -> None:
     """A wait that would pass the deadline is not begun: another tier is asked, or the API's error comes at once."""
     proof.options = {"deadline": 5.0}

@@ -40,6 +40,8 @@ _THINKING: Final = ("enabled", "adaptive", "between_tools")
 _RATE_LIMITED: Final = 429
 _BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
 """How a stream ends that the API broke off."""
+_OWN_AFTER: Final = 10.0
+"""Seconds for which a tier must have waited for a probe before a question of Tierline's own makes it."""
 
 
 @dataclass(slots=True)
@@ -144,15 +146,19 @@ class Dispatch:
     def _enter(self, tier: TierHealth) -> Entry:
         if self.watched:
             return tier.breaker.enter() or "closed"
-        if self.origin.own and tier.breaker.state != "closed":
-            return ""  # the one attempt that tells is for the app's calls
-        return tier.breaker.enter()
+        return tier.breaker.enter() if self._lets(tier) else ""
+
+    def _lets(self, tier: TierHealth) -> bool:
+        """Whether its breaker lets this call make an attempt now.
+
+        The one attempt that tells is for the app's calls. But where none of them goes to that tier, as to a cheapest
+        one under a floor, nobody else would ever make it.
+        """
+        return tier.breaker.ready_for(_OWN_AFTER if self.origin.own else 0.0)
 
     def _why_not(self, offer: Offer) -> str:
         tier = self._tier(offer)
-        if self.origin.own and tier.breaker.state != "closed":
-            return "its breaker is not closed"
-        return tier.why_not
+        return tier.why_not or ("" if self._lets(tier) else "its breaker is not closed")
 
     def _avoid(self) -> Reply | None:
         """Plan around tiers that are known to fail. The error that answers the call where none is left.
@@ -165,14 +171,14 @@ class Dispatch:
         against = {offer.tier: self._why_not(offer) for offer in places}
         able = [offer for offer in places if not against[offer.tier]]
         if not able and not self.origin.own:
-            able = [offer for offer in places if self._tier(offer).breaker.ready]
+            able = [offer for offer in places if self._lets(self._tier(offer))]
         if not able:
             self.reasons += [f"{tier} is not tried: {why}" for tier, why in against.items()]
             return self._withheld(places)
         first = able[0]
         for offer in places[: places.index(first)]:
             self.reasons.append(f"{offer.tier} is not tried: {against[offer.tier]}")
-            self.health.withheld("breaker" if not self._tier(offer).breaker.ready else "rate_limit")
+            self.health.withheld("rate_limit" if self._lets(self._tier(offer)) else "breaker")
         if first in plan.offers:
             self.plan = plan._replace(offers=tuple(offer for offer in plan.offers if offer in able))
         else:
@@ -184,7 +190,7 @@ class Dispatch:
         """The error for a call that no tier is tried for: as the first of them failed last."""
         tiers = [self._tier(offer) for offer in offers]
         first, now = tiers[0], self.books.timing.perf()
-        limited = first.breaker.ready
+        limited = self._lets(first) and first.limited > 0
         self.health.withheld("rate_limit" if limited else "breaker")
         status, error = (_RATE_LIMITED, "rate_limit_error") if limited else (first.status, first.error)
         wait = min(tier.limited if tier.breaker.ready else max(0.0, tier.breaker.until - now) for tier in tiers)
@@ -326,7 +332,7 @@ class Dispatch:
                 if following.tier == offer.tier:
                     continue
                 if why := self._why_not(following):
-                    by = "rate_limit" if self._tier(following).breaker.ready else "breaker"
+                    by = "rate_limit" if self._lets(self._tier(following)) else "breaker"
                     self._not_made(f"no fallback to {following.tier}", why, by)
                     continue
                 found = await self._reserve((following,), thresholds=False)
