@@ -513,6 +513,19 @@ async def test_own_questions_find_out_where_no_call_does(proof: Proof, fake: Fak
     assert set(proof.counted("tierline.attempts.withheld")) == {"breaker", "retry_budget"}
 
 
+async def test_a_request_that_is_none(proof: Proof, fake: FakeClaude) -> None:
+    """What cannot be sent, such as a header with a line break, costs nothing, is not retried, and tells nothing."""
+    tokens = proof.router.health.retries.tokens
+    for _ in range(IN_A_ROW):
+        error = await fail(proof, 1, anthropic.APIConnectionError, extra_headers={"x-user": "a\nb"})
+        assert isinstance(error.__cause__, httpx2.LocalProtocolError)
+    assert (fake.requests, {(a.cost, a.estimated) for a in proof.attempts}) == ([], {(0, False)})
+    assert len(proof.attempts) == IN_A_ROW
+    assert proof.router.health.retries.tokens >= tokens
+    await proof.ask()
+    assert proof.models == ["sonnet"]
+
+
 async def test_deadline(proof: Proof, fake: FakeClaude) -> None:
     """A wait that would pass the deadline is not begun: another tier is asked, or the API's error comes at once."""
     proof.options = {"deadline": 5.0}

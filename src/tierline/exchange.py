@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from tierline.values import Terms
 
 _FUTILE: Final = "spend_limit_reached"
-_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-_NOT_THE_API: Final = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-"""Of them, those that the app's own side is the cause of."""
+_NO_REQUEST: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+"""What cannot be sent, however often: an address or a header (perhaps of an app's client) that is none."""
+_NOT_THE_API: Final = (httpx2.PoolTimeout, *_NO_REQUEST)
+"""What the app's own side is the cause of."""
+_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, *_NOT_THE_API)
 _RATE_LIMITED: Final = 429
 _PASSING: Final = (408, 409, _RATE_LIMITED)
 """Statuses below 500 that the same request may not meet again: as the SDK has it."""
@@ -258,9 +260,16 @@ def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:
 
 def _no_answer(error: Exception, name: str) -> Reply:
     """An attempt without a response: nothing is billed where no connection was made."""
-    sent = not isinstance(error.__cause__, _NEVER_SENT)
-    down = not isinstance(error.__cause__, _NOT_THE_API)
-    return Reply(exception=error, error=name, retry=True, elsewhere=False, down=down, sent=sent)
+    cause = error.__cause__
+    return Reply(
+        exception=error,
+        error=name,
+        retry=not isinstance(cause, _NO_REQUEST),
+        elsewhere=False,
+        # What is no error of the transport is one of this process, such as a client that belongs to another loop.
+        down=isinstance(cause, (httpx2.RequestError, OSError)) and not isinstance(cause, _NOT_THE_API),
+        sent=not isinstance(cause, _NEVER_SENT),
+    )
 
 
 def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutine[Any, Any, None]]) -> Reply:
