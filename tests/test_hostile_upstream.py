@@ -328,6 +328,17 @@ async def test_broken_streams(proof: Proof, fake: FakeClaude, fault: Fault, outc
     assert f"breaker is open after {LEAST // 2} failures of {LEAST}" in str(last)
 
 
+@pytest.mark.parametrize("fault", [Fault.missing_usage(), Fault.usage(output_tokens=-5)])
+async def test_whole_streams_without_usage_open_no_breaker(proof: Proof, fake: FakeClaude, fault: Fault) -> None:
+    """A proxy that leaves the usage out of whole answers makes them dear, and is no API that is down."""
+    fake.always(None, fault)
+    with policy(tier="haiku"):
+        for _ in range(LEAST + 1):
+            assert (await proof.read())[-1] == "message_stop"
+    assert {a.estimated for a in proof.attempts} == {True}
+    assert proof.models == ["haiku"] * (LEAST + 1)
+
+
 async def test_reset_mid_stream(proof: Proof, fake: FakeClaude) -> None:
     """The app sees the reset as the SDK tells it, and nothing is sent again."""
     fake.script(Fault.reset_after(4))

@@ -410,6 +410,11 @@ class OpenAttempt:
             await self.books.outlive(self.abandon("client_disconnected"))
 
     @property
+    def cut(self) -> bool:
+        """Whether nothing of the answer came, or not all of it as far as that can be told."""
+        return not self.progress or (self.reader is not None and self.reader.cut)
+
+    @property
     def worst(self) -> int:
         """The whole reservation, in nano-USD."""
         return self.offer.cost if self.offer.cost is not None else self.input_worst

@@ -121,8 +121,12 @@ class Dispatch:
 
     def streamed(self, attempt: Attempt) -> None:
         """The answer of the last attempt has been read to its end, or was left or broken off."""
-        if attempt.outcome in _BROKEN and self.pending is not None:
-            self._tier(self.pending.offer).broke(attempt.outcome, self.books.timing.perf() - attempt.seconds)
+        answer = self.pending
+        if answer is None or attempt.outcome not in _BROKEN:
+            return
+        # A whole answer that says nothing of its usage is the bill's trouble, not the API's.
+        if attempt.outcome != "truncated" or answer.cut:
+            self._tier(answer.offer).broke(attempt.outcome, self.books.timing.perf() - attempt.seconds)
 
     # What the health of the API allows
 
