@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.proof import ASK, Proof, nothing_left
-from tierline import breaker, policy
+from tierline import Budget, breaker, policy
 from tierline.attempts import Reply
 from tierline.breaker import FIRST_HOLD, IN_A_ROW, LEAST, LONGEST_HOLD
 from tierline.classify import ClaudeClassifier
@@ -107,6 +107,21 @@ async def test_what_remains_is_remembered(proof: Proof, fake: FakeClaude, fault:
     proof.clock.at += 31
     await proof.ask()
     assert proof.models[-1] == "sonnet"
+
+
+@pytest.mark.parametrize("limited", ["haiku", "sonnet"])
+async def test_a_guess_and_a_tight_budget(proof: Proof, fake: FakeClaude, limited: str) -> None:
+    """Where a budget has room for no tier but one whose limit seems exhausted, that is tried, and no call refused."""
+    proof.options = {"budgets": [Budget("$0.02/day", downgrade_at=None, cheapest_at=None)]}
+    fake.script(Fault.exhausted(30))
+    with policy(tier=limited):
+        await proof.ask()
+    # Room for a sonnet of 1,100 tokens and no opus, or for a haiku of 3,000 and no sonnet.
+    bounds = policy(floor="sonnet") if limited == "sonnet" else policy(ceiling="sonnet")
+    with bounds:
+        await proof.ask(max_tokens=1_100 if limited == "sonnet" else 3_000)
+    assert proof.models == [limited] * 2
+    assert f"has no room for another: {limited} is tried after all" in proof.reasons()
 
 
 async def test_all_limits_exhausted(proof: Proof, fake: FakeClaude) -> None:

@@ -74,6 +74,8 @@ class Dispatch:
     """The attempt whose answer the app is about to read."""
     admitted: Reservation | None = None
     """The first reservation."""
+    doubtful: tuple[Offer, ...] = ()
+    """Offers that are left out because their rate limit is exhausted: for where a budget has room for no other."""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left.
@@ -83,6 +85,8 @@ class Dispatch:
         if self.health.troubled and not self.watched and (refused := self._avoid()) is not None:
             return refused
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
+        if isinstance(held, Refusal) and (cheaper := self._cheaper(held)):
+            held = await self._reserve(cheaper, thresholds=False)
         if isinstance(held, Refusal):
             first = self.plan.offers[0]
             if first.unbounded == NO_PRICE:
@@ -180,6 +184,7 @@ class Dispatch:
             self.reasons += [f"{tier} is not tried: {why}" for tier, why in against.items()]
             return self._withheld(places)
         first = able[0]
+        self.doubtful = tuple(offer for offer in places if offer not in able and self._lets(self._tier(offer)))
         for offer in places[: places.index(first)]:
             self.reasons.append(f"{offer.tier} is not tried: {against[offer.tier]}")
             self.health.withheld("rate_limit" if self._lets(self._tier(offer)) else "breaker")
@@ -189,6 +194,17 @@ class Dispatch:
             rest = tuple(offer for offer in places if offer is not first)
             self.plan = plan._replace(offers=(first,), fallbacks=rest, thresholds=False)
         return None
+
+    def _cheaper(self, refusal: Refusal) -> tuple[Offer, ...]:
+        """What a budget that refused may have room for: tiers whose limit is exhausted, as far as is known."""
+        found = tuple(
+            offer
+            for offer in self.doubtful
+            if offer.cost is not None and (refusal.needed is None or offer.cost < refusal.needed)
+        )
+        if found:
+            self.reasons.append(f"budget {refusal.budget} has no room for another: {found[0].tier} is tried after all")
+        return found
 
     def _withheld(self, offers: Sequence[Offer]) -> Reply:
         """The error for a call that no tier is tried for: as the first of them failed last."""
