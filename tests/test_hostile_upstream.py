@@ -576,6 +576,23 @@ async def test_deadline_cuts_an_attempt(proof: Proof, fake: FakeClaude) -> None:
     assert [(a.outcome, a.estimated) for a in proof.attempts] == [("timeout", True)]
 
 
+async def test_a_deadline_is_none_of_pauses(proof: Proof, fake: FakeClaude) -> None:
+    """What is left of a deadline is for an answer to begin in: a stream may then pause for longer."""
+    proof.options = {"deadline": 0.4, "timing": None}
+    fake._chunk_delay = 0.5
+    async with proof.bound(), await proof.router.claude.messages.create(**ASK, stream=True) as stream:
+        assert len([await anext(stream) for _ in range(3)]) == 3
+    assert [a.outcome for a in proof.attempts] == ["closed"]
+
+
+def test_a_deadline_is_none_of_pauses_in_threads(fake: FakeClaude, make_sync_router: Callable[..., Router]) -> None:
+    """The same for a synchronous client."""
+    fake._chunk_delay = 0.5
+    router = make_sync_router(deadline=0.4, timing=None)
+    with router.sync_claude.messages.create(**ASK, stream=True) as stream:
+        assert len([next(stream) for _ in range(3)]) == 3
+
+
 async def test_the_sdks_timeout_is_a_deadline(proof: Proof, fake: FakeClaude) -> None:
     """Where nobody says more, a call waits no longer than the attempts that the SDK's timeout allows it."""
     fake.always(None, Fault.rate_limit(50))

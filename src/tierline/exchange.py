@@ -58,7 +58,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bridge", "_call", "_call_next", "_request", "_terms", "_timeout", "client", "endpoint", "retries",
+        "_bridge", "_call", "_call_next", "_request", "_shortened", "_terms", "_timeout", "client", "endpoint",
+        "retries",
     )  # fmt: skip
 
     def __init__(
@@ -76,6 +77,7 @@ class Exchange:
         self.retries = retries
         self._request = request
         self._timeout = request.options.timeout
+        self._shortened = False
         self._call = call
         self._call_next: Callable[[APIRequest], Any] = call_next
         self._terms = call.terms
@@ -144,8 +146,8 @@ class Exchange:
         timeout = self._timeouts
         if left < math.inf and (timeout.read is None or left < timeout.read):
             cut = [left if most is None else min(left, most) for most in timeout.as_dict().values()]
-            timeout = httpx2.Timeout(**dict(zip(timeout.as_dict(), cut, strict=True)))
-            self._request.options.timeout = timeout
+            self._request.options.timeout = httpx2.Timeout(**dict(zip(timeout.as_dict(), cut, strict=True)))
+            self._shortened = True
 
     def _timed_out(self) -> APITimeoutError:
         return APITimeoutError(self._shown())
@@ -214,6 +216,9 @@ class Exchange:
         elif raw.is_stream_consumed:  # read by a middleware of the app
             reply.metered = _usage_in(raw, self._terms)
         else:
+            if self._shortened:
+                # What is left of a deadline is for the answer to begin in, and no bound of pauses within it.
+                raw.request.extensions.get("timeout", {}).update(self._timeouts.as_dict())
             reply.tap = partial(tap, raw, blocking=self._bridge is not None)
         return reply
 
