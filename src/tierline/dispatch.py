@@ -109,6 +109,8 @@ class Dispatch:
                 reply = await self._attempt(held, role, number, tier, entry)
             else:
                 # Somebody else is trying it since this call looked.
+                if number:
+                    self._unmade()
                 await self.books.finish(self.books.ledger.release(held.id))
                 reply = self._withheld([held.offer])
             if not reply.error:
