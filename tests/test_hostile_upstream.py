@@ -124,6 +124,18 @@ async def test_a_guess_and_a_tight_budget(proof: Proof, fake: FakeClaude, limite
     assert f"has no room for another: {limited} is tried after all" in proof.reasons()
 
 
+async def test_a_limit_of_a_key_that_a_request_brings(proof: Proof, fake: FakeClaude) -> None:
+    """Apps that send each tenant's own key with its requests learn of one tenant's limit nothing about another's."""
+    fake.always(SONNET, Fault.rate_limit(3600))
+    with policy(tier="sonnet"):
+        await fail(proof, 1, anthropic.RateLimitError, extra_headers={"X-Api-Key": fake.api_key})
+    fake.clear()
+    await proof.ask()
+    await proof.ask(extra_headers={"authorization": f"Bearer {fake.api_key}"})
+    await proof.ask(extra_headers={"X-Api-Key": fake.api_key})
+    assert proof.models == ["sonnet", "sonnet", "sonnet", "haiku"]
+
+
 async def test_all_limits_exhausted(proof: Proof, fake: FakeClaude) -> None:
     """Where nothing remains on any tier, the one that would have been taken is tried: a guess refuses no call."""
     fake.script(Fault.exhausted(30))

@@ -47,6 +47,7 @@ _RATE_LIMITED: Final = 429
 _PASSING: Final = (408, 409, _RATE_LIMITED)
 """Statuses below 500 that the same request may not meet again: as the SDK has it."""
 _SERVER_ERROR: Final = 500
+_KEYS: Final = ("x-api-key", "authorization")
 _RAW: Final = "X-Stainless-Raw-Response"
 
 
@@ -73,7 +74,7 @@ class Exchange:
         endpoint: Hashable = None,
     ) -> None:
         self.client = client
-        self.endpoint = endpoint
+        self.endpoint = _endpoint_of(endpoint, request.headers)
         self.retries = retries
         self._request = request
         self._timeout = request.options.timeout
@@ -249,6 +250,14 @@ def _let_go(reply: Reply) -> None:
     """An answer that nobody waits for any more."""
     if reply.response is not None:
         _raw_of(reply.response).close()
+
+
+def _endpoint_of(endpoint: Hashable, headers: Any) -> Hashable:
+    """Where a request goes: limits and outages of a key that it brings itself are not those of the client's."""
+    if not headers or not isinstance(headers, dict):
+        return endpoint
+    keys = tuple(value for name, value in headers.items() if name.lower() in _KEYS and isinstance(value, str))
+    return hash((endpoint, keys)) if keys else endpoint  # no key is kept
 
 
 def _is_raw(request: APIRequest) -> bool:
