@@ -40,6 +40,8 @@ _THINKING: Final = ("enabled", "adaptive", "between_tools")
 _RATE_LIMITED: Final = 429
 _BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
 """How a stream ends that the API broke off."""
+_TELLING: Final = 3
+"""Attempts of one call at one tier that its breaker counts: one bad request, however often retried, opens none."""
 _OWN_AFTER: Final = 10.0
 """Seconds for which a tier must have waited for a probe before a question of Tierline's own makes it."""
 
@@ -216,7 +218,7 @@ class Dispatch:
         self.health.withheld("rate_limit" if limited else "breaker")
         status, error = (_RATE_LIMITED, "rate_limit_error") if limited else (first.status, first.error)
         wait = min(tier.limited if tier.breaker.ready else max(0.0, tier.breaker.until - now) for tier in tiers)
-        told = "; ".join(f"{offer.tier}: {self._why_not(offer)}" for offer in offers)
+        told = "; ".join(f"{offer.tier}: {self._why_not(offer) or 'its breaker was open'}" for offer in offers)
         last = f"{status} {error}" if status else error
         message = f"Tierline did not send this request ({told}). The last failure was {last}"
         return self.upstream.withheld(status, error, message, wait)
@@ -276,6 +278,8 @@ class Dispatch:
                 else:
                     reply = heard = await self.upstream.send(body, number)
             if reply.error:
+                if entry != "probe" and sum(made.model == held.offer.model for made in self.attempts) >= _TELLING:
+                    reply.down = False
                 await attempt.failed(reply)
             elif reply.tap is not None:
                 reply.tap(attempt)
