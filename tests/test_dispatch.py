@@ -273,6 +273,25 @@ async def test_a_call_that_comes_second() -> None:
     assert (found.held, found.spent) == (0, run.attempts[0].cost)
 
 
+async def test_one_call_opens_no_breaker() -> None:
+    """However often one request may be retried, it takes others to tell that its tier is down."""
+    world = World(*[busy()] * IN_A_ROW, ok(), retries=IN_A_ROW)
+    reply = await world.dispatch(tier="c").run()
+    assert (reply.response, len(world.bodies)) == ("answer", IN_A_ROW + 1)
+    assert world.health.of(world.endpoint, "my-c").breaker.state == "closed"
+
+
+async def test_an_attempt_that_is_not_made_costs_no_token() -> None:
+    """A retry that finds the breaker open after its wait gives back what it took of the budget."""
+    world = World(busy(), retries=1)
+    world.while_waiting = lambda: down(world, "my-c")
+    before = world.health.retries.tokens
+    reply = await world.dispatch(tier="c").run()
+    assert (reply.error, len(world.bodies)) == ("breaker_open", 1)
+    assert world.health.retries.tokens >= before
+    assert (await world.balance()).held == 0
+
+
 async def test_no_retry_of_what_has_just_opened() -> None:
     """A failure that opens the breaker is not retried: the next tier is asked at once."""
     world = World(busy(), ok())

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.proof import ASK, Proof, nothing_left
-from tierline import breaker, policy
+from tierline import Budget, breaker, policy
 from tierline.attempts import Reply
 from tierline.breaker import FIRST_HOLD, IN_A_ROW, LEAST, LONGEST_HOLD
 from tierline.classify import ClaudeClassifier
@@ -107,6 +107,33 @@ async def test_what_remains_is_remembered(proof: Proof, fake: FakeClaude, fault:
     proof.clock.at += 31
     await proof.ask()
     assert proof.models[-1] == "sonnet"
+
+
+@pytest.mark.parametrize("limited", ["haiku", "sonnet"])
+async def test_a_guess_and_a_tight_budget(proof: Proof, fake: FakeClaude, limited: str) -> None:
+    """Where a budget has room for no tier but one whose limit seems exhausted, that is tried, and no call refused."""
+    proof.options = {"budgets": [Budget("$0.02/day", downgrade_at=None, cheapest_at=None)]}
+    fake.script(Fault.exhausted(30))
+    with policy(tier=limited):
+        await proof.ask()
+    # Room for a sonnet of 1,100 tokens and no opus, or for a haiku of 3,000 and no sonnet.
+    bounds = policy(floor="sonnet") if limited == "sonnet" else policy(ceiling="sonnet")
+    with bounds:
+        await proof.ask(max_tokens=1_100 if limited == "sonnet" else 3_000)
+    assert proof.models == [limited] * 2
+    assert f"has no room for another: {limited} is tried after all" in proof.reasons()
+
+
+async def test_a_limit_of_a_key_that_a_request_brings(proof: Proof, fake: FakeClaude) -> None:
+    """Apps that send each tenant's own key with its requests learn of one tenant's limit nothing about another's."""
+    fake.always(SONNET, Fault.rate_limit(3600))
+    with policy(tier="sonnet"):
+        await fail(proof, 1, anthropic.RateLimitError, extra_headers={"X-Api-Key": fake.api_key})
+    fake.clear()
+    await proof.ask()
+    await proof.ask(extra_headers={"authorization": f"Bearer {fake.api_key}"})
+    await proof.ask(extra_headers={"X-Api-Key": fake.api_key})
+    assert proof.models == ["sonnet", "sonnet", "sonnet", "haiku"]
 
 
 async def test_all_limits_exhausted(proof: Proof, fake: FakeClaude) -> None:
@@ -328,6 +355,17 @@ async def test_broken_streams(proof: Proof, fake: FakeClaude, fault: Fault, outc
     assert f"breaker is open after {LEAST // 2} failures of {LEAST}" in str(last)
 
 
+@pytest.mark.parametrize("fault", [Fault.missing_usage(), Fault.usage(output_tokens=-5)])
+async def test_whole_streams_without_usage_open_no_breaker(proof: Proof, fake: FakeClaude, fault: Fault) -> None:
+    """A proxy that leaves the usage out of whole answers makes them dear, and is no API that is down."""
+    fake.always(None, fault)
+    with policy(tier="haiku"):
+        for _ in range(LEAST + 1):
+            assert (await proof.read())[-1] == "message_stop"
+    assert {a.estimated for a in proof.attempts} == {True}
+    assert proof.models == ["haiku"] * (LEAST + 1)
+
+
 async def test_reset_mid_stream(proof: Proof, fake: FakeClaude) -> None:
     """The app sees the reset as the SDK tells it, and nothing is sent again."""
     fake.script(Fault.reset_after(4))
@@ -490,6 +528,42 @@ async def test_own_questions_keep_to_what_is_known(proof: Proof, fake: FakeClaud
     assert proof.models[before:] == ["sonnet"]
 
 
+async def test_own_questions_find_out_where_no_call_does(proof: Proof, fake: FakeClaude) -> None:
+    """A tier that only verdicts go to is tried by one of them, when it has waited for a call of the app's in vain."""
+    proof.options = {"classifier": ClaudeClassifier()}
+    fake.always(HAIKU, Fault.error(500))
+
+    async def ask(number: int) -> str:
+        await proof.ask(messages=[{"role": "user", "content": f"Why is it blue, part {number}?"}])
+        return proof.decisions[-1].source
+
+    with policy(floor="sonnet"):
+        for number in range(2 * IN_A_ROW):
+            assert await ask(number) == "default"
+        before = proof.models.count("haiku")
+        fake.clear()
+        proof.clock.at += 2 * FIRST_HOLD
+        assert await ask(100) == "default"
+        assert proof.models.count("haiku") == before
+        proof.clock.at += 2 * FIRST_HOLD
+        assert await ask(101) == "claude"
+    # What was held back by a breaker is not told as a rate limit.
+    assert set(proof.counted("tierline.attempts.withheld")) == {"breaker", "retry_budget"}
+
+
+async def test_a_request_that_is_none(proof: Proof, fake: FakeClaude) -> None:
+    """What cannot be sent, such as a header with a line break, costs nothing, is not retried, and tells nothing."""
+    tokens = proof.router.health.retries.tokens
+    for _ in range(IN_A_ROW):
+        error = await fail(proof, 1, anthropic.APIConnectionError, extra_headers={"x-user": "a\nb"})
+        assert isinstance(error.__cause__, httpx2.LocalProtocolError)
+    assert (fake.requests, {(a.cost, a.estimated) for a in proof.attempts}) == ([], {(0, False)})
+    assert len(proof.attempts) == IN_A_ROW
+    assert proof.router.health.retries.tokens >= tokens
+    await proof.ask()
+    assert proof.models == ["sonnet"]
+
+
 async def test_deadline(proof: Proof, fake: FakeClaude) -> None:
     """A wait that would pass the deadline is not begun: another tier is asked, or the API's error comes at once."""
     proof.options = {"deadline": 5.0}
@@ -512,6 +586,23 @@ async def test_deadline_cuts_an_attempt(proof: Proof, fake: FakeClaude) -> None:
     await fail(proof, 1, anthropic.APITimeoutError)
     assert time.perf_counter() - began < 3
     assert [(a.outcome, a.estimated) for a in proof.attempts] == [("timeout", True)]
+
+
+async def test_a_deadline_is_none_of_pauses(proof: Proof, fake: FakeClaude) -> None:
+    """What is left of a deadline is for an answer to begin in: a stream may then pause for longer."""
+    proof.options = {"deadline": 0.4, "timing": None}
+    fake._chunk_delay = 0.5
+    async with proof.bound(), await proof.router.claude.messages.create(**ASK, stream=True) as stream:
+        assert len([await anext(stream) for _ in range(3)]) == 3
+    assert [a.outcome for a in proof.attempts] == ["closed"]
+
+
+def test_a_deadline_is_none_of_pauses_in_threads(fake: FakeClaude, make_sync_router: Callable[..., Router]) -> None:
+    """The same for a synchronous client."""
+    fake._chunk_delay = 0.5
+    router = make_sync_router(deadline=0.4, timing=None)
+    with router.sync_claude.messages.create(**ASK, stream=True) as stream:
+        assert len([next(stream) for _ in range(3)]) == 3
 
 
 async def test_the_sdks_timeout_is_a_deadline(proof: Proof, fake: FakeClaude) -> None:

@@ -31,7 +31,7 @@ from tierline.starlette import sync_claude_of as sync_claude_of_request
 from tierline.testing import FakeClaude, Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     import httpx
     from starlette.requests import Request
@@ -392,3 +392,38 @@ def test_spans_nest(make_sync_router: MakeRouter, fake: FakeClaude) -> None:
     found = [path(span) for span in spans.values()]
     assert ["request", "route opus", "attempt opus", "wire"] in found
     assert ["request", "route opus", "classify", "wire"] in found
+
+
+async def test_a_background_task_after_the_client_has_gone(router: Router, fake: FakeClaude, serve: Serve) -> None:
+    """What a client has left behind is not cut off: a task in the background that asks Claude reads to the end."""
+    fake.answer = lambda _: "word " * 30
+    fake._chunk_delay = 0.02
+    read: list[str] = []
+    done = threading.Event()
+
+    def remember(claude: Anthropic) -> None:
+        try:
+            with claude.messages.create(**ASK, stream=True) as stream:
+                read.extend(event.type for event in stream)
+        finally:
+            done.set()
+
+    app = app_of(router)
+
+    @app.get("/")
+    def answer(claude: SyncClaude, background: BackgroundTasks) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            while True:
+                yield b"x"
+                await asyncio.sleep(0.01)
+
+        background.add_task(remember, claude)
+        return StreamingResponse(pieces(), background=background)
+
+    browser = await serve(app)
+    async with browser.stream("GET", "/") as response:
+        await anext(response.aiter_raw())
+    assert await asyncio.to_thread(done.wait, 10)
+    assert read[-1] == "message_stop"
+    await fake.idle()
+    assert [(b.held, b.spent, b.estimated) for b in await router.balances()] == [(0, fake.billed, 0)]

@@ -422,3 +422,26 @@ def test_a_region_is_in_no_answer() -> None:
     found = metered({"input_tokens": 1, "output_tokens": 1, "inference_geo": "not_available"}, Terms(geo=REGIONAL))
     assert found is not None
     assert found.terms.geo == REGIONAL
+
+
+@pytest.mark.parametrize("said", [b"event: message_stop", b"\n\nevent: message_stop\n\n", b"hi"])
+@pytest.mark.parametrize("crlf", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+def test_a_stream_that_is_cut(said: bytes, size: int, *, crlf: bool) -> None:
+    """A stream is cut unless its end passed, wherever it is cut into chunks; what the model says is no end."""
+    body = start({}) + delta(said.decode()) + frame("message_delta", delta={})
+    for text, cut in ((body, True), (body + STOP, False), (body + STOP[:-2], False), (body + STOP + PING, False)):
+        sent = text.replace(b"\n", b"\r\n") if crlf else text
+        reader = StreamReader(ASKED)
+        assert not reader.cut
+        for at in range(0, len(sent), size):
+            reader.feed(sent[at : at + size])
+        assert (reader.cut, reader.final) == (cut, False)
+
+
+def test_a_stream_of_bedrock_that_is_cut() -> None:
+    """The same of binary frames."""
+    reader = EventStreamReader(ASKED)
+    for kind, cut in (("message_start", True), ("content_block_delta", True), ("message_stop", False)):
+        reader.feed(_eventstream.encode({"type": kind}))
+        assert reader.cut is cut

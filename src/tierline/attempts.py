@@ -220,9 +220,9 @@ class OpenAttempt:
     """
 
     __slots__ = (
-        "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close", "deserted",
-        "ended", "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result", "role", "terms",
-        "thinks",
+        "_late", "_on_end", "_span", "_started", "_sweeper", "began_at", "binding", "blocking", "books", "close",
+        "deserted", "ended", "loop", "number", "offer", "progress", "reader", "reading", "reservation", "result",
+        "role", "terms", "thinks",
     )  # fmt: skip
 
     def __init__(
@@ -261,6 +261,8 @@ class OpenAttempt:
         self.ended = False
         self.result: Attempt | None = None
         self.loop = asyncio.get_running_loop()
+        self._late = binding.deserted is not None
+        """Whether it was begun when the client of the request had gone already."""
         self._span = span
         self._started = books.timing.perf()
         self._on_end: Callable[[Attempt], None] | None = None
@@ -397,9 +399,10 @@ class OpenAttempt:
 
         Frameworks cancel a task that writes for nobody, but a thread which waits for bytes of Claude's hears of
         nothing. Those of the request's own loop alone, such as a plain generator that a framework runs: a thread that
-        the app itself has started may read on.
+        the app itself has started may read on. So may what begins when the client has gone, such as a task in the
+        background: it is for somebody else.
         """
-        if self.blocking and self.binding.deserted is self.loop:
+        if self.blocking and not self._late and self.binding.deserted is self.loop:
             self.books.sweeps.start_on(self.loop, self._cut_off_thread)
 
     async def _cut_off_thread(self) -> None:
@@ -408,6 +411,11 @@ class OpenAttempt:
         if not self.ended:
             self.deserted = True
             await self.books.outlive(self.abandon("client_disconnected"))
+
+    @property
+    def cut(self) -> bool:
+        """Whether nothing of the answer came, or not all of it as far as that can be told."""
+        return not self.progress or (self.reader is not None and self.reader.cut)
 
     @property
     def worst(self) -> int:

@@ -73,10 +73,14 @@ class Breaker:
     @property
     def ready(self) -> bool:
         """Whether an attempt would be let through now."""
+        return self.ready_for(0.0)
+
+    def ready_for(self, seconds: float) -> bool:
+        """Whether it has been closed, or waiting for a probe, for so long that nobody else seems to make one."""
         if self.state == "closed":
             return True
-        now = self._clock()
-        return now >= self.until if self.state == "open" else now - self._probe >= PROBE
+        then = self._clock() - seconds
+        return then >= self.until if self.state == "open" else then - self._probe >= PROBE
 
     def enter(self) -> Entry:
         """Ask to make an attempt. Whoever is let through says how it ended, once: `answered`, `failed` or `left`."""

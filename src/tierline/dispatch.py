@@ -40,6 +40,10 @@ _THINKING: Final = ("enabled", "adaptive", "between_tools")
 _RATE_LIMITED: Final = 429
 _BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
 """How a stream ends that the API broke off."""
+_TELLING: Final = 3
+"""Attempts of one call at one tier that its breaker counts: one bad request, however often retried, opens none."""
+_OWN_AFTER: Final = 10.0
+"""Seconds for which a tier must have waited for a probe before a question of Tierline's own makes it."""
 
 
 @dataclass(slots=True)
@@ -72,6 +76,8 @@ class Dispatch:
     """The attempt whose answer the app is about to read."""
     admitted: Reservation | None = None
     """The first reservation."""
+    doubtful: tuple[Offer, ...] = ()
+    """Offers that are left out because their rate limit is exhausted: for where a budget has room for no other."""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left.
@@ -81,6 +87,8 @@ class Dispatch:
         if self.health.troubled and not self.watched and (refused := self._avoid()) is not None:
             return refused
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
+        if isinstance(held, Refusal) and (cheaper := self._cheaper(held)):
+            held = await self._reserve(cheaper, thresholds=False)
         if isinstance(held, Refusal):
             first = self.plan.offers[0]
             if first.unbounded == NO_PRICE:
@@ -103,6 +111,8 @@ class Dispatch:
                 reply = await self._attempt(held, role, number, tier, entry)
             else:
                 # Somebody else is trying it since this call looked.
+                if number:
+                    self._unmade()
                 await self.books.finish(self.books.ledger.release(held.id))
                 reply = self._withheld([held.offer])
             if not reply.error:
@@ -119,8 +129,12 @@ class Dispatch:
 
     def streamed(self, attempt: Attempt) -> None:
         """The answer of the last attempt has been read to its end, or was left or broken off."""
-        if attempt.outcome in _BROKEN and self.pending is not None:
-            self._tier(self.pending.offer).broke(attempt.outcome, self.books.timing.perf() - attempt.seconds)
+        answer = self.pending
+        if answer is None or attempt.outcome not in _BROKEN:
+            return
+        # A whole answer that says nothing of its usage is the bill's trouble, not the API's.
+        if attempt.outcome != "truncated" or answer.cut:
+            self._tier(answer.offer).broke(attempt.outcome, self.books.timing.perf() - attempt.seconds)
 
     # What the health of the API allows
 
@@ -144,15 +158,19 @@ class Dispatch:
     def _enter(self, tier: TierHealth) -> Entry:
         if self.watched:
             return tier.breaker.enter() or "closed"
-        if self.origin.own and tier.breaker.state != "closed":
-            return ""  # the one attempt that tells is for the app's calls
-        return tier.breaker.enter()
+        return tier.breaker.enter() if self._lets(tier) else ""
+
+    def _lets(self, tier: TierHealth) -> bool:
+        """Whether its breaker lets this call make an attempt now.
+
+        The one attempt that tells is for the app's calls. But where none of them goes to that tier, as to a cheapest
+        one under a floor, nobody else would ever make it.
+        """
+        return tier.breaker.ready_for(_OWN_AFTER if self.origin.own else 0.0)
 
     def _why_not(self, offer: Offer) -> str:
         tier = self._tier(offer)
-        if self.origin.own and tier.breaker.state != "closed":
-            return "its breaker is not closed"
-        return tier.why_not
+        return tier.why_not or ("" if self._lets(tier) else "its breaker is not closed")
 
     def _avoid(self) -> Reply | None:
         """Plan around tiers that are known to fail. The error that answers the call where none is left.
@@ -165,14 +183,15 @@ class Dispatch:
         against = {offer.tier: self._why_not(offer) for offer in places}
         able = [offer for offer in places if not against[offer.tier]]
         if not able and not self.origin.own:
-            able = [offer for offer in places if self._tier(offer).breaker.ready]
+            able = [offer for offer in places if self._lets(self._tier(offer))]
         if not able:
             self.reasons += [f"{tier} is not tried: {why}" for tier, why in against.items()]
             return self._withheld(places)
         first = able[0]
+        self.doubtful = tuple(offer for offer in places if offer not in able and self._lets(self._tier(offer)))
         for offer in places[: places.index(first)]:
             self.reasons.append(f"{offer.tier} is not tried: {against[offer.tier]}")
-            self.health.withheld("breaker" if not self._tier(offer).breaker.ready else "rate_limit")
+            self.health.withheld("rate_limit" if self._lets(self._tier(offer)) else "breaker")
         if first in plan.offers:
             self.plan = plan._replace(offers=tuple(offer for offer in plan.offers if offer in able))
         else:
@@ -180,15 +199,26 @@ class Dispatch:
             self.plan = plan._replace(offers=(first,), fallbacks=rest, thresholds=False)
         return None
 
+    def _cheaper(self, refusal: Refusal) -> tuple[Offer, ...]:
+        """What a budget that refused may have room for: tiers whose limit is exhausted, as far as is known."""
+        found = tuple(
+            offer
+            for offer in self.doubtful
+            if offer.cost is not None and (refusal.needed is None or offer.cost < refusal.needed)
+        )
+        if found:
+            self.reasons.append(f"budget {refusal.budget} has no room for another: {found[0].tier} is tried after all")
+        return found
+
     def _withheld(self, offers: Sequence[Offer]) -> Reply:
         """The error for a call that no tier is tried for: as the first of them failed last."""
         tiers = [self._tier(offer) for offer in offers]
         first, now = tiers[0], self.books.timing.perf()
-        limited = first.breaker.ready
+        limited = self._lets(first) and first.limited > 0
         self.health.withheld("rate_limit" if limited else "breaker")
         status, error = (_RATE_LIMITED, "rate_limit_error") if limited else (first.status, first.error)
         wait = min(tier.limited if tier.breaker.ready else max(0.0, tier.breaker.until - now) for tier in tiers)
-        told = "; ".join(f"{offer.tier}: {self._why_not(offer)}" for offer in offers)
+        told = "; ".join(f"{offer.tier}: {self._why_not(offer) or 'its breaker was open'}" for offer in offers)
         last = f"{status} {error}" if status else error
         message = f"Tierline did not send this request ({told}). The last failure was {last}"
         return self.upstream.withheld(status, error, message, wait)
@@ -248,6 +278,8 @@ class Dispatch:
                 else:
                     reply = heard = await self.upstream.send(body, number)
             if reply.error:
+                if entry != "probe" and sum(made.model == held.offer.model for made in self.attempts) >= _TELLING:
+                    reply.down = False
                 await attempt.failed(reply)
             elif reply.tap is not None:
                 reply.tap(attempt)
@@ -326,7 +358,7 @@ class Dispatch:
                 if following.tier == offer.tier:
                     continue
                 if why := self._why_not(following):
-                    by = "rate_limit" if self._tier(following).breaker.ready else "breaker"
+                    by = "rate_limit" if self._lets(self._tier(following)) else "breaker"
                     self._not_made(f"no fallback to {following.tier}", why, by)
                     continue
                 found = await self._reserve((following,), thresholds=False)

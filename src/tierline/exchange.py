@@ -38,13 +38,16 @@ if TYPE_CHECKING:
     from tierline.values import Terms
 
 _FUTILE: Final = "spend_limit_reached"
-_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-_NOT_THE_API: Final = (httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-"""Of them, those that the app's own side is the cause of."""
+_NO_REQUEST: Final = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+"""What cannot be sent, however often: an address or a header (perhaps of an app's client) that is none."""
+_NOT_THE_API: Final = (httpx2.PoolTimeout, *_NO_REQUEST)
+"""What the app's own side is the cause of."""
+_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, *_NOT_THE_API)
 _RATE_LIMITED: Final = 429
 _PASSING: Final = (408, 409, _RATE_LIMITED)
 """Statuses below 500 that the same request may not meet again: as the SDK has it."""
 _SERVER_ERROR: Final = 500
+_KEYS: Final = ("x-api-key", "authorization")
 _RAW: Final = "X-Stainless-Raw-Response"
 
 
@@ -56,7 +59,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bridge", "_call", "_call_next", "_request", "_terms", "_timeout", "client", "endpoint", "retries",
+        "_bridge", "_call", "_call_next", "_request", "_shortened", "_terms", "_timeout", "client", "endpoint",
+        "retries",
     )  # fmt: skip
 
     def __init__(
@@ -70,10 +74,11 @@ class Exchange:
         endpoint: Hashable = None,
     ) -> None:
         self.client = client
-        self.endpoint = endpoint
+        self.endpoint = _endpoint_of(endpoint, request.headers)
         self.retries = retries
         self._request = request
         self._timeout = request.options.timeout
+        self._shortened = False
         self._call = call
         self._call_next: Callable[[APIRequest], Any] = call_next
         self._terms = call.terms
@@ -142,8 +147,8 @@ class Exchange:
         timeout = self._timeouts
         if left < math.inf and (timeout.read is None or left < timeout.read):
             cut = [left if most is None else min(left, most) for most in timeout.as_dict().values()]
-            timeout = httpx2.Timeout(**dict(zip(timeout.as_dict(), cut, strict=True)))
-            self._request.options.timeout = timeout
+            self._request.options.timeout = httpx2.Timeout(**dict(zip(timeout.as_dict(), cut, strict=True)))
+            self._shortened = True
 
     def _timed_out(self) -> APITimeoutError:
         return APITimeoutError(self._shown())
@@ -212,6 +217,9 @@ class Exchange:
         elif raw.is_stream_consumed:  # read by a middleware of the app
             reply.metered = _usage_in(raw, self._terms)
         else:
+            if self._shortened:
+                # What is left of a deadline is for the answer to begin in, and no bound of pauses within it.
+                raw.request.extensions.get("timeout", {}).update(self._timeouts.as_dict())
             reply.tap = partial(tap, raw, blocking=self._bridge is not None)
         return reply
 
@@ -244,6 +252,14 @@ def _let_go(reply: Reply) -> None:
         _raw_of(reply.response).close()
 
 
+def _endpoint_of(endpoint: Hashable, headers: Any) -> Hashable:
+    """Where a request goes: limits and outages of a key that it brings itself are not those of the client's."""
+    if not headers or not isinstance(headers, dict):
+        return endpoint
+    keys = tuple(value for name, value in headers.items() if name.lower() in _KEYS and isinstance(value, str))
+    return hash((endpoint, keys)) if keys else endpoint  # no key is kept
+
+
 def _is_raw(request: APIRequest) -> bool:
     """Whether the caller parses for itself, perhaps into another type."""
     return request.headers.get(_RAW) is not None if isinstance(request.headers, dict) else False
@@ -258,9 +274,16 @@ def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:
 
 def _no_answer(error: Exception, name: str) -> Reply:
     """An attempt without a response: nothing is billed where no connection was made."""
-    sent = not isinstance(error.__cause__, _NEVER_SENT)
-    down = not isinstance(error.__cause__, _NOT_THE_API)
-    return Reply(exception=error, error=name, retry=True, elsewhere=False, down=down, sent=sent)
+    cause = error.__cause__
+    return Reply(
+        exception=error,
+        error=name,
+        retry=not isinstance(cause, _NO_REQUEST),
+        elsewhere=False,
+        # What is no error of the transport is one of this process, such as a client that belongs to another loop.
+        down=isinstance(cause, (httpx2.RequestError, OSError)) and not isinstance(cause, _NOT_THE_API),
+        sent=not isinstance(cause, _NEVER_SENT),
+    )
 
 
 def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutine[Any, Any, None]]) -> Reply:

@@ -24,6 +24,7 @@ _NO_FRAME: Final = b"event: message_"
 """How frames begin that have no content: a start, a count of tokens, an end."""
 _EVENT_OVERHEAD: Final = 72
 """The same without the framing of server-sent events."""
+_STOP: Final = b"event: message_stop"
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
@@ -87,6 +88,7 @@ class WholeReader:
 
     __slots__ = ("_asked", "_parts", "_size")
     cut_bound: int | None = None
+    cut = False
 
     def __init__(self, asked: Terms) -> None:
         self._asked = asked
@@ -125,7 +127,7 @@ class StreamReader:
     says that it is complete. `cut_bound` is an upper bound of the output tokens that have passed.
     """
 
-    __slots__ = ("_asked", "_delta_bytes", "_id", "_start", "_tail", "error", "final", "seen")
+    __slots__ = ("_asked", "_delta_bytes", "_fed", "_id", "_start", "_stopped", "_tail", "error", "final", "seen")
 
     def __init__(self, asked: Terms) -> None:
         self._asked = asked
@@ -133,9 +135,15 @@ class StreamReader:
         self._start: dict[str, Any] = {}
         self._id: object = ""
         self._delta_bytes = 0
+        self._fed = self._stopped = False
         self.seen: Metered | None = None
         self.final = False
         self.error = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether what passed is a stream that has not come to its end, whatever it says of usage."""
+        return self._fed and not self._stopped and not self._tail.startswith(_STOP)
 
     @property
     def cut_bound(self) -> int | None:
@@ -159,11 +167,14 @@ class StreamReader:
             # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
+        self._fed = True
         if end < 0:
             self._tail = data
             return
         self._tail = data[end + 2 :]
         # Only at the start of a frame: a model may well write these words in its answer.
+        if data.startswith(_STOP) or data.find(b"\n" + _STOP, 0, end) >= 0:
+            self._stopped = True
         deltas = data.count(b"\n\n" + _FRAME, 0, end) + data.startswith(_FRAME)
         self._delta_bytes += end + 2 - _FRAME_OVERHEAD * deltas
         if data.find(b'"usage"', 0, end) < 0 and data.find(b"event: error", 0, end) < 0:
@@ -223,6 +234,7 @@ class EventStreamReader(StreamReader):
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, cut anywhere."""
         data = self._tail + data
+        self._fed = True
         at = 0
         while len(data) - at >= self._OUTSIDE:
             size, headers = self._PRELUDE.unpack_from(data, at)
@@ -250,6 +262,7 @@ class EventStreamReader(StreamReader):
             self._delta_bytes += len(payload)
             return
         self._delta_bytes += len(event)
+        self._stopped |= event.startswith(b'{"type":"message_stop"')
         if b'"usage"' in event or b'"error"' in event:
             self._event(event, len(event))
         elif event.startswith(b'{"type":"content_block_delta"'):
