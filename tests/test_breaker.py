@@ -174,3 +174,15 @@ def test_it_never_stays_shut(steps: list[tuple[str, float]]) -> None:
     assert entry
     lab.breaker.answered(entry)
     assert lab.breaker.state == "closed"
+
+
+def test_the_rate_is_that_of_calls() -> None:
+    """Bad requests of somebody, each retried twice, are a quarter of the calls, and not half of them."""
+    lab = Lab()
+    for _ in range(3 * LEAST):
+        for again in (False, True, True):
+            began = lab.at
+            lab.at += 0.01
+            lab.breaker.failed(began, again=again)
+        lab.answer(3)
+    assert lab.breaker.state == "closed"

@@ -111,8 +111,11 @@ class Breaker:
                 self._now[0] += 1
                 self._row = 0
 
-    def failed(self, began: float, entry: Entry = "closed") -> None:
-        """The attempt that began then failed, as it does where the tier or the way to it is down."""
+    def failed(self, began: float, entry: Entry = "closed", *, again: bool = False) -> None:
+        """The attempt that began then failed, as it does where the tier or the way to it is down.
+
+        `again` says that it was a retry: in the rate calls are compared, of which those that fail make more attempts.
+        """
         with self._lock:
             now = self._clock()
             if entry == "probe" and self.state == "half_open":
@@ -121,10 +124,10 @@ class Breaker:
             elif self.state == "closed":
                 self._turn()
                 counts = began >= self._last
-                self._now[1] += 1
+                self._now[1] += not again
                 if counts:
                     self._last = now
-                    self._now[2] += 1
+                    self._now[2] += not again
                     self._row += 1
                 failures, waves = self._now[1] + self._past[1], self._now[2] + self._past[2]
                 total = failures + self._now[0] + self._past[0]

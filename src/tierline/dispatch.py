@@ -291,7 +291,7 @@ class Dispatch:
             await attempt.cut_off("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         finally:
-            tier.ended(heard, began, entry)
+            tier.ended(heard, began, entry, again=role == "retry")
             if attempt.result is not None:
                 self.attempts.append(attempt.result)
         return reply

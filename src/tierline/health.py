@@ -85,8 +85,8 @@ class TierHealth:
             return f"its breaker is open after {breaker.why}, for {left:.1f} s more"
         return f"its rate limit is exhausted for {left:.1f} s more" if (left := self.limited) else ""
 
-    def ended(self, reply: Reply | None, began: float, entry: Entry) -> None:
-        """An attempt that began then brought this back; None where nobody waited for it."""
+    def ended(self, reply: Reply | None, began: float, entry: Entry, *, again: bool = False) -> None:
+        """An attempt (`again`: a retry) that began then brought this back; None where nobody waited for it."""
         breaker = self.breaker
         if reply is None:
             breaker.left(entry)
@@ -96,7 +96,7 @@ class TierHealth:
                 self._limit(seconds)
         elif reply.down and (reply.error != "timeout" or not reply.sent or self._timing.perf() - began >= _PATIENCE):
             self.status, self.error = reply.status, reply.error
-            breaker.failed(began, entry)
+            breaker.failed(began, entry, again=again)
         else:
             breaker.left(entry)
         if reply is not None and reply.error and reply.status in _BUSY:
