@@ -142,9 +142,9 @@ def rage(
         try:
             victims = chance.sample(range(processes), kills)
             for victim in victims:
-                # Somewhere in the middle of its work, and not before it has begun.
-                until = chance.uniform(0.2, 0.7) * calls // processes
-                while running[victim].poll() is None and _lines(logs[victim]) < 2 * until:
+                # Somewhere in the middle of its work: each call is noted once at least, and three times at most.
+                until = chance.uniform(0.2, 0.6) * calls // processes
+                while running[victim].poll() is None and _lines(logs[victim]) < until:
                     time.sleep(0.01)
                 running[victim].send_signal(signal.SIGKILL)
             codes = [process.wait(300) for process in running]

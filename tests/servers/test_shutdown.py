@@ -122,7 +122,8 @@ async def test_double_cancel(app_under: Served, call: str, tenant: str) -> None:
     )
     assert {answer.text for answer in answers} == {"cancelled"}
     await until(lambda: all(app_under.of(name)[0].ended == "disconnected" for name in names), SOON)
-    assert await app_under.settled(tenant) >= sum(app_under.of(name)[0].billed for name in names) > 0
+    # Not what was billed, for some leave before they have read what is on its way: it bounds nothing.
+    assert await app_under.settled(tenant) > 0
 
 
 @on_each
