@@ -54,6 +54,7 @@ async def test_sigterm_timeout_exceeded(server: str, tmp_path: Path) -> None:
         assert await reading.body()
         threads = await Browser.get(app, "/sync_texts", "threads", "d")
         assert await threads.body()
+        await asyncio.sleep(0.5)  # until the app has read all that was sent: what is in buffers bounds nothing
         began = time.monotonic()
         app.stop()
         last = await app.ended()
@@ -78,6 +79,7 @@ async def test_sigterm_after_the_client_has_gone(server: str, tmp_path: Path) ->
         browsers = [await Browser.get(app, "/texts", f"call{n}", "a") for n in range(5)]
         for browser in browsers:
             assert await browser.body()
+        await asyncio.sleep(0.5)  # until the app has read all that was sent
         for browser in browsers:
             await browser.leave()
         app.stop()
