@@ -276,10 +276,10 @@ async def test_every_number_behind_a_refusal() -> None:
         "  k6  acme     /chat  opus  $0.03  0.0 s        30 s",
         "",
         "where the money went: tenant acme, in the hours since 2026-11-21 00:00:00 UTC",
-        "  route    tier  attempts   cost  classifying",
-        "  /chat    opus         2  $1.10        $0.00",
-        "  /answer  opus         1  $0.50        $0.00",
-        "  total                 3  $1.60        $0.00",
+        "  route    tier  attempts   cost  overhead",
+        "  /chat    opus         2  $1.10     $0.00",
+        "  /answer  opus         1  $0.50     $0.00",
+        "  total                 3  $1.60     $0.00",
     ]
 
 

@@ -468,7 +468,8 @@ async def test_backoff_has_full_jitter(make_router: Callable[..., Router], fake:
         ((("retry-after", "Sat, 21 Nov 2026 10:00:09 GMT"), ("date", "Sat, 21 Nov 2026 10:00:00 GMT")), 9.0),
         ((("retry-after", "soon"),), 0.25),
         ((("retry-after", "-1"),), 0.25),
-        ((("retry-after-ms", "nan"),), 0.0),
+        ((("retry-after-ms", "nan"),), 0.25),
+        ((("retry-after-ms", "nan"), ("retry-after", "3")), 3.0),
         ((), 0.25),
     ],
 )

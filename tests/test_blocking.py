@@ -137,7 +137,13 @@ except KeyboardInterrupt:
 def test_keyboard_interrupt_in_a_wait(script: Script, fake: FakeClaude) -> None:
     """Ctrl-C while the core waits to try again ends the call, and the script with the usual status."""
     fake.always(None, Fault.rate_limit(retry_after=50))
-    process = script("router.sync_claude.messages.create(**ASK)")
+    process = script(
+        """
+from tierline import policy
+with policy(tier="opus"):
+    router.sync_claude.messages.create(**ASK)
+"""
+    )
     asyncio.run(fake.until(lambda requests: requests and requests[0].ended != "open"))
     asyncio.run(asyncio.sleep(0.5))
     process.send_signal(signal.SIGINT)

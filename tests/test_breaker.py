@@ -157,7 +157,26 @@ def test_one_probe_over_threads() -> None:
         assert sorted(pool.map(enter, range(8))) == [""] * 7 + ["probe"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["answered", "failed", "left"]), st.floats(0, 30)), max_size=200))
+def test_an_api_that_refuses_is_up() -> None:
+    """An error of the request ends a row of failures and closes a half-open breaker, and hides none in the rate."""
+    lab = Lab()
+    for _ in range(2):
+        lab.fail(IN_A_ROW - 1)
+        lab.breaker.refused()
+    assert lab.breaker.state == "closed"
+    lab.fail(2)
+    assert (lab.breaker.state, lab.breaker.why) == ("open", f"{LEAST} failures of {LEAST}")
+    lab.breaker.refused()  # begun before it opened
+    assert lab.breaker.state == "open"
+    lab.at += FIRST_HOLD
+    assert lab.breaker.enter() == "probe"
+    lab.breaker.refused("probe")
+    assert lab.breaker.state == "closed"
+    lab.fail(IN_A_ROW - 1)
+    assert lab.breaker.state == "closed"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["answered", "refused", "failed", "left"]), st.floats(0, 30)), max_size=200))
 def test_it_never_stays_shut(steps: list[tuple[str, float]]) -> None:
     """Whatever came before, an attempt is let through within the longest hold, and its answer closes it."""
     lab = Lab(1.0)

@@ -9,7 +9,7 @@ import pytest
 from tierline import health
 from tierline.attempts import Reply, Timing
 from tierline.breaker import IN_A_ROW
-from tierline.health import Health
+from tierline.health import FIRST_BYTE, Health, silence_of
 
 
 class Lab:
@@ -89,6 +89,46 @@ def test_what_opens_a_breaker(reply: Reply, seconds: float) -> None:
     assert (lab.tier.status, lab.tier.error) == (reply.status, reply.error)
     assert lab.tier.why_not.startswith("its breaker is open after 10 failures in a row, for 5.0 s more")
     assert lab.health.troubled == {lab.tier}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 413, 429])
+def test_who_refuses_is_up(status: int) -> None:
+    """A 4xx ends a row of failures and closes a half-open breaker; one that was never sent tells nothing."""
+    lab = Lab()
+    refused, down = Reply(error="x", status=status), Reply(error="api_error", status=500, down=True)
+    lab.end(down, IN_A_ROW - 1)
+    lab.end(refused)
+    lab.end(down, IN_A_ROW - 1)
+    assert lab.changes == []
+    lab.end(down)
+    lab.at = lab.tier.breaker.until
+    lab.end(Reply(error="breaker_open", status=status, sent=False))
+    assert lab.tier.breaker.state == "open"
+    lab.end(refused)
+    assert [after for _, _, after in lab.changes] == ["open", "half_open", "open", "half_open", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"stream": True, "max_tokens": 64_000}, FIRST_BYTE),
+        ({"max_tokens": 350}, FIRST_BYTE + 10),
+        ({"max_tokens": 7_000, "stream": False}, FIRST_BYTE + 200),
+        ({"max_tokens": True}, FIRST_BYTE),
+        ({}, FIRST_BYTE),
+    ],
+)
+def test_how_long_silence_tells_nothing(body: dict[str, Any], seconds: float) -> None:
+    """An app's own timeout is a failure only where an API that is well would have answered this request before."""
+    assert silence_of(body) == seconds
+    timeout = Reply(error="timeout", down=True)
+    for within, state in ((seconds - 1, "closed"), (seconds, "open")):
+        lab = Lab()
+        for _ in range(2 * IN_A_ROW):
+            if entry := lab.tier.breaker.enter():
+                began, lab.at = lab.at, lab.at + within
+                lab.tier.ended(timeout, began, entry, silence=silence_of(body))
+        assert (within, lab.changes[:1]) == (within, [] if state == "closed" else [("m", "closed", "open")])
 
 
 def test_streams_that_break() -> None:

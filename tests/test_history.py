@@ -57,18 +57,18 @@ def test_the_table() -> None:
     rows = (row(0, route="/chat", tenant="acme"), row(0, 5, tier="opus"), row(30, 2 * NANO, tenant="acme"))
     by_hour = str(History(BEGIN, BEGIN + 48 * HOUR, rows)).splitlines()
     assert by_hour[0] == "spent from 2024-10-04 00:00:00 UTC to 2024-10-06 00:00:00 UTC"
-    assert by_hour[1].split() == ["attempts", "cost", "classifying", "estimated"]
+    assert by_hour[1].split() == ["attempts", "cost", "overhead", "estimated"]
     assert by_hour[2:5] == [
         "hour",
-        "  2024-10-04 00:00         2  $1.000000005        $0.00      $0.00",
-        "  2024-10-05 06:00         1  $2.000000000        $0.00      $0.00",
+        "  2024-10-04 00:00         2  $1.000000005     $0.00      $0.00",
+        "  2024-10-05 06:00         1  $2.000000000     $0.00      $0.00",
     ]
     assert by_hour[5:8] == [
         "account",
-        "  acme                     2  $3.000000000        $0.00      $0.00",
-        "  (no tenant)              1  $0.000000005        $0.00      $0.00",
+        "  acme                     2  $3.000000000     $0.00      $0.00",
+        "  (no tenant)              1  $0.000000005     $0.00      $0.00",
     ]
-    assert by_hour[-1] == "total                      3  $3.000000005        $0.00      $0.00"
+    assert by_hour[-1] == "total                      3  $3.000000005     $0.00      $0.00"
     by_day = str(History(BEGIN, BEGIN + 49 * HOUR, rows)).splitlines()
     assert [line.split()[:2] for line in by_day[2:5]] == [["day"], ["2024-10-04", "2"], ["2024-10-05", "1"]]
     assert str(History(BEGIN, BEGIN + HOUR, ())).endswith("UTC: nothing")
@@ -96,7 +96,7 @@ def test_where_the_money_went() -> None:
     """Routes and tiers with what they cost, the dearest first, bounded, and all of it in the end."""
     lines = by_route_and_tier([row(0, 7, route="/a"), row(1, 8, route="/a"), row(0, 30, tier="opus")])
     assert [line.split() for line in lines] == [
-        ["route", "tier", "attempts", "cost", "classifying"],
+        ["route", "tier", "attempts", "cost", "overhead"],
         ["(no", "route)", "opus", "1", "$0.000000030", "$0.00"],
         ["/a", "haiku", "2", "$0.000000015", "$0.00"],
         ["total", "3", "$0.000000045", "$0.00"],

@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anthropic
+import anyio
 import httpx2
 import pytest
 
-from tests.proof import ASK, Proof, nothing_left
+from tests.proof import ASK, HARD, Proof, nothing_left
 from tierline import Budget, breaker, policy
 from tierline.attempts import Reply
-from tierline.breaker import FIRST_HOLD, IN_A_ROW, LEAST, LONGEST_HOLD
+from tierline.breaker import FIRST_HOLD, HALF, IN_A_ROW, LEAST, LONGEST_HOLD
 from tierline.classify import ClaudeClassifier
 from tierline.retries import BURST, OWN_BURST
 from tierline.testing import OK, Fault
@@ -253,6 +254,68 @@ async def test_a_dead_line_opens_breakers_too(proof: Proof, fake: FakeClaude) ->
     assert "did not send this request" in str(error)
 
 
+async def test_bad_requests_open_nothing_and_close_what_is_half_open(proof: Proof, fake: FakeClaude) -> None:
+    """An API that says 400 is up: a row of failures ends there, and the next call needs no other proof."""
+    broken = [Fault.error(500)] * (IN_A_ROW - 1)
+    one = proof.router.claude.with_options(max_retries=0)
+    fake.script(*broken, Fault.error(400), *broken, Fault.error(400), *broken, Fault.error(500))
+    with policy(tier="opus"):
+        for number in range(3 * IN_A_ROW):
+            if number % IN_A_ROW == 0:
+                proof.clock.at += 2 * HALF  # of the rate nothing is left
+            with pytest.raises(anthropic.APIStatusError):
+                await proof.ask(one)
+        assert len(fake.requests) == 3 * IN_A_ROW
+        tier = proof.router.health.of(proof.router.claude.middleware[-1].endpoint, OPUS)
+        assert tier.breaker.state == "open"
+        proof.clock.at = tier.breaker.until
+        fake.script(Fault.error(400))
+        await fail(proof, 1, anthropic.BadRequestError)
+        assert tier.breaker.state == "closed"
+        await asyncio.gather(*(proof.ask() for _ in range(5)))
+
+
+async def test_a_long_answer_is_no_outage(proof: Proof, fake: FakeClaude) -> None:
+    """An app that gives up on whole answers before they can be written opens no breaker; silence on a stream does."""
+    tier = proof.router.health.of(proof.router.claude.middleware[-1].endpoint, HAIKU)
+    one = proof.router.claude.with_options(max_retries=0)
+    fake.always(None, Fault.hang())
+    with policy(tier="haiku"):
+        for stream in (False, True):
+            for _ in range(IN_A_ROW):
+                asking = asyncio.ensure_future(proof.ask(one, stream=stream, max_tokens=7_000, timeout=0.5))
+                reached = len(fake.requests) + 1
+                await fake.until(lambda requests, reached=reached: len(requests) == reached)  # type: ignore[misc]
+                proof.clock.at += 100
+                with pytest.raises(anthropic.APITimeoutError):
+                    await asking
+            assert (stream, tier.breaker.state) == (stream, "open" if stream else "closed")
+
+
+async def test_a_tenant_that_fails_leaves_retries_to_others(proof: Proof, fake: FakeClaude) -> None:
+    """Requests of one tenant that always end in 500 do not use up the retry of another's that would pass."""
+
+    async def ask(tenant: str) -> Any:
+        async with proof.router.bind(tenant=tenant) as binding:
+            try:
+                return await proof.router.claude.messages.create(**ASK)
+            finally:
+                proof.decisions += binding.decisions
+
+    with policy(tier="opus"):
+        for _ in range(2 * BURST):
+            fake.always(OPUS, Fault.error(500))
+            with pytest.raises(anthropic.InternalServerError):
+                await ask("bad")
+            fake.clear()
+            for _ in range(3):
+                await ask("good")
+        assert "this process has used up its budget of retries" in proof.reasons(-4)
+        fake.script(Fault.error(500), OK)
+        await ask("good")
+    assert [a.role for a in proof.decisions[-1].attempts] == ["first", "retry"]
+
+
 async def test_a_tier_that_hangs(proof: Proof, fake: FakeClaude) -> None:
     """Timeouts that no hurry explains open the breaker, and the error stays a timeout."""
     fake.always(None, Fault.hang())
@@ -442,6 +505,48 @@ async def test_bytes_forever_slowloris(proof: Proof, fake: FakeClaude) -> None:
         await proof.ask()
     assert time.perf_counter() - began < 3
     assert [(a.outcome, a.estimated) for a in proof.attempts] == [("timeout", True)]
+
+
+@pytest.mark.parametrize("kind", ["plain", "raw", "in a worker thread"])
+def test_bytes_forever_in_threads(fake: FakeClaude, make_sync_router: Callable[..., Router], kind: str) -> None:
+    """The read of a synchronous client is ended too, whatever it says of its own timeout, and its thread is free."""
+    router = make_sync_router(deadline=0.5, timing=None, budgets=[HARD])
+    fake.script(Fault.drip(every=0.05))
+    messages = router.sync_claude.messages
+    create = messages.with_raw_response.create if kind == "raw" else messages.create
+
+    def ask() -> None:
+        with pytest.raises(anthropic.APITimeoutError):
+            create(**ASK, timeout=60)
+
+    async def in_a_worker_thread() -> None:
+        await anyio.to_thread.run_sync(ask)
+        await router.aclose()
+
+    began = time.perf_counter()
+    if kind == "in a worker thread":
+        asyncio.run(in_a_worker_thread())
+    else:
+        ask()
+    assert time.perf_counter() - began < 5
+    (received,) = fake.requests
+    while received.ended == "open" and time.perf_counter() - began < 10:
+        time.sleep(0.01)
+    assert received.ended == "disconnected"
+    if kind != "in a worker thread":
+        messages.create(**ASK)
+        assert len(fake.requests) == 2
+
+
+def test_a_verdict_that_drips_keeps_no_thread(fake: FakeClaude, make_sync_router: Callable[..., Router]) -> None:
+    """A question of Tierline's own that is answered byte by byte is given up in time by a thread that waits for it."""
+    router = make_sync_router(timing=None, classifier=ClaudeClassifier(timeout=0.5))
+    fake.always(HAIKU, Fault.drip(every=0.05))
+    began = time.perf_counter()
+    with router.bind() as binding, policy(floor="sonnet"):
+        router.sync_claude.messages.create(**ASK)
+    assert time.perf_counter() - began < 5
+    assert "haiku" not in binding.decisions[-1].tier
 
 
 async def test_unknown_event(proof: Proof, fake: FakeClaude) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx2
 import pytest
 
-from tierline.limits import LONGEST, exhausted_for, none_left
+from tierline.limits import LONGEST, exhausted_for, none_left, retry_after
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
@@ -53,3 +55,33 @@ def test_none_left() -> None:
     assert none_left(headers(requests=("0", at(7))).raw)
     assert not none_left(headers(requests=("10", at(7))).raw)
     assert not none_left(httpx2.Headers({"content-length": "0"}).raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("7", 7.0), ("2.5", 2.5), ("0", 0.0), ("1e9", 1e9), ("9" * 400, math.inf), ("inf", None), ("-inf", None),
+        ("Infinity", None), ("nan", None), ("-1", None), ("-1e9", None), ("+3", None), ("1\u00b2", None), ("", None),
+        ("soon", None),
+    ],
+)  # fmt: skip
+def test_both_spellings_of_a_wait_are_read_alike(text: str, number: float | None) -> None:
+    """What is a number of seconds is one of milliseconds, and what is none in one is none in the other."""
+    raw = [(b"retry-after", text.encode())]
+    assert retry_after(httpx2.Headers(raw)) == number
+    raw = [(b"retry-after-ms", text.encode())]
+    assert retry_after(httpx2.Headers(raw)) == (None if number is None else number / 1000)
+    # What cannot be read hides nothing that can.
+    raw.append((b"retry-after", b"3"))
+    assert retry_after(httpx2.Headers(raw)) == (3.0 if number is None else number / 1000)
+
+
+@pytest.mark.parametrize(
+    ("then", "date", "seconds"),
+    [(9, 0, 9.0), (0, 9, 0.0), (7200, 0, 7200.0)],
+)
+def test_a_wait_until_a_date(then: float, date: float, seconds: float) -> None:
+    """By the API's own clock; one that has passed is no wait."""
+    told = {"retry-after": format_datetime(NOW + timedelta(seconds=then), usegmt=True)}
+    told["date"] = format_datetime(NOW + timedelta(seconds=date), usegmt=True)
+    assert retry_after(httpx2.Headers(told)) == seconds

@@ -230,6 +230,25 @@ async def test_other_methods(platform: Platform, fake: FakeClaude) -> None:
     assert await balance(router) == (fake.billed, 0)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_the_tier_above_answers_too(platform: Platform, fake: FakeClaude, streamed: bool) -> None:
+    """A shadow goes the platform's own way, and what it is compared with is read as the platform sends it."""
+    fake.answer = lambda received: str(received.model)
+    fake.judge = lambda asked: "A" if "opus" in asked.a else "B"
+    router = platform.router(shadow=1.0, shadow_budget="$1")
+    if streamed:
+        async with router.claude.messages.stream(**ASK) as stream:
+            assert "sonnet" in await stream.get_final_text()
+    else:
+        await router.claude.messages.create(**ASK)
+    async with asyncio.timeout(10):
+        while not router.shadows():  # noqa: ASYNC110  (nothing tells of it)
+            await asyncio.sleep(0.01)
+    assert [shadow.verdict for shadow in router.shadows()] == ["worse"]
+    assert models(fake) == [platform.model("sonnet"), *[platform.model("opus")] * 3]
+    assert {b.budget: b.spent for b in await router.balances()}[HARD.name] == fake.billed
+
+
 async def test_tool_runner(platform: Platform, fake: FakeClaude) -> None:
     """The SDK's tool runner stays on one tier of the platform."""
 

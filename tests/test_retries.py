@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tierline import Router
 from tierline.attempts import Reply, Timing
 from tierline.errors import ConfigurationError
-from tierline.retries import BURST, LONGEST_WAIT, MOST, SHARE, RetryBudget, usual_deadline, wait_before
+from tierline.retries import BURST, KEPT, LONGEST_WAIT, MOST, SHARE, RetryBudget, usual_deadline, wait_before
 
 TIMING = Timing(jitter=lambda: 1.0)
 
@@ -53,6 +53,67 @@ def test_some_are_kept() -> None:
     budget = RetryBudget(7)
     assert [budget.take(5) for _ in range(3)] == [True, True, False]
     assert [budget.take() for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_no_tenant_uses_up_what_all_have() -> None:
+    """Who fails alone takes half of what is there, the next one half of the rest; who answers pays back."""
+    budget = RetryBudget()
+    budget.called("good")
+    budget.called("bad")
+    taken = sum(budget.take(tenant="bad") for _ in range(100))
+    assert taken == BURST / 2
+    assert [budget.take(tenant="good") for _ in range(2)] == [True, True]
+    budget.give_back("good")
+    budget.give_back("good")
+    assert budget.take(tenant="good")
+    for _ in range(10):  # what its own calls pay is its own
+        budget.called("bad")
+    assert [budget.take(tenant="bad") for _ in range(2)] == [True, False]
+
+
+def test_who_is_alone_has_all_of_it() -> None:
+    """Where all calls are of one tenant, or of none, nothing is kept for others; when they come, its debts count."""
+    for name in (None, "only"):
+        budget = RetryBudget()
+        budget.called(name)
+        assert sum(budget.take(tenant=name) for _ in range(100)) == BURST
+        for _ in range(20):
+            budget.called("another")
+        assert not budget.take(tenant=name)
+        assert budget.take(tenant="another")
+
+
+@given(st.lists(st.sampled_from(["call", "take", "keep", "back"]), max_size=200), st.integers(0, 300))
+def test_whatever_one_does_others_can_fall_back(steps: list[str], before: int) -> None:
+    """There is always a token left for a tenant that owes nothing."""
+    budget = RetryBudget()
+    budget.called("good")
+    for _ in range(before):
+        budget.called("other")
+    for step in steps:
+        match step:
+            case "call":
+                budget.called("bad")
+            case "back":
+                if budget._debts.get("bad", 0) >= 1:
+                    budget.give_back("bad")
+            case _:
+                budget.called("bad")
+                budget.take(KEPT if step == "keep" else 0, "bad")
+        assert budget.tokens >= BURST // 2 - 1e-9
+    assert budget.take(tenant="good")
+
+
+def test_names_are_forgotten() -> None:
+    """Names that somebody makes up take no more room than is set aside."""
+    budget = RetryBudget()
+    for number in range(2_000):
+        for _ in range(10):
+            budget.called("another")
+        assert budget.take(tenant=f"tenant {number}")
+    assert len(budget._debts) == 1_000
+    budget.give_back("tenant 1999")
+    assert len(budget._debts) == 999
 
 
 def test_it_is_bounded() -> None:

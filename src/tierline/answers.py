@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from tierline.binding import SCOPE_KEY
 from tierline.errors import BUSY, BusyError, TierlineError
+from tierline.limits import retry_after
 
 if TYPE_CHECKING:
     from tierline.binding import Binding
@@ -49,8 +50,6 @@ def _busy(raised: BaseException | None) -> BusyError | None:
     error: Any = raised
     if error.status_code not in BUSY and getattr(error, "type", None) not in _BUSY_TYPES:
         return None
-    from tierline.exchange import retry_after  # noqa: PLC0415  (imports the SDK, which is there)
-
     return BusyError(error.status_code, retry_after(error.response.headers))
 
 

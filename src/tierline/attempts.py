@@ -38,13 +38,15 @@ LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutd
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The clocks of a Router: injected, so that no test waits for time."""
+    """The clocks and the dice of a Router: injected, so that no test waits for time, or for luck."""
 
     now: Callable[[], float] = time.time
     perf: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
     """A number from 0 to 1: the share of the longest backoff that is waited."""
+    chance: Callable[[], float] = random.random
+    """A number from 0 to 1, for what is done by chance: for a share of calls, or in either order."""
 
 
 @dataclass(slots=True)

@@ -83,7 +83,10 @@ class Breaker:
         return then >= self.until if self.state == "open" else then - self._probe >= PROBE
 
     def enter(self) -> Entry:
-        """Ask to make an attempt. Whoever is let through says how it ended, once: `answered`, `failed` or `left`."""
+        """Ask to make an attempt.
+
+        Whoever is let through says how it ended, once: `answered`, `refused`, `failed` or `left`.
+        """
         if self.state == "closed":
             return "closed"
         with self._lock:
@@ -102,13 +105,19 @@ class Breaker:
     def answered(self, entry: Entry = "closed") -> None:
         """The attempt brought an answer."""
         with self._lock:
-            if entry == "probe" and self.state != "closed":
-                self._now, self._past = [0, 0, 0], [0, 0, 0]
-                self._row, self._hold, self._last = 0, FIRST_HOLD, self._clock()
-                self._become("closed")
-            elif self.state == "closed":
+            if not self._close(entry) and self.state == "closed":
                 self._turn()
                 self._now[0] += 1
+                self._row = 0
+
+    def refused(self, entry: Entry = "closed") -> None:
+        """The API did not take the request: it is up, and how it would have answered is not known.
+
+        So it ends a row of failures and closes a half-open breaker, and is in no rate: requests that are refused at the
+        door must not hide those that fail behind it.
+        """
+        with self._lock:
+            if not self._close(entry) and self.state == "closed":
                 self._row = 0
 
     def failed(self, began: float, entry: Entry = "closed", *, again: bool = False) -> None:
@@ -137,12 +146,21 @@ class Breaker:
                     self._open(now, f"{failures} failures of {total}")
 
     def left(self, entry: Entry = "closed") -> None:
-        """The attempt told nothing: it was cancelled, or what failed is the request. After a probe the next one is."""
+        """The attempt told nothing: it was cancelled, or not sent. After a probe the next one is."""
         if entry == "probe":
             with self._lock:
                 if self.state == "half_open":
                     self.until = self._clock()
                     self._become("open")
+
+    def _close(self, entry: Entry) -> bool:
+        """After a probe that came back."""
+        if entry != "probe" or self.state == "closed":
+            return False
+        self._now, self._past = [0, 0, 0], [0, 0, 0]
+        self._row, self._hold, self._last = 0, FIRST_HOLD, self._clock()
+        self._become("closed")
+        return True
 
     def _turn(self) -> None:
         """Go on to the next half of the window."""

@@ -7,7 +7,6 @@ import inspect
 import math
 from contextlib import suppress
 from contextvars import copy_context
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,13 +16,14 @@ from anthropic import (
     APIError,
     APITimeoutError,
 )
+from anthropic.types import Message
 from opentelemetry import trace
 
 from tierline.attempts import Reply
 from tierline.blocking import at_once
 from tierline.consult import ask
-from tierline.limits import none_left
-from tierline.tap import tap
+from tierline.limits import none_left, retry_after
+from tierline.tap import hang_up, tap
 from tierline.telemetry import active
 from tierline.usage import WholeReader, metered
 
@@ -49,6 +49,8 @@ _PASSING: Final = (408, 409, _RATE_LIMITED)
 _SERVER_ERROR: Final = 500
 _KEYS: Final = ("x-api-key", "authorization")
 _RAW: Final = "X-Stainless-Raw-Response"
+_NOT_AGAIN: Final = ("x-stainless-", "idempotency-key")
+"""Headers that say how an answer is read, and which request is which: not those of another one."""
 
 
 class Exchange:
@@ -59,8 +61,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bridge", "_call", "_call_next", "_request", "_shortened", "_terms", "_timeout", "client", "endpoint",
-        "retries",
+        "_bridge", "_call", "_call_next", "_reading", "_request", "_shortened", "_terms", "_timeout", "client",
+        "endpoint", "retries",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +81,8 @@ class Exchange:
         self._request = request
         self._timeout = request.options.timeout
         self._shortened = False
+        self._reading: httpx2.Response | None = None
+        """The answer whose bytes the thread that called waits for."""
         self._call = call
         self._call_next: Callable[[APIRequest], Any] = call_next
         self._terms = call.terms
@@ -106,6 +110,24 @@ class Exchange:
         """A question of Tierline's own, with the client whose call this is: no other may belong to this loop."""
         return await self._ask(self.client.messages.create, body, timeout)
 
+    @property
+    def repeatable(self) -> bool:
+        """A thread that called is gone when its call is over, and a key of the request's own is not ours to use."""
+        return self._bridge is None and not any(name.lower() in _KEYS for name in self._request.headers)
+
+    async def again(self, body: dict[str, Any], timeout: float) -> Any:
+        """The same request with another body, to the same path and with its headers: a beta is one."""
+        options = self._request.options
+        headers = {
+            name: value for name, value in self._request.headers.items() if not name.lower().startswith(_NOT_AGAIN)
+        }
+        post = partial(self.client.post, options.url, cast_to=Message)
+        return await ask(post, {"body": body, "options": {"headers": headers, "params": options.params}}, timeout)
+
+    def content(self, reply: Reply) -> bytes:
+        """The bytes of an answer that has come back whole."""
+        return _raw_of(reply.response).content
+
     async def count(self, body: dict[str, Any], timeout: float) -> Any:
         """The tokens of a prompt, with the same client."""
         return await self._ask(self.client.messages.count_tokens, body, timeout)
@@ -125,22 +147,30 @@ class Exchange:
             if not left > 0:
                 return Reply(exception=self._timed_out(), error="timeout", sent=False)
             self._shorten(left)
-        if self._bridge is None:
-            if left is None or left == math.inf:
-                return await self._send(body, number)
-            try:
-                # An answer that comes byte by byte keeps within every timeout of the transport.
-                async with asyncio.timeout(left):
-                    return await self._send(body, number)
-            except TimeoutError:
-                return Reply(exception=self._timed_out(), error="timeout", down=True)
+        if self._bridge is None and (left is None or left == math.inf):
+            return await self._send(body, number)
+        try:
+            # An answer that comes byte by byte keeps within every timeout of the transport.
+            async with asyncio.timeout(left if left != math.inf else None):
+                return await (self._send if self._bridge is None else self._send_there)(body, number)
+        except TimeoutError:
+            return Reply(exception=self._timed_out(), error="timeout", down=True)
+
+    async def _send_there(self, body: dict[str, Any], number: int) -> Reply:
+        """The same in the thread that called. Where nobody waits for it any more, its read is ended too."""
+        assert self._bridge is not None  # noqa: S101  (a synchronous client)
         span = trace.get_current_span()
 
         def send() -> Reply:
             with active(span):
                 return at_once(self._send(body, number))
 
-        return await self._bridge.here(send, late=_let_go)
+        try:
+            return await self._bridge.here(send, late=_let_go)
+        except asyncio.CancelledError:
+            if (reading := self._reading) is not None:
+                hang_up(reading)
+            raise
 
     def _shorten(self, left: float) -> None:
         """Let the next attempt take no longer than that."""
@@ -191,7 +221,7 @@ class Exchange:
         fast = body.get("speed") == "fast"  # a tier may have none
         self._terms = self._call.terms if fast == self._call.terms.fast else self._call.terms._replace(fast=fast)
         try:
-            response: Any = await _value(self._call_next(request))
+            response: Any = await _value(self._call_next(request) if self._bridge is None else self._unread(request))
         except APITimeoutError as error:
             return _no_answer(error, "timeout")
         except APIConnectionError as error:
@@ -205,8 +235,38 @@ class Exchange:
         if raw.is_success:
             return await self._success(response, raw)
         with suppress(httpx2.HTTPError, httpx2.StreamError):
-            await _value((raw.aread if self._bridge is None else raw.read)())
+            if self._bridge is None:
+                await raw.aread()
+            else:
+                self._read(raw)
         return _refused(response, raw, raw.aclose if self._bridge is None else partial(self._bridge.here, raw.close))
+
+    def _unread(self, request: APIRequest) -> Any:
+        """What a synchronous client is answered, read here: so that it is known whose read is to be ended."""
+        headers = request.options.headers
+        mode = headers.get(_RAW) if isinstance(headers, dict) else None
+        request.options.headers = {**(headers or {}), _RAW: "stream"}
+        try:
+            response = self._call_next(request)
+        finally:
+            request.options.headers = headers
+        raw = _raw_of(response)
+        if raw.is_success and mode != "stream" and not request.stream:
+            try:
+                self._read(raw)
+            except httpx2.TimeoutException as error:
+                raise APITimeoutError(raw.request) from error
+            except Exception as error:
+                raise APIConnectionError(request=raw.request) from error
+        return response
+
+    def _read(self, raw: httpx2.Response) -> None:
+        self._reading = raw
+        try:
+            raw.read()
+        finally:
+            self._reading = None
+            raw.close()
 
     async def _success(self, response: Any, raw: httpx2.Response) -> Reply:
         reply = Reply(response, status=raw.status_code)
@@ -314,19 +374,3 @@ def _refused(response: Any, raw: httpx2.Response, discard: Callable[[], Coroutin
         limits=raw.headers if status == _RATE_LIMITED and not futile else None,
         discard=discard,
     )
-
-
-def retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds that the API asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date."""
-    try:
-        if (ms := headers.get("retry-after-ms")) is not None:
-            return max(0.0, float(ms) / 1000)
-        if (value := headers.get("retry-after")) is None:
-            return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        then = parsedate_to_datetime(value)
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else then.now(then.tzinfo)
-        return max(0.0, (then - now).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None

@@ -6,14 +6,15 @@ Kept for each model of each endpoint (an address and a key), in the Router, boun
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tierline.breaker import Breaker
+from tierline.call import whole
 from tierline.limits import LONGEST, exhausted_for
 from tierline.retries import OWN_BURST, RetryBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
 
     from tierline.attempts import Reply, Timing
     from tierline.breaker import Entry, State
@@ -22,12 +23,25 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1_000
 """Most models of endpoints that are told apart: ids may be an app's clients'."""
-_PATIENCE: Final = 10.0
-"""Seconds after which a timeout speaks of the API, and no longer of an app in a hurry."""
+FIRST_BYTE: Final = 30.0
+"""Seconds after which a stream of which no byte has come speaks of the API, and no longer of an app in a hurry."""
+TOKENS_A_SECOND: Final = 35
+"""How fast an answer is written at least that is sent when it is whole: the SDK expects 128,000 tokens in an hour."""
+_CLIENT_ERROR: Final = range(400, 500)
 _STATUSES: Final = {"overloaded_error": 529, "api_error": 500, "timeout_error": 504}
 """What an error in the middle of a stream would have been before it."""
 _BUSY: Final = (429, 503, 529)
 """Statuses whose `Retry-After` holds for all calls to the model, not for one."""
+
+
+def silence_of(body: Mapping[str, Any]) -> float:
+    """Seconds without an answer to this request after which the API seems to be down.
+
+    A stream begins early. Of any other answer no byte comes before it is written to its end, which may take as long as
+    `max_tokens` allows: until then nobody can tell a long answer from none.
+    """
+    most = 0 if body.get("stream") else whole(body.get("max_tokens")) or 0
+    return FIRST_BYTE + most / TOKENS_A_SECOND
 
 
 class TierHealth:
@@ -85,8 +99,13 @@ class TierHealth:
             return f"its breaker is open after {breaker.why}, for {left:.1f} s more"
         return f"its rate limit is exhausted for {left:.1f} s more" if (left := self.limited) else ""
 
-    def ended(self, reply: Reply | None, began: float, entry: Entry, *, again: bool = False) -> None:
-        """An attempt (`again`: a retry) that began then brought this back; None where nobody waited for it."""
+    def ended(
+        self, reply: Reply | None, began: float, entry: Entry, *, again: bool = False, silence: float = FIRST_BYTE
+    ) -> None:
+        """An attempt (`again`: a retry) that began then brought this back; None where nobody waited for it.
+
+        A timeout is a failure of the tier after `silence` seconds, and before them the app's own choice.
+        """
         breaker = self.breaker
         if reply is None:
             breaker.left(entry)
@@ -94,9 +113,11 @@ class TierHealth:
             breaker.answered(entry)
             if (seconds := self._exhausted(reply)) or (self.limited_until and began >= self._limited_at):
                 self._limit(seconds)
-        elif reply.down and (reply.error != "timeout" or not reply.sent or self._timing.perf() - began >= _PATIENCE):
+        elif reply.down and (reply.error != "timeout" or not reply.sent or self._timing.perf() - began >= silence):
             self.status, self.error = reply.status, reply.error
             breaker.failed(began, entry, again=again)
+        elif reply.sent and reply.status in _CLIENT_ERROR:
+            breaker.refused(entry)
         else:
             breaker.left(entry)
         if reply is not None and reply.error and reply.status in _BUSY:

@@ -179,7 +179,7 @@ def by_route_and_tier(rows: Sequence[Spent]) -> list[str]:
     cells = zip(shown, costs, own, strict=True)
     return table(
         [
-            ("route", "tier", "attempts", "cost", "classifying"),
+            ("route", "tier", "attempts", "cost", "overhead"),
             *((*names, f"{total.attempts:,}", cost, asked) for (names, total), cost, asked in cells),
         ],
         right=(2, 3, 4),
@@ -229,7 +229,7 @@ def _spend_table(groups: Sequence[tuple[str, Sequence[tuple[str, Total]]]]) -> l
         money(total.estimated for total in totals),
         strict=True,
     )
-    rows = [("", "attempts", "cost", "classifying", "estimated")]
+    rows = [("", "attempts", "cost", "overhead", "estimated")]
     for what, group in groups:
         if len(group) != 1 or group[0][0]:
             rows.append((what, "", "", "", ""))

@@ -1,4 +1,4 @@
-"""Rate limits, as the API's headers tell of them."""
+"""Rate limits and waits, as the API's headers tell of them."""
 
 from __future__ import annotations
 
@@ -45,3 +45,31 @@ def exhausted_for(headers: Mapping[str, str], now: float) -> float | None:
                 continue
     longest = max(waits, default=0.0)
     return min(longest, LONGEST) if longest > 0 else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the API asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+
+    None where it asks for nothing, or for what is no wait: less than 0, no date, no number.
+    """
+    if (wait := _number(headers.get("retry-after-ms"))) is not None:
+        return wait / 1000
+    value = headers.get("retry-after")
+    if value is None or (wait := _number(value)) is not None:
+        return wait
+    try:
+        then = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else then.now(then.tzinfo)
+        return max(0.0, (then - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    """A number that is at least 0; one of very many digits is infinite, and the words for that are no numbers."""
+    if not text or text[0] not in "0123456789.":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from tierline.attempts import OpenAttempt
+    from tierline.usage import Reader
 
 _LONGEST_WAIT: Final = 5.0
 """Most seconds that closing an answer waits for its settlement. The settlement itself goes on."""
@@ -47,7 +48,7 @@ def _closer(raw: httpx2.Response, attempt: OpenAttempt) -> Callable[[], Awaitabl
         # Told by the attempt: around the tap the SDK may have put a stream of its own.
         if attempt.blocking:
             if attempt.reading:
-                _hang_up(still)
+                hang_up(still)
             still.close()  # a socket is closed: nothing to wait for
         else:
             await still.aclose()
@@ -55,7 +56,7 @@ def _closer(raw: httpx2.Response, attempt: OpenAttempt) -> Callable[[], Awaitabl
     return close
 
 
-def _hang_up(raw: httpx2.Response) -> None:
+def hang_up(raw: httpx2.Response) -> None:
     """Wake a thread that waits for the next bytes: closing its socket alone would not."""
     network: Any = raw.extensions.get("network_stream")
     connection = network.get_extra_info("socket") if network is not None else None
@@ -71,6 +72,7 @@ class _Watch:
         self._inner = inner
         self._attempt = attempt
         self._decode = decode
+        self._feed: Callable[[bytes], None] = _ignore
         self._closed = False
 
     @property
@@ -82,13 +84,26 @@ class _Watch:
         attempt = self._attempt
         if not attempt.progress:
             attempt.began()
+            # Not before: until something has passed, the reader may be exchanged for one that keeps it.
+            self._feed = _feeding(attempt.reader, self._decode)
         attempt.progress += 1
-        if self._decode is None or attempt.reader is None:
-            return
         try:
-            attempt.reader.feed(self._decode(chunk))
+            self._feed(chunk)
         except Exception:  # noqa: BLE001  (the app's stream comes first: what cannot be read is estimated)
-            self._decode = None
+            self._feed = _ignore
+
+
+def _feeding(reader: Reader | None, decode: Callable[[bytes], bytes] | None) -> Callable[[bytes], None]:
+    """What takes the bytes of an answer as they come. It is called for every one of its events."""
+    if reader is None or decode is None:
+        return _ignore
+    if decode is bytes:
+        return reader.feed
+    return lambda chunk: reader.feed(decode(chunk))
+
+
+def _ignore(_: bytes) -> None:
+    pass
 
 
 def _outcome(error: Exception) -> str:
@@ -102,17 +117,17 @@ class _Tap(_Watch, httpx2.AsyncByteStream):
     the generators around it at the same work.
     """
 
-    _chunks: AsyncIterator[bytes]
+    _next: Callable[[], Awaitable[bytes]]
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._chunks = self._inner.__aiter__()
+        self._next = self._inner.__aiter__().__anext__
         return self
 
     async def __anext__(self) -> bytes:
         attempt = self._attempt
         attempt.reading = True
         try:
-            chunk = await anext(self._chunks)
+            chunk = await self._next()
         except StopAsyncIteration:
             await attempt.streamed("ok")
             raise

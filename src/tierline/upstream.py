@@ -27,6 +27,19 @@ class Upstream(Protocol):
         """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
         ...
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the call's request can be sent once more when it is over, by the same client and with its own key."""
+        ...
+
+    async def again(self, body: dict[str, Any], timeout: float) -> Any:
+        """Send the call's request once more, with another body and for Tierline's own sake. TimeoutError as above."""
+        ...
+
+    def content(self, reply: Reply) -> bytes:
+        """The bytes of an answer that has come back whole."""
+        ...
+
     async def count(self, body: dict[str, Any], timeout: float) -> Any:
         """Count the tokens of a prompt with that client. TimeoutError after `timeout` seconds."""
         ...

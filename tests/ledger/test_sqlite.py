@@ -411,14 +411,14 @@ async def test_many_lapse_at_once(tmp_path: Path) -> None:
 
 async def test_no_prompt_in_the_file(tmp_path: Path) -> None:
     """Of an offer only its tier, model and cost are kept: what it changes in a body may be anything."""
-    secret = Offer("haiku", "m", 5, changes={"system": "a secret"}, reasons=("a secret",))
+    secret = Offer("haiku", "m", 5, changes={"system": "hush-hush"}, reasons=("hush-hush",))
     ledger = SQLiteLedger(tmp_path / "a.db")
     made = await ledger.reserve("a", [secret], [line()])
     assert isinstance(made, Reservation)
     again = await ledger.reserve("a", [secret], [line()])
     assert again == made
     await ledger.aclose()
-    assert b"secret" not in (tmp_path / "a.db").read_bytes()
+    assert b"hush" not in (tmp_path / "a.db").read_bytes()
 
 
 async def test_costs_that_do_not_fit(tmp_path: Path) -> None:

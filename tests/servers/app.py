@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anthropic import Anthropic, AsyncAnthropic
+from anthropic import Anthropic, AsyncAnthropic, DefaultAsyncHttpxClient, DefaultHttpxClient
+from heard import answered, answered_async, asked, asked_async, heard
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from starlette.applications import Starlette
@@ -80,8 +81,13 @@ class Recording(MemoryLedger):
 
 ledger = Recording()
 router = Router(
-    AsyncAnthropic(max_retries=0),
-    sync_client=Anthropic(max_retries=0),
+    AsyncAnthropic(
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(event_hooks={"request": [asked_async], "response": [answered_async]}),
+    ),
+    sync_client=Anthropic(
+        max_retries=0, http_client=DefaultHttpxClient(event_hooks={"request": [asked], "response": [answered]})
+    ),
     # The first thinks only when it is asked to: what it said bounds what it cost. The second thinks always.
     ladder=Ladder.of(plain="claude-haiku-4-5", thinking="claude-opus-5-5"),
     classifier=FixedClassifier("simple"),
@@ -293,6 +299,7 @@ async def state(*, calls: bool = False) -> dict[str, Any]:
         found |= {
             "holds": ledger.recorded,
             "calls": {name: told(binding) for name, binding in globals()["calls"].items()},
+            "heard": {name: [each.told() for each in answers] for name, answers in heard.items()},
         }
     return found
 

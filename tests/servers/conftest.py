@@ -22,17 +22,21 @@ import httpx
 import pytest
 
 import tierline
+from tests.servers.charges import check
 from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.servers.charges import Kind
     from tierline.testing._log import Received
 
 HERE: Final = Path(__file__).parent
 SERVERS: Final = ("uvicorn", "hypercorn")
 DEADLINE: Final = 30.0
 """Seconds after which something that has not happened never will."""
+START: Final = 90.0
+"""The same for a process that starts."""
 SOON: Final = 5.0
 """The same for what is promised within one second: machines that run tests are slow."""
 LOST: Final = (
@@ -118,6 +122,14 @@ class Served:
             raise AssertionError(f"{(await self.about())['tasks']} is not {self.idle}") from None
         found = await self.about()
         return int(found["spent"].get(tenant, 0))
+
+    async def charged(self, tenant: str, *calls: str) -> list[Kind]:
+        """How the attempts of calls were charged, each as it must be by what was read of it, and no more than that."""
+        spent = await self.settled(tenant)
+        found = await self.about(calls=True)
+        kinds = [kind for call in calls for kind in check(found, call, self.of(call), tenant)]
+        assert spent == sum(attempt[2] for call in calls for attempt in found["calls"].get(call, []))
+        return kinds
 
     def said(self) -> str:
         """What the process has written."""
@@ -212,7 +224,7 @@ def serving(
             listener.close()
             for _ in range(2):  # what is made on first use is there the second time
                 time.sleep(0.3)
-                with httpx.Client(base_url=address, timeout=DEADLINE) as browser:
+                with httpx.Client(base_url=address, timeout=START) as browser:
                     try:
                         tasks = browser.get("/about").json()["tasks"]
                     except httpx.HTTPError:

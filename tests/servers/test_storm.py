@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.servers import charges
 from tests.servers.conftest import DEADLINE, SERVERS, Browser, Served, serving, until
-from tierline.testing import FakeClaude, Reply
+from tierline.testing import OK, FakeClaude, Fault, Reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,41 +89,48 @@ async def check(app: Served, of: dict[str, str]) -> Counter[str]:
         assert received.headers["x-tenant"] == of[received.headers["x-call"]]
     by_name: dict[str, int] = defaultdict(int)
     for name, attempts in found["calls"].items():
-        tenant, received = of[name], billed[name]
-        assert len(received) <= len(attempts) <= 1
-        for tier, outcome, cost, estimated, charged, decision in attempts:
-            assert charged == tenant
-            by_name[tenant] += cost
-            (hold,) = [hold for key, hold in holds.items() if key.startswith(f"{decision}.")]
-            assert (hold["tenant"], hold["settled"]) == (tenant, [cost])
-            kind = "exact"
-            if not estimated:
-                assert cost == sum(r.billed for r in received), (name, outcome)
-            elif outcome == "cancelled":
-                kind = "input"
-                assert cost == hold["input"] > 0
-            elif tier == "thinking" and cost == hold["worst"]:
-                kind = "whole"
-            else:
-                # Input at least, and no more than was held. What was written and not read, nobody has seen.
-                kind = "seen"
-                assert 0 < cost <= hold["worst"], (name, outcome)
-                assert tier == "plain" or cost == hold["input"], (name, outcome)
-            seen[kind] += 1
+        assert len(attempts) <= 1
+        by_name[of[name]] += sum(attempt[2] for attempt in attempts)
+        seen.update(charges.check(found, name, billed[name], of[name]))
     assert by_name == by_tenant
     return seen
 
 
+async def one_of_each(app: Served) -> dict[str, str]:
+    """A visit for each kind of ending, whose client leaves at the byte that makes it so; whose each of them was."""
+    endings = {
+        "exact": ("plain", OK),
+        "input": ("plain", Fault.hang()),
+        "seen": ("plain", Fault.hang(after=20)),
+        "whole": ("thinking", Fault.hang(after=20)),
+    }
+    app.fake.answer, answer = lambda _: Reply("word " * 150, thinking="hm " * 150), app.fake.answer
+    for kind, (tier, fault) in endings.items():
+        app.fake.script(fault)
+        browser = await Browser.get(app, f"/events?tier={tier}", kind, TENANTS[0], connection="close")
+        received = await app.reached(kind, status=0 if kind == "input" else 200)
+        assert await browser.body(0 if kind == "input" else 100) is not None
+        if kind == "exact":
+            await browser.rest()
+        await browser.leave()
+        await until(lambda received=received: received.ended != "open")
+        await app.settled(TENANTS[0], DEADLINE)
+        found = await app.about(calls=True)
+        assert charges.check(found, kind, app.of(kind), TENANTS[0]) == [kind]
+    app.fake.answer = answer
+    return dict.fromkeys(endings, TENANTS[0])
+
+
 async def storm(server: str, work: Path, visits: int) -> Counter[str]:
     with serving(server, work, fake=fake_of(1), LEDGER="slow") as app:
-        return await check(app, await many(app, visits, 1))
+        return await check(app, await one_of_each(app) | await many(app, visits, 1))
 
 
 @pytest.mark.parametrize("server", SERVERS)
 async def test_random_disconnects(server: str, tmp_path: Path) -> None:
     """Clients that leave at random bytes leave every cost with the right account."""
     seen = await storm(server, tmp_path, 300)
-    assert {"exact", "seen"} <= set(seen)  # the other ways to leave need a moment that is not met every time
+    assert set(seen) == {"exact", "input", "seen", "whole"}
 
 
 @pytest.mark.soak
@@ -132,6 +140,7 @@ async def test_ten_thousand_random_disconnects(server: str, tmp_path: Path) -> N
     """The same, ten thousand times."""
     seen = await storm(server, tmp_path, 10_000)
     log.info("%s: %s", server, dict(seen))
+    assert set(seen) == {"exact", "input", "seen", "whole"}
     assert sum(seen.values()) > 5_000
 
 

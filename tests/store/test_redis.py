@@ -42,7 +42,7 @@ def store(server: RedisServer) -> RedisStore:
 
 async def ask(store: RedisStore, name: str = "renew", *args: str) -> str:
     """The status of an answer of a script that does nothing."""
-    answer = await store.script(name, [f"{store.prefix}meta"], lambda: [*HEAD, *args])
+    answer = await store.script(f"ledger/{name}", [f"{store.prefix}meta"], lambda: [*HEAD, *args])
     return json.loads(answer)[0]
 
 
@@ -236,7 +236,7 @@ from tierline.store.redis import RedisStore
 store = RedisStore(sys.argv[1], namespace="fork", timeout=5)
 
 async def ask():
-    return json.loads(await store.script("renew", [store.prefix + "meta"], lambda: ["*", "", "30", "1000"]))[0]
+    return json.loads(await store.script("ledger/renew", [store.prefix + "meta"], lambda: ["*", "", "30", "1000"]))[0]
 
 async def several():
     for _ in range(20):

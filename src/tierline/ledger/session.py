@@ -132,7 +132,7 @@ class Session:
             clock = "" if self._clock is None else text(self._clock())
             return (epoch, clock, *self._lasting, *arguments())
 
-        answer = await self.store.script(name, self._keys, said, until)
+        answer = await self.store.script(f"ledger/{name}", self._keys, said, until)
         status, at, wall, alerts, *rest = json.loads(answer)
         if status == "lost":
             return [status, 0.0]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tierline.classify.base import Question
+    from tierline.classify.comparison import Comparison
     from tierline.testing._cache import Share
     from tierline.testing._log import Received
     from tierline.testing._prompt import Piece
@@ -58,6 +59,7 @@ def reply_to(
     *,
     answer: Callable[[Received], str | Reply | None] | None,
     verdict: Callable[[str, Sequence[str]], tuple[str, float] | str],
+    judge: Callable[[Comparison], str],
     seed: int | None,
 ) -> Reply:
     """What is said: a verdict to a question of Tierline's, else what `answer` says, else the default.
@@ -70,6 +72,8 @@ def reply_to(
         if question is not None:
             found = verdict(question.text, question.labels)
             said = found if isinstance(found, str) else json.dumps({"label": found[0], "confidence": found[1]})
+        elif (comparison := comparison_of(prompt.body)) is not None:
+            said = judge(comparison)
         else:
             said = answer(received) if answer is not None else None
     except Exception as error:
@@ -93,6 +97,13 @@ def question_of(body: Mapping[str, Any]) -> Question | None:
     from tierline.classify.question import parse_question  # noqa: PLC0415 - only an answer needs it
 
     return parse_question(body)
+
+
+def comparison_of(body: Mapping[str, Any]) -> Comparison | None:
+    """The two answers that a body asks to compare, if it does that as Tierline asks it."""
+    from tierline.classify.comparison import parse_comparison  # noqa: PLC0415 - only an answer needs it
+
+    return parse_comparison(body)
 
 
 def message_of(prompt: Prompt, draft: Draft, share: Share, *, message_id: str, geo: str) -> dict[str, Any]:

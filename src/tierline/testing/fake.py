@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from starlette.types import Receive, Scope, Send
 
+    from tierline.classify.comparison import Comparison
     from tierline.testing._answer import Draft, Reply
     from tierline.testing._brain import Prompt
     from tierline.testing._cache import Share
@@ -77,6 +78,7 @@ class FakeClaude:
         FakeClaude(answer=lambda received: "Paris")
         FakeClaude(answer=lambda received: Reply(tool="search", input={"q": "Paris"}))
         FakeClaude(verdict=lambda text, labels: ("complex", 0.9))      # what it says to Tierline's classifier
+        FakeClaude(judge=lambda asked: "A" if len(asked.a) > len(asked.b) else "B")      # of two answers; or "same"
 
     Make it fail: the steps of a script are met by the next requests, one each, `always` by those after them::
 
@@ -109,6 +111,7 @@ class FakeClaude:
         *,
         answer: Callable[[Received], str | Reply | None] | None = None,
         verdict: Callable[[str, Sequence[str]], tuple[str, float] | str] = heuristic,
+        judge: Callable[[Comparison], str] = lambda _: "same",
         api_key: str = _KEY,
         latency: float | Mapping[str, float] = 0.0,
         chunk_delay: float = 0.0,
@@ -127,6 +130,7 @@ class FakeClaude:
         self.api_key = api_key
         self.answer = answer
         self.verdict = verdict
+        self.judge = judge
         self._latency = latency
         self._chunk_delay = chunk_delay
         self._aliases = dict(aliases or {})
@@ -278,7 +282,9 @@ class FakeClaude:
         number, door = exchange.number, exchange.door
         thread, body = body.get("thread"), self._threads.whole(body, self._clock())
         exchange.prompt = prompt = read_prompt(body, self._names(door, body))
-        reply = reply_to(prompt, exchange.received, answer=self.answer, verdict=self.verdict, seed=self._seed)
+        reply = reply_to(
+            prompt, exchange.received, answer=self.answer, verdict=self.verdict, judge=self.judge, seed=self._seed
+        )
         exchange.draft = draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
         model = body["model"]
         exchange.share = share = self._cache.visit(body, prompt.parts, prompt.rules, model, self._clock())
