@@ -19,7 +19,7 @@ class Desk:
         self.questions: list[Question] = []
         self.consulted: list[str] = []
 
-    async def consult(self, classifier: Classifier, view: View) -> Classification | None:
+    async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
         self.consulted.append(classifier.name)
         return await classifier.classify(view, self)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tierline.classify import CascadeClassifier, FixedClassifier, View, default_classifier
+from tierline.classify import CascadeClassifier, FixedClassifier, KeywordClassifier, View, default_classifier
 from tierline.errors import ConfigurationError
 from tierline.values import Classification
 
@@ -43,7 +43,7 @@ async def test_members_are_asked_through_the_consult(desk):
     consult = desk(Classification("complex", 0.9, "claude"))
     opinion = await default_classifier().classify(View("Hello there"), consult)
     assert opinion.source == "claude"
-    assert consult.consulted == ["keyword", "signal", "claude"]
+    assert consult.consulted == ["local", "keyword", "signal", "claude"]
 
 
 async def test_of_unsure_opinions_the_most_confident_is_given(desk):
@@ -119,3 +119,28 @@ def test_the_fingerprint_follows_members_and_threshold():
 def test_a_cascade_is_not_cached_itself():
     """Its rules are free, and its verdicts are cached one by one."""
     assert not default_classifier().cacheable
+
+
+def test_what_a_member_knows_for_certain():
+    """The rule of the first member that has one; those without one are not asked."""
+    rules = KeywordClassifier(complex=["chargeback"])
+    cascade = CascadeClassifier([said("simple", 1.0), KeywordClassifier(), rules])
+    assert cascade.certain(View("A chargeback")).label == "complex"
+    assert cascade.certain(View("Prove it")) is None
+    assert CascadeClassifier([cascade]).certain(View("A chargeback")).label == "complex"
+
+
+async def test_each_member_knows_how_sure_the_best_is(desk):
+    """What a question is worth depends on the doubt that is left."""
+    consult = desk()
+    heard = []
+
+    async def consulted(classifier, view, sure=0.0):
+        heard.append(sure)
+        return await classifier.classify(view, consult)
+
+    consult.consult = consulted
+    await CascadeClassifier([said("simple", 0.6), Said("none", None), said("complex", 0.5), said("x", 0.7)]).classify(
+        VIEW, consult
+    )
+    assert heard == [0.0, 0.6, 0.6, 0.6]

@@ -329,3 +329,33 @@ async def test_text_without_a_phrases_first_word_is_not_compared_at_all(comparis
     """The usual sentence is over after one pass."""
     await label_of("Good morning to everybody in the room, and thanks for coming")
     assert comparisons == []
+
+
+OWN = KeywordClassifier(simple=["order status"], complex=["chargeback*"])
+
+
+@pytest.mark.parametrize(
+    ("view", "label"),
+    [
+        (View("My order status, please"), "simple"),
+        (View("A chargeback came in"), "complex"),
+        (View("x", task="settle chargebacks"), "complex"),
+        (View("Order status and a chargeback"), None),
+        (View("Order status?", tools=3), None),
+        (View("Prove that it halts"), None),
+        (View("x", task="classify tickets"), None),
+    ],
+)
+def test_only_phrases_of_the_apps_own_are_certain(view, label):
+    """What Tierline itself takes for a sign is a guess."""
+    opinion = OWN.certain(view)
+    assert (opinion.label if opinion else None) == label
+    assert DEFAULT.certain(view) is None
+
+
+async def test_opinions_that_are_not_sure_enough_are_kept_back():
+    """A cascade can be spared of what is said without being sure."""
+    sure = KeywordClassifier(least=0.75)
+    assert (await sure.classify(View("Prove it"), None)).label == "complex"
+    assert await sure.classify(View("We had to prove it"), None) is None
+    assert sure.fingerprint != DEFAULT.fingerprint

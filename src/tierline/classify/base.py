@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tierline.values import Classification
 
-__all__ = ["Classifier", "Consult", "Question", "View", "fingerprint_of", "members_fingerprint"]
+__all__ = ["Asking", "Certain", "Classifier", "Consult", "Question", "View", "fingerprint_of", "members_fingerprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,12 @@ class Question:
 class Consult(Protocol):
     """What a classifier may use while it classifies. The Router provides it."""
 
-    async def consult(self, classifier: Classifier, view: View) -> Classification | None:
-        """Ask another classifier, through the verdict cache where that one is `cacheable`."""
+    async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
+        """Ask another classifier, through the verdict cache where that one is `cacheable`.
+
+        `sure` is the confidence of the best opinion that there is already: the surer that is, the less is a question
+        to Claude worth. See `Asking`.
+        """
         ...
 
     async def ask(self, question: Question) -> Classification | None:
@@ -85,6 +89,29 @@ class Classifier(Protocol):
 
     async def classify(self, view: View, consult: Consult) -> Classification | None:
         """Say what the request is: see above for what must hold."""
+        ...
+
+
+@runtime_checkable
+class Certain(Protocol):
+    """A classifier with rules of the app's own: what they say comes before what a route has taught."""
+
+    def certain(self, view: View) -> Classification | None:
+        """What they say of `view`, None where they say nothing for certain. Quick, and asks nobody."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A classifier that asks Claude one question: what it will ask is known before, and can be weighed.
+
+    `worth` is how many times its price must be at stake for the call (see `tierline.classify.worth`); 0 asks always.
+    """
+
+    worth: float
+
+    def question(self, view: View) -> Question:
+        """What it asks about `view`."""
         ...
 
 

@@ -48,9 +48,14 @@ class ClaudeClassifier:
     - `labels`: the closed set of answers; other than the default three they need an `instruction` that says what they
       mean, and bring no default examples
     - `instruction`: replaces the default one
+    - `worth`: a question is asked only where at least so many times its price is at stake: what the dearest tier that
+      the call may use costs more than the cheapest, at the length of answer that is expected, times the doubt that
+      other classifiers have left. 1 asks for nothing that costs more than it can save; 0 asks always. A verdict that is
+      in the cache is free, and is used in any case
 
     With the defaults, a question is under 300 tokens and what is shown of the request (2,000 characters at most); an
-    answer is at most 32. Raises `ConfigurationError` for labels, examples or a timeout that cannot work.
+    answer is at most 32. Raises `ConfigurationError` for labels, examples, a timeout or a `worth` that
+    cannot be.
     """
 
     name = "claude"
@@ -63,11 +68,15 @@ class ClaudeClassifier:
         timeout: float = 3.0,
         labels: tuple[str, ...] = LABELS,
         instruction: str | None = None,
+        worth: float = 1.0,
     ) -> None:
         labels = tuple(labels)
         check_labels(labels)
         if not 0 < timeout < float("inf"):
             raise ConfigurationError(f"ClaudeClassifier(timeout={timeout!r}): write a number of seconds above 0")
+        if isinstance(worth, bool) or not isinstance(worth, (int, float)) or not 0 <= worth < float("inf"):
+            raise ConfigurationError(f"ClaudeClassifier(worth={worth!r:.60}): write a number of at least 0")
+        self.worth = worth
         usual = labels == LABELS
         if instruction is None and not usual:
             raise ConfigurationError(f"ClaudeClassifier(labels={labels!r:.80}) needs an instruction that explains them")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from unicodedata import normalize
 
-from tierline.classify.base import fingerprint_of
+from tierline.classify.base import check_confidence, fingerprint_of
 from tierline.classify.phrases import COMPLEX, LOOKUPS, SIMPLE
 from tierline.errors import ConfigurationError
 from tierline.values import Classification
@@ -91,6 +91,7 @@ class KeywordClassifier:
       instruction, and a complex one that does not is not sure
     - of phrases that start at the same word the longest counts: "review the contract" beats "review"
     - no opinion where nothing matches, or both sides do
+    - `least`: opinions less sure than this (0 to 1) are not given
 
     Free and fast: one pass over at most 1,000 characters. Raises `ConfigurationError`, naming the phrase, for one that
     is not a text, has no word, has a `*` elsewhere, is too long, or stands on both sides.
@@ -104,9 +105,12 @@ class KeywordClassifier:
         *,
         simple: Iterable[str] | None = None,
         complex: Iterable[str] | None = None,  # noqa: A002 - the label's name
+        least: float = 0.0,
     ) -> None:
         sides = _sides(simple, complex)
-        self.fingerprint = fingerprint_of(self.name, [(p.words, p.label, p.known, p.lookup) for p in sides])
+        check_confidence("KeywordClassifier(least=…)", least)
+        self.fingerprint = fingerprint_of(self.name, least, [(p.words, p.label, p.known, p.lookup) for p in sides])
+        self._least, self._own = least, not all(phrase.known for phrase in sides)
         self._exact: dict[str, list[_Phrase]] = {}
         self._stems: dict[str, list[_Phrase]] = {}
         stems = [phrase.words[0][0] for phrase in sides if phrase.words[0][1]]
@@ -120,13 +124,36 @@ class KeywordClassifier:
 
     async def classify(self, view: View, consult: Consult) -> Classification | None:  # noqa: ARG002
         """What the phrases in `view` say. Asks nobody."""
-        if view.task:
-            told = list(self._found(view.task[:_PHRASE_CHARS]))
-            labels = {phrase.label for phrase, _ in told}
-            if len(labels) == 1:
-                return Classification(labels.pop(), _SURE, "keyword", reason=f"the task has {_quote(told)}")
+        opinion = self._of_task(view, guess=True) or self._of_text(view, guess=True)
+        return opinion if opinion is not None and opinion.confidence >= self._least else None
+
+    def certain(self, view: View) -> Classification | None:
+        """What phrases of the app's own say of `view`; None where they say nothing sure.
+
+        The Router asks for it before all else: what an app knows comes before what was learned, or is guessed.
+        """
+        if not self._own:
+            return None
+        opinion = self._of_task(view, guess=False) or self._of_text(view, guess=False)
+        return opinion if opinion is not None and opinion.confidence >= _SURE else None
+
+    def _of_task(self, view: View, *, guess: bool) -> Classification | None:
+        if not view.task:
+            return None
+        told = [
+            (phrase, opens) for phrase, opens in self._found(view.task[:_PHRASE_CHARS]) if guess or not phrase.known
+        ]
+        labels = {phrase.label for phrase, _ in told}
+        if len(labels) != 1:
+            return None
+        return Classification(labels.pop(), _SURE, "keyword", reason=f"the task has {_quote(told)}")
+
+    def _of_text(self, view: View, *, guess: bool) -> Classification | None:
+        """What the text's phrases say: those of the app's own, and with `guess` the defaults."""
         found = [
-            (phrase, opens) for phrase, opens in self._found(_instruction(view.text)) if _counts(phrase, opens, view)
+            (phrase, opens)
+            for phrase, opens in self._found(_instruction(view.text))
+            if (guess or not phrase.known) and _counts(phrase, opens, view)
         ]
         labels = {phrase.label for phrase, _ in found}
         if len(labels) != 1:

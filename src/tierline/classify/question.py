@@ -42,15 +42,15 @@ def body_of(question: Question, *, model: str, thinking: dict[str, Any] | None =
     `thinking` is put in as it is, such as `{"type": "disabled"}` for a model that thinks unless told not to.
     Lone surrogates, which no request can carry, are sent as U+FFFD.
     """
-    text, context = _valid(question.text), _valid(question.context)
-    tag = _tag_of(text, context)
+    text, context = valid(question.text), valid(question.context)
+    tag = tag_of(text, context)
     quoted = f"<text-{tag}>\n{text}\n</text-{tag}>\n{_ORDER}"
     if context:
         quoted = f"<before-{tag}>\n{context}\n</before-{tag}>\n{quoted}"
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": question.max_tokens,
-        "system": _valid(_system_of(question)),
+        "system": valid(_system_of(question)),
         "messages": [{"role": "user", "content": quoted}],
     }
     if thinking is not None:
@@ -177,7 +177,7 @@ def _read_quotation(content: str) -> tuple[str, str] | None:
     return None if tag in text or tag in context else (context, text)
 
 
-def _tag_of(text: str, context: str) -> str:
+def tag_of(text: str, context: str) -> str:
     """A tag that neither text contains: from their hash, because a random one would make equal questions differ."""
     attempt = 0
     while True:
@@ -189,7 +189,7 @@ def _tag_of(text: str, context: str) -> str:
         attempt += 1
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """`text` with every lone surrogate replaced, so that it can be encoded."""
     try:
         text.encode()

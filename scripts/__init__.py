@@ -1,0 +1,1 @@
+"""Tools of those who make Tierline; none is installed with it."""

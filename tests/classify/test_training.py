@@ -1,0 +1,101 @@
+"""Weights of an app's own: they learn what can be learned, and say where nothing was."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from tierline.classify import LocalClassifier, View
+from tierline.classify.training import FEWEST, Example, fit
+from tierline.errors import ConfigurationError
+
+SIMPLE = ("opening hours", "delivery address", "store location", "phone number", "price list")
+MODERATE = ("refund request", "exchange of shoes", "late parcel", "missing invoice", "wrong colour")
+COMPLEX = ("legal complaint", "contract dispute", "tax audit", "data breach", "supplier insolvency")
+PLACES = ("Rome", "Oslo", "Lima", "Cairo", "Delhi", "Quito", "Turin", "Perth")
+
+
+def made_up(count: int, seed: int) -> list[Example]:
+    """Mails to a shop whose subject gives the label, one in twenty labelled wrongly."""
+    random = Random(seed)  # noqa: S311
+    examples = []
+    for _ in range(count):
+        label = random.choice(["simple", "simple", "moderate", "complex"])
+        subject = random.choice({"simple": SIMPLE, "moderate": MODERATE, "complex": COMPLEX}[label])
+        text = f"A customer from {random.choice(PLACES)} writes to us about {subject}, on day {random.randrange(30)}."
+        given = random.choice(["simple", "moderate", "complex"]) if random.random() < 0.05 else label
+        examples.append(Example(text, given))
+    return examples
+
+
+TRAINED = fit(made_up(200, 1))
+
+
+def test_what_was_learned_beats_the_majority():
+    """On mails that it has not seen, it finds what the subject says."""
+    classifier = LocalClassifier(TRAINED)
+    unseen = made_up(200, 2)
+    found = [classifier.probabilities(example.text) for example in unseen]
+    right = sum(max(p, key=p.__getitem__) == example.label for p, example in zip(found, unseen, strict=True))
+    majority = max(sum(example.label == label for example in unseen) for label in ("simple", "moderate", "complex"))
+    assert right > majority + 40
+    assert right >= 170
+
+
+def test_the_same_examples_give_the_same_weights(tmp_path):
+    """And the file gives the same classifier."""
+    again = fit(made_up(200, 1))
+    assert again.version == TRAINED.version
+    path = tmp_path / "mine.weights"
+    path.write_bytes(again.pack())
+    assert LocalClassifier(path).fingerprint == LocalClassifier(TRAINED).fingerprint
+    assert fit(made_up(200, 1), seed=1).version != TRAINED.version
+
+
+async def test_its_own_weights_say_the_likeliest_label():
+    """As sure as it is likely, and with no word of the text."""
+    classifier = LocalClassifier(TRAINED)
+    text = "A customer from Oslo writes to us about tax audit, on day 3."
+    found = await classifier.classify(View(text), None)
+    assert found.label == "complex"
+    assert found.confidence == max(classifier.probabilities(text).values())
+    assert "audit" not in found.reason
+
+
+def test_words_that_were_not_there_leave_the_usual():
+    """A text in words that no example had is labelled as examples usually were."""
+    classifier = LocalClassifier(TRAINED)
+    opinion = classifier.opinion("Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich")
+    assert opinion.familiarity < 0.3
+    known = classifier.opinion("A customer from Rome writes to us about data breach, on day 9.")
+    assert known.familiarity == 1
+    assert max(known.probabilities.values()) > max(opinion.probabilities.values())
+
+
+def test_tools_can_be_learned():
+    """How many are offered is a number like the others."""
+    examples = [Example("Help me with this", "complex" if at % 2 else "simple", 5 * (at % 2)) for at in range(60)]
+    classifier = LocalClassifier(fit(examples))
+    assert classifier.probabilities("Help me with this", 5)["complex"] > 0.7
+    assert classifier.probabilities("Help me with this", 0)["simple"] > 0.7
+
+
+@pytest.mark.parametrize(
+    ("examples", "culprit"),
+    [
+        ([Example("x", "simple")] * (FEWEST - 1), "too few"),
+        ([Example("x", "simple")] * 30, "all texts are labelled 'simple'"),
+        ([Example("x", "simple"), Example("x", "hard")] * 30, "'hard' is no label"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_refused(examples, culprit):
+    """With what to do about it."""
+    with pytest.raises(ConfigurationError, match=culprit):
+        fit(examples)
+
+
+def test_any_text_can_be_learned_from():
+    """Empty ones and lone surrogates too."""
+    examples = [Example(text, label) for text, label in (("", "simple"), ("\ud800", "moderate"), ("a", "complex"))] * 10
+    assert sum(LocalClassifier(fit(examples)).probabilities("").values()) == pytest.approx(1)
