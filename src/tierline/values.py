@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +99,29 @@ class Classification:
     source: Source
     cost: int = 0
     reason: str = ""
+
+
+class Chance(NamedTuple):
+    """How likely a tier's answer is good enough: `good` from 0 to 1, and how many outcomes of the route say so.
+
+    `evidence` is the number of outcomes of this tier on this route, old ones counted as what is left of them.
+    """
+
+    tier: str
+    good: float
+    evidence: float = 0.0
+
+
+class Forecast(NamedTuple):
+    """How likely each tier is good enough for a request, cheapest first.
+
+    `evidence` is the number of outcomes of the route, over all tiers, old ones counted as what is left of them.
+    `familiar` says how much the text is like what has been seen, from 0 to 1: where it is not, the prior holds.
+    """
+
+    chances: tuple[Chance, ...]
+    evidence: float = 0.0
+    familiar: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +285,26 @@ class Observed:
     saved: int = 0
 
 
+class Grader(Protocol):
+    """Takes grades of one call's answer."""
+
+    def grade(self, decision: str, tier: str, good: bool | float) -> None:
+        """The app says how good it was."""
+        ...
+
+    def handle(self, decision: str, tier: str) -> str:
+        """A handle for whoever saw it; empty where none can be made now."""
+        ...
+
+
+class _Gradable:
+    """Holds what is no value of a decision, and so in none of its copies, comparisons and reprs."""
+
+    __slots__ = ("_grader",)
+
+
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(_Gradable):
     """What happened to one call, and why. Money in nano-USD, times in seconds.
 
     `tier` is the name of the tier that was taken, `requested_tier` the one that would have been taken with
@@ -273,6 +314,11 @@ class Decision:
 
     In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
     label, source, `requested_tier` and reasons are those of the decision.
+
+    `confidence` is that of the opinion in `label`; where the route chose, there is no label, and it is how likely the
+    tier was thought good enough. `forecast` is what the route said of each tier, None where it has not taught enough,
+    or something came before. `explored` says that the call went to a neighbour of the tier that was chosen, to find out
+    how good that is.
     """
 
     id: str
@@ -296,4 +342,67 @@ class Decision:
     route: str | None = None
     tenant: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    forecast: Forecast | None = None
+    explored: bool = False
     observed: Observed | None = None
+
+    def grade(self, good: bool | float) -> None:
+        """Say how good the answer was: True, False, or a number from 0 (useless) to 1 (good enough).
+
+        Tierline learns from it what each tier is good enough for on this route. It may be said at any time, in any
+        thread, and waits for nothing; of what is said of one decision within about a second, the last counts, and
+        then nothing more. Does nothing where no tier of the ladder answered: with mode `off`, where the call was
+        refused, for an id on no rung, and for a copy of a decision. ConfigurationError for what is no grade.
+        """
+        if (grader := self._graded_by()) is not None:
+            grader.grade(self.id, self.tier, good)
+
+    @property
+    def handle(self) -> str:
+        """A text, safe in a URL, that lets whoever saw the answer grade it later: see `Router.grade`.
+
+        It is good for one grade, for seven days (`Router(handle_ttl=…)`), in every worker that shares the store, and
+        tells nothing of what it stands for. Empty where `grade` does nothing, and while the store is away that keeps
+        the secret.
+        """
+        grader = self._graded_by()
+        return "" if grader is None else grader.handle(self.id, self.tier)
+
+    def with_grader(self, grader: Grader) -> Decision:
+        """The same decision, which `grader` takes the grades of."""
+        object.__setattr__(self, "_grader", grader)
+        return self
+
+    def _graded_by(self) -> Grader | None:
+        return getattr(self, "_grader", None)
+
+
+Comparative = Literal["better", "same", "worse"]
+"""How an answer is beside that of the tier above: what a judge says of both, whichever it is shown first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """An answer of the app's, compared with what the tier above answered to the same request. Money in nano-USD.
+
+    `decision` is the id of the call, `cost` what that cost; `above_cost` and `judge_cost` are what comparing cost, and
+    no part of it. `verdict` says how the app's answer was: `worse` is a call that the tier above should have had. `at`
+    is in seconds since the epoch. `texts` (the end of the request as the judge saw it, the starts of the app's answer
+    and of the other one, 4,000 characters each) are kept only where the app said so, and only of what was worse.
+    """
+
+    decision: str
+    route: str | None
+    tier: str
+    above: str
+    verdict: Comparative
+    cost: int
+    above_cost: int
+    judge_cost: int
+    at: float
+    texts: tuple[str, str, str] | None = field(default=None, repr=False)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the tier above was better."""
+        return self.verdict == "worse"

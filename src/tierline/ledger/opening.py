@@ -70,6 +70,16 @@ def open_ledger(
     )
 
 
+def connection_of(ledger: Ledger) -> object:
+    """What a ledger keeps its balances in, for other parts to use as well; None where that is nothing to share."""
+    return getattr(ledger.behind if isinstance(ledger, GuardedLedger) else ledger, "store", None)
+
+
+def is_away(ledger: Ledger) -> bool:
+    """Whether a ledger is known to be away just now."""
+    return isinstance(ledger, GuardedLedger) and ledger.away
+
+
 def _open(store: object, clock: Callable[[], float]) -> tuple[Ledger, str]:
     """The ledger of a store, and a name that every process has for it: without a password."""
     if not isinstance(store, str):

@@ -109,7 +109,7 @@ class RedisStore:
     async def script(
         self, name: str, keys: Sequence[str], args: Callable[[], Sequence[Any]], until: float | None = None
     ) -> Any:
-        """What the Lua script `name` returns; `until` is the end of all patience, by the loop's clock.
+        """What the Lua script `name` (`ledger/settle`) returns; `until` ends all patience, by the loop's clock.
 
         `args` gives its arguments, when there is a connection to send them on.
 
@@ -371,6 +371,7 @@ def _script(name: str) -> tuple[str, str]:
     """The source of a script, and its digest."""
     from importlib.resources import files  # noqa: PLC0415  (20 ms, for those who use it)
 
-    folder = files("tierline.ledger") / "lua"
-    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", name))
+    package, _, script = name.partition("/")
+    folder = files(f"tierline.{package}") / "lua"
+    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", script))
     return source, sha1(source.encode(), usedforsecurity=False).hexdigest()

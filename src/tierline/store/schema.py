@@ -75,5 +75,31 @@ CREATE TABLE limits (           -- limits that operators have set, in nano-USD
 CREATE UNIQUE INDEX limits_key ON limits (budget, ifnull(account, 0));
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER,)
+_LEARNING: Final = """
+CREATE TABLE learning (         -- of what follows
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    edition TEXT NOT NULL,      -- another one: something was forgotten, read all again
+    secret BLOB                 -- of keys and signatures; NULL: nobody has needed it yet
+);
+CREATE TABLE outcome (          -- how good answers were: features of requests, and no text
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    route TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    good REAL NOT NULL,
+    features BLOB NOT NULL,
+    source TEXT NOT NULL,
+    weight REAL NOT NULL,
+    account TEXT NOT NULL,      -- a keyed digest; empty for the app itself
+    at REAL NOT NULL
+);
+CREATE INDEX outcome_account ON outcome (account) WHERE account <> '';
+CREATE TABLE graded (           -- ids that are taken
+    id TEXT PRIMARY KEY,
+    until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX graded_until ON graded (until);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING)
 """Scripts, each of which makes the version before it the next one; `user_version` says how many were run."""
