@@ -13,7 +13,7 @@ from tierline.attempts import Reply
 from tierline.breaker import FIRST_HOLD, IN_A_ROW
 from tierline.errors import BudgetExceededError
 from tierline.ledger import MemoryLedger, Reservation
-from tierline.retries import BURST, KEPT, LONGEST_WAIT, RetryBudget
+from tierline.retries import BURST, KEPT, LONGEST_WAIT, PATIENT_FOR, RetryBudget
 from tierline.values import Attempt, Offer
 
 
@@ -51,17 +51,60 @@ async def test_unlimited_retries() -> None:
     assert len(world.waits) == 1_100
 
 
-@pytest.mark.parametrize(("after", "waited"), [(0.0, 0.0), (1.0, 1.0), (LONGEST_WAIT, LONGEST_WAIT)])
-async def test_429_retry_after_1(after: float, waited: float) -> None:
-    """What the API asks to wait is waited for, to the second, up to a minute."""
+@pytest.mark.parametrize(
+    ("after", "rules"),
+    [(0.0, {}), (1.0, {}), (PATIENT_FOR, {}), (PATIENT_FOR + 1, {"tier": "c"}), (LONGEST_WAIT, {"tier": "c"})],
+)
+async def test_429_retry_after_1(after: float, rules: Any) -> None:
+    """What the API asks to wait is waited for, to the second, up to a minute where there is no other tier."""
     world = World(refused(429, "rate_limit_error", after), ok())
-    run = world.dispatch()
+    run = world.dispatch(**rules)
     assert (await run.run()).response == "answer"
-    assert world.waits == [waited]
+    assert (world.waits, tiers(world)) == ([after], ["c", "c"])
     assert [(a.role, a.outcome, a.cost) for a in run.attempts] == [
         ("first", "rate_limit_error", 0),
         ("retry", "ok", 480),
     ]
+
+
+@pytest.mark.parametrize("status", [429, 503, 529])
+async def test_another_tier_before_a_long_wait(status: int) -> None:
+    """Who would wait for long goes to another tier at once, and waits for the first that is free where all are busy."""
+    error = "rate_limit_error" if status == 429 else "overloaded_error"
+    world = World(refused(status, error, PATIENT_FOR + 1), ok())
+    run = world.dispatch()
+    assert (await run.run()).response == "answer"
+    assert (world.waits, tiers(world)) == ([], ["c", "b"])
+    assert run.reasons == [f"fallback from c to b: {error}"]
+    busy_all = World(*[refused(status, error, after) for after in (30.0, 20.0, 25.0)], ok())
+    run = busy_all.dispatch()
+    assert (await run.run()).response == "answer"
+    assert (busy_all.waits, tiers(busy_all)) == ([20.0], ["c", "b", "a", "b"])
+    assert [a.role for a in run.attempts] == ["first", "fallback", "fallback", "retry"]
+    assert (await busy_all.balance()).held == 0
+
+
+async def test_a_long_wait_where_other_tiers_are_known_to_be_exhausted() -> None:
+    """They are not tried before, so the wait is begun at once, with no attempt in vain."""
+    world = World(refused(429, "rate_limit_error", 30.0), ok())
+    run = world.dispatch()
+    for model in ("claude-opus-4-8", "claude-haiku-4-5"):
+        world.health.of(world.endpoint, model).ended(refused(429, "rate_limit_error", 50.0), 0.0, "closed")
+    assert (await run.run()).response == "answer"
+    assert (world.waits, tiers(world)) == ([30.0], ["c", "c"])
+
+
+async def test_a_fallback_in_vain_leaves_the_wait() -> None:
+    """Another tier that does not take the request at all is no reason to fail: the first one is waited for."""
+    world = World(refused(429, "rate_limit_error", 30.0), refused(404, "not_found_error"), ok())
+    run = world.dispatch("complex", floor="b")
+    assert (await run.run()).response == "answer"
+    assert (world.waits, tiers(world)) == ([30.0], ["c", "b", "c"])
+    no_time = World(refused(429, "rate_limit_error", 30.0), refused(404, "not_found_error"))
+    run = no_time.dispatch("complex", floor="b")
+    run.deadline = 20.0
+    assert (await run.run()).status == 404
+    assert (no_time.waits, tiers(no_time)) == ([], ["c", "b"])
 
 
 @pytest.mark.parametrize("after", [LONGEST_WAIT + 0.1, 3_600.0, float("inf")])

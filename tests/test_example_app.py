@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from example_app import demo
 from example_app.main import PLANS, build
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.types import ASGIApp
 
 ACME = {"authorization": "Bearer desk-acme"}
 
@@ -54,6 +57,18 @@ async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient)
     assert len(frames) > 2
     assert frames[-1].startswith("event: why\ndata: ")
     assert json.loads(frames[-1].partition("data: ")[2])["cost"] != "$0.00"
+
+
+async def test_an_answer_is_graded_once(serve: Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]) -> None:
+    """Whoever saw it sends a thumb with its handle; a second one, and one of somebody's own making, do not count."""
+    http = await serve(build())
+    why = (await http.post("/answer", json={"text": "Are you open on Saturday?"}, headers=ACME)).json()["why"]
+    sent = [{"handle": why["handle"], "good": False}] * 2 + [{"handle": f"{why['handle']}A", "good": True}]
+    told = [await http.post("/grade", json=thumb, headers=ACME) for thumb in sent]
+    assert [response.json() for response in told] == [{"counted": True}, {"counted": False}, {"counted": False}]
+    chat = await http.post("/chat", json={"text": "And on Sunday?"}, headers=ACME)
+    handle = json.loads(chat.text.strip().rpartition("data: ")[2])["handle"]
+    assert (await http.post("/grade", json={"handle": handle, "good": True}, headers=ACME)).json() == {"counted": True}
 
 
 async def test_a_summary_is_made_by_a_synchronous_endpoint(desk: httpx.AsyncClient) -> None:
@@ -148,6 +163,23 @@ def test_the_prompts_are_what_the_demo_says() -> None:
     assert not any(p["tier"] == "haiku" for p in prompts if p["endpoint"] == "/contracts")
 
 
+async def test_the_tier_above_answers_too_where_the_desk_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator sees what the tier above would have made of an answer, and no customer waits for that."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setenv("TIERLINE_SHADOW", "1")
+    app = build()
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://desk", headers=ACME) as http,
+        asyncio.timeout(10),
+    ):
+        tier = (await http.post("/answer", json={"text": "Hi there, are you open?"})).json()["why"]["tier"]
+        while not (shadows := (await http.get("/operator/shadows", headers=OPERATOR)).json()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert [(shadow["tier"], shadow["route"], shadow["texts"]) for shadow in shadows] == [(tier, "/answer", None)]
+
+
 async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It serves the app on a socket, sends real requests, shows tiers, money and reasons, and ends by itself."""
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
@@ -161,7 +193,7 @@ async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monk
         "downgrades",
         "agreement",
         "the last calls",
-        "classifying  estimated",
+        "overhead  estimated",
         "nothing was refused",
     ):
         assert words in shown

@@ -12,7 +12,7 @@ from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.legality import AS_IT_IS, Fit
 from tierline.plan import Plan, adapt, admit, plan
 from tierline.policies import Effective, Policy, combine
-from tierline.values import Classification, Offer, Terms
+from tierline.values import Chance, Classification, Forecast, Offer, Terms
 
 NAMES = ("a", "b", "c", "d", "e")
 RUNGS = {f"model-{name}": 10 * (place + 1) for place, name in enumerate(NAMES)}
@@ -37,6 +37,7 @@ def planned(
     opinion: Classification | None = None,
     rejects: frozenset[str] = frozenset(),
     prices: dict[str, int] = PRICES,
+    **learned: Any,
 ) -> Plan:
     return plan(
         call,
@@ -46,7 +47,32 @@ def planned(
         sure=0.6,
         fit=lambda _call, model, _limit: Fit(blocked="what it says") if model in rejects else AS_IT_IS,
         worst=worst,
+        **learned,
     )
+
+
+chances = st.builds(
+    Chance,
+    st.sampled_from([*NAMES, "gone"]),
+    st.one_of(st.floats(0, 1), st.floats()),
+    st.one_of(st.floats(0, 100), st.floats()),
+)
+teachings = st.fixed_dictionaries(
+    {
+        "forecast": st.one_of(
+            st.none(),
+            st.builds(Forecast, st.lists(chances, max_size=6).map(tuple), st.one_of(st.floats(0, 99), st.floats())),
+        ),
+        "learn_after": st.integers(1, 60),
+        "explore": st.booleans(),
+        "usual": st.one_of(st.none(), st.integers(0, 4)),
+    }
+)
+
+
+def route(*said: tuple[str, float], evidence: float = 20.0) -> Forecast:
+    """What a route has taught of tiers that were each graded so often."""
+    return Forecast(tuple(Chance(tier, good, evidence) for tier, good in said), evidence * len(said))
 
 
 @st.composite
@@ -90,14 +116,14 @@ def situations(draw: st.DrawFn) -> tuple[Ladder, list[Policy], Call, Classificat
 
 
 @settings(max_examples=600)
-@given(situations(), st.booleans())
-def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> None:
+@given(situations(), st.booleans(), teachings)
+def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool, teaching: Any) -> None:
     """Every offer and every fallback is between the floor and the ceiling, whatever anybody says, thinks or rejects."""
     ladder, policies, call, opinion, rejects = situation
     policy = combine(policies, ladder)
     prices = {m: p for m, p in PRICES.items() if not (unpriced and m == ladder[ladder.top].model)}
     try:
-        found = planned(call, policy, ladder, opinion, rejects, prices)
+        found = planned(call, policy, ladder, opinion, rejects, prices, **teaching)
     except UnknownModelError:
         assert call.model not in prices
         assert any(p.floor or p.ceiling for p in policies)
@@ -117,6 +143,15 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
     assert len({*others, places[0]}) == len(others) + 1
     routed = found.source not in ("explicit", "pin", "fixed")
     assert found.thresholds == (routed and not policy.critical)
+    if policy.critical or not routed:
+        assert not found.explored
+        assert found.classified is None
+    if found.explored:
+        plain = planned(call, policy, ladder, opinion, rejects, prices, **{**teaching, "explore": False})
+        assert teaching["explore"]
+        assert plain.offers[0].tier in {o.tier for o in (*found.offers, *found.fallbacks)} - {found.requested}
+    if found.source == "route":
+        assert teaching["forecast"].evidence + 0.5 >= teaching["learn_after"]
     if policy.critical:
         assert len(places) == 1
         assert all(p > places[0] for p in others)
@@ -131,14 +166,14 @@ def test_no_input_leaves_floor_and_ceiling(situation: Any, unpriced: bool) -> No
 
 
 @settings(max_examples=200)
-@given(situations())
-def test_a_respected_id_goes_out_as_written(situation: Any) -> None:
+@given(situations(), teachings)
+def test_a_respected_id_goes_out_as_written(situation: Any, teaching: Any) -> None:
     """An id within the policy is the only offer, under the very name that the app wrote."""
     ladder, policies, call, opinion, _ = situation
     policy = combine(policies, ladder)
     if call.model == "auto" or policy.pinned or policy.explicit_model != "respect" or call.model == "unknown":
         return
-    found = planned(call, policy, ladder, opinion)
+    found = planned(call, policy, ladder, opinion, **teaching)
     rung = ladder.rung_of(call.model)
     price = PRICES[call.model]
     low = policy.floored and (rung < policy.floor if rung is not None else price < 10 * (policy.floor + 1))
@@ -389,3 +424,122 @@ def test_a_budget_moves_what_is_held_to_where_it_was_wanted(critical: bool, offe
     )
     assert "".join(offer.tier for offer in found.offers) == offers
     assert "".join(offer.tier for offer in found.fallbacks) == fallbacks
+
+
+LESSON = route(("a", 0.9), ("b", 0.92), ("c", 0.94))
+SIMPLE = Classification("simple", 1.0, "local")
+HARD = Classification("complex", 1.0, "local")
+
+
+@pytest.mark.parametrize(
+    ("policy", "rejects", "tier", "fallbacks"),
+    [
+        (Policy(), "", "a", "bc"),
+        (Policy(quality=0.97), "", "b", "ac"),
+        (Policy(quality=1), "", "c", "ba"),
+        (Policy(floor="b"), "", "b", "c"),
+        (Policy(ceiling="b", quality=0.97), "", "a", "b"),
+        (Policy(critical=True), "", "a", "bc"),
+        (Policy(), "a", "b", "c"),
+        (Policy(quality=0.97), "c", "a", "b"),
+    ],
+)
+def test_what_the_route_has_taught(policy: Policy, rejects: str, tier: str, fallbacks: str) -> None:
+    """The cheapest legal tier between floor and ceiling that reaches the quality is taken, whatever the text says."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
+    models = frozenset(f"model-{name}" for name in rejects)
+    found = planned(read(), combine([policy], ladder), ladder, HARD, models, forecast=LESSON)
+    assert (found.requested, found.source, found.label) == (tier, "route", None)
+    assert "".join(o.tier for o in found.fallbacks) == fallbacks
+    assert any("here" in reason for reason in found.reasons)
+
+
+def test_what_the_app_wants_refused_is_refused_on_a_learned_route_too() -> None:
+    """A tier that is good enough, and refuses, is not passed over."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
+    with pytest.raises(IllegalRequestError, match="the app has that refused"):
+        plan(
+            read(),
+            admit(read(), combine([], ladder), ladder, PRICES.get),
+            None,
+            ladder,
+            sure=0.6,
+            fit=lambda _call, model, _limit: Fit(blocked="prefill", refuse=True) if model == "model-a" else AS_IT_IS,
+            worst=worst,
+            forecast=LESSON,
+        )
+
+
+def test_a_route_that_knows_what_fails() -> None:
+    """An opinion chooses among the tiers that are not known to fail; the cap of its label holds."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c", max_tokens={"simple": 50})
+    half = Forecast((Chance("a", 0.3, 40.0), Chance("b", 0.8), Chance("c", 0.9)), 40.0)
+    found = planned(read(), combine([], ladder), ladder, SIMPLE, forecast=half)
+    assert (found.requested, found.source, found.label, found.offers[0].max_tokens) == ("b", "local", "simple", 50)
+    assert planned(read(), combine([], ladder), ladder, HARD, forecast=half).requested == "c"
+    assert planned(read(), combine([], ladder), ladder, None, forecast=half).source == "default"
+
+
+def test_a_conversation_stays_on_a_learned_route_too() -> None:
+    """What holds a conversation holds it against what the route has taught."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
+    found = planned(
+        read(), combine([], ladder), ladder, forecast=LESSON, hold=lambda _place: (2, "stays"), explore=True
+    )
+    assert (found.requested, found.source, found.explored) == ("c", "sticky", False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "opinion", "rejects", "tier", "offers"),
+    [
+        (Policy(), HARD, "", "b", "ba"),
+        (Policy(), SIMPLE, "", "b", "ba"),
+        (Policy(), HARD, "b", "a", "a"),
+        (Policy(floor="b"), HARD, "", "b", "b"),
+        (Policy(floor="b"), SIMPLE, "", "c", "cb"),
+        (Policy(floor="c"), SIMPLE, "", "", "c"),
+        (Policy(critical=True), HARD, "", "", "c"),
+        (Policy(), Classification("complex", 1.0, "label"), "", "", "cba"),
+        (Policy(), HARD, "ab", "", "c"),
+    ],
+)
+def test_exploring(policy: Policy, opinion: Classification, rejects: str, tier: str, offers: str) -> None:
+    """What explores goes to the next cheaper legal tier, or from the cheapest to the next dearer, or stays."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
+    models = frozenset(f"model-{name}" for name in rejects)
+    found = planned(read(), combine([policy], ladder), ladder, opinion, models, explore=True)
+    assert (found.requested if found.explored else "") == tier
+    assert "".join(o.tier for o in found.offers) == offers
+    assert any("explores" in reason for reason in found.reasons) == bool(tier)
+
+
+@pytest.mark.parametrize(
+    ("policy", "opinion", "usual", "tier", "counted"),
+    [
+        (Policy(), HARD, 0, "a", 0),
+        (Policy(), HARD, 1, "b", 1),
+        (Policy(), HARD, None, "c", 2),
+        (Policy(), SIMPLE, 1, "a", 0),
+        (Policy(floor="b"), HARD, 0, "b", 1),
+        (Policy(critical=True), HARD, 0, "c", None),
+        (Policy(), Classification("complex", 1.0, "label"), 0, "c", None),
+        (Policy(), Classification("complex", 1.0, "sticky"), 0, "c", None),
+        (Policy(), Classification("moderate", 0.1, "claude"), 0, "a", 0),
+        (Policy(), None, 0, "b", None),
+    ],
+)
+def test_upgrades_are_bounded(policy: Policy, opinion: Any, usual: int | None, tier: str, counted: int | None) -> None:
+    """An account that had its share goes to the usual tier, but for a floor, a label, and critical calls."""
+    ladder = Ladder.of(a="model-a", b="model-b", c="model-c")
+    found = planned(read(), combine([policy], ladder), ladder, opinion, usual=usual)
+    assert (found.requested, found.classified) == (tier, counted)
+    assert found.withheld == any("its share of upgrades" in reason for reason in found.reasons)
+    taught = planned(
+        read(),
+        combine([policy], ladder),
+        ladder,
+        opinion,
+        usual=usual,
+        forecast=route(("a", 0.1), ("b", 0.2), ("c", 1)),
+    )
+    assert policy.critical or taught.classified is None

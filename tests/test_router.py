@@ -200,6 +200,8 @@ async def test_policy_isolated_between_tasks(make_router: MakeRouter, fake: Fake
         {"budgets": [Budget("$1", name="a"), Budget("$2", name="a")]},
         {"cache_size": 0},
         {"cache_ttl": -1.0},
+        {"secret": "a text"},
+        {"secret": b""},
     ],
 )
 def test_nonsense_is_refused(options: dict[str, Any]) -> None:

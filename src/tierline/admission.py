@@ -38,6 +38,8 @@ class Rules:
     def __init__(self, ladder: Ladder, budgets: Sequence[Budget], policy: Policy | None) -> None:
         self.ladder = ladder
         self.budgets = tuple(budgets)
+        self.apart: tuple[Budget, ...] = ()
+        """Budgets that no call of the app's is charged to: for work of Tierline's own."""
         self.policy = policy
         self.hard: set[str] = set()
         """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
@@ -49,10 +51,16 @@ class Rules:
         """ConfigurationError where the budgets of a policy and the app's own have one name."""
         self._check(rule)
 
+    def keep_apart(self, budget: Budget) -> None:
+        """Know a budget that no call of the app's is charged to. ConfigurationError where one of those has its name."""
+        self.apart = (*self.apart, budget)
+        self._check()
+
     def _check(self, *rules: Policy) -> None:
         rules = (*((self.policy,) if self.policy is not None else ()), *rules)
         budgets = (*self.budgets, *(budget for rule in rules for budget in rule.budgets))
-        check_budgets(budgets)
+        check_budgets(budgets, self.apart)
+        budgets += self.apart
         self.hard |= {budget.name for budget in budgets if budget.hard}
         self._checked.update((budget.name, budget) for budget in budgets)
 
@@ -99,7 +107,7 @@ class Rules:
         known = self._combined.get(rules)
         if known is None:
             policy = combine(rules, self.ladder)
-            check_budgets((*self.budgets, *policy.budgets))
+            check_budgets((*self.budgets, *policy.budgets), self.apart)
             version = fingerprint_of(policy.floor, policy.ceiling, policy.task, policy.expected_output)
             if len(self._combined) >= _MOST_COMBINATIONS:
                 self._combined.clear()

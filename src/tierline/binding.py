@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from tierline.errors import ConfigurationError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tierline.routes import Route, RouteTable
     from tierline.values import Decision
 
+Purpose = Literal["classify", "shadow"]
+"""What Tierline asks for itself: how hard a request is, or how the tier above would have answered."""
 SCOPE_KEY: Final = "tierline"
 """Where the Binding is in the ASGI scope, for those who have the request and not the context."""
 KEPT_DECISIONS: Final = 100
@@ -284,7 +286,7 @@ class Binding:
 class OwnCall:
     """Marks a call that Tierline makes for itself, such as a verdict: its tier, and the accounts that pay for it.
 
-    `cost` is filled in when it is settled (nano-USD).
+    `purpose` is what its cost is counted as. `cost` is filled in when it is settled (nano-USD).
     """
 
     tier: str
@@ -294,6 +296,9 @@ class OwnCall:
     timeout: float | None = None
     """Seconds in which it must be over."""
     cost: int = 0
+    purpose: Purpose = "classify"
+    max_tokens: int | None = None
+    """Most tokens of output that a policy allows it."""
 
 
 @dataclass(frozen=True, slots=True)

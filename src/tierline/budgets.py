@@ -260,11 +260,15 @@ def parse_limit(text: object, timezone: str = UTC_NAME) -> Limit:
     return _limit(text, timezone)
 
 
-def check_budgets(budgets: Iterable[Budget]) -> None:
-    """ConfigurationError where two of these budgets have one name: their balances would be one."""
+def check_budgets(budgets: Iterable[Budget], apart: Iterable[Budget] = ()) -> None:
+    """ConfigurationError where two of these budgets have one name: their balances would be one.
+
+    One of those `apart` may not even be one of the others.
+    """
     seen: dict[str, Budget] = {}
+    kept = {budget.name for budget in apart}
     for budget in budgets:
-        if seen.setdefault(budget.name, budget) != budget:
+        if seen.setdefault(budget.name, budget) != budget or budget.name in kept:
             raise ConfigurationError(f'two budgets are called {budget.name!r}; give one of them another name, name="…"')
 
 

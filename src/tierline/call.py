@@ -359,7 +359,7 @@ def view_of(call: Call, policy: Effective) -> View:
     images, documents = _attachments(turn)
     tools = call.body.get("tools")
     return View(
-        text=_cut(_text_of(turn)),
+        text=cut(_text_of(turn)),
         context=_text_of(messages[latest - 1])[-CONTEXT_CHARS:] if latest else "",
         turns=max(turns, 1),
         tools=len(tools) if isinstance(tools, list) else 0,
@@ -386,10 +386,11 @@ def _text_of(message: object) -> str:
     if not isinstance(content, list):
         return ""
     parts = [b["text"] for b in content if isinstance(b, dict) and isinstance(b.get("text"), str)]
-    return parts[0] if len(parts) == 1 else "\n".join(_cut(part) for part in parts[:50])
+    return parts[0] if len(parts) == 1 else "\n".join(cut(part) for part in parts[:50])
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text as it is classified: see `VIEW_CHARS`."""
     if len(text) <= VIEW_CHARS:
         return text
     head = VIEW_CHARS * 2 // 3

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tierline.binding import Context, OwnCall, context, enter
-from tierline.classify.base import Question, fingerprint_of
+from tierline.classify.base import Asking, Question, fingerprint_of
 from tierline.classify.question import body_of, parse_answer
 from tierline.errors import TierlineError
 from tierline.models import model_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tierline.budgets import Line
     from tierline.classify.base import Classifier, Consult
     from tierline.classify.cache import VerdictCache
+    from tierline.classify.worth import Stakes
     from tierline.ladder import Tier
     from tierline.telemetry import CallTrace
     from tierline.values import View
@@ -52,6 +53,8 @@ class Consultation:
     """Why Claude is not asked; empty where it may be."""
     most: float = math.inf
     """Most seconds that a question may take, whatever it allows itself."""
+    stakes: Callable[[], Stakes] | None = None
+    """What is at stake in the choice; None where a question is not weighed."""
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
 
@@ -61,16 +64,16 @@ class Consultation:
         found: Classification | None = None
         try:
             with active(span):
-                found = _checked(await self.consult(classifier, view))
+                found = checked(await self.consult(classifier, view))
         except Exception as error:  # noqa: BLE001  (a classifier is the app's code: it must not break its calls)
-            self.reasons.append(f"classifier {bounded(str(classifier.name))} failed: {type(error).__name__}")
+            self.reasons.append(failure(classifier, error))
         finally:
             end_classify(span, classifier.name, classifier.fingerprint, found)
         if found is None:
             self.reasons.append("no opinion")
         return found
 
-    async def consult(self, classifier: Classifier, view: View) -> Classification | None:
+    async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
         """One classifier's opinion, from the verdict cache where it is kept there."""
         if not classifier.cacheable:
             return await classifier.classify(view, self)
@@ -82,7 +85,18 @@ class Consultation:
             found = self.cache.peek(key)
             return found if found is not None else await classifier.classify(view, self)
         age = self.cache.age(key) if self.trace is not None and self.trace.recording else None
-        found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self))
+        found = None
+        if self.stakes is not None:
+            # What is there is free; what is not is weighed, before anybody could wait for one who does not ask.
+            found = self.cache.peek(key)
+            if found is None and isinstance(classifier, Asking):
+                why = self.stakes().against(classifier.question(view), sure, classifier.worth)
+                if why:
+                    self.reasons.append(f"no verdict: {why}")
+                    return None
+        hit = found is not None
+        if found is None:
+            found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self))
         if self.trace is not None:
             self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
         return found
@@ -128,7 +142,12 @@ class Consultation:
         return Classification(answer[0], answer[1], "claude", own.cost)
 
 
-def _checked(opinion: object) -> Classification | None:
+def failure(classifier: Classifier, error: Exception) -> str:
+    """What a decision says of a classifier that failed: of the error only its kind, its message may quote a prompt."""
+    return f"classifier {bounded(str(classifier.name))} failed: {type(error).__name__}"
+
+
+def checked(opinion: object) -> Classification | None:
     """An opinion as it must be. TypeError or ValueError for what a classifier of the app's may have made of it."""
     if opinion is None:
         return None

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from tierline.attempts import OpenAttempt
 from tierline.errors import BudgetExceededError, UnknownModelError
+from tierline.health import silence_of
 from tierline.ledger.base import NOWHERE
 from tierline.models import model_of
 from tierline.plan import adapt
-from tierline.retries import KEPT, LEAST_LEFT, usual_deadline, wait_before
+from tierline.retries import KEPT, LEAST_LEFT, PATIENT_FOR, usual_deadline, wait_before
 from tierline.telemetry import active, describe
 from tierline.values import NO_PRICE, Refusal, Remaining, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tierline.attempts import Books, Reply
     from tierline.binding import Binding
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from tierline.telemetry import CallTrace
     from tierline.upstream import Upstream
     from tierline.values import Attempt, Offer, Role
+
+    _Way = Callable[[Reply, Offer, list[Offer]], Awaitable[Reservation | Refusal | None]]
 
 log: Final = logging.getLogger("tierline")
 
@@ -78,6 +82,8 @@ class Dispatch:
     """The first reservation."""
     doubtful: tuple[Offer, ...] = ()
     """Offers that are left out because their rate limit is exhausted: for where a budget has room for no other."""
+    later: list[tuple[float, Offer]] = field(default_factory=list)
+    """Tiers that asked for a long wait, and when that is over."""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left.
@@ -102,7 +108,7 @@ class Dispatch:
         self._note_admission(held)
         # What a budget left out is left out for a failure too.
         elsewhere = list(self.plan.offers[held.skipped + 1 :] if held.skipped else self.plan.fallbacks)
-        self._budget.called()
+        self._budget.called(self.origin.tenant)
         number = 0
         role: Role = "first"
         while True:
@@ -117,12 +123,10 @@ class Dispatch:
                 reply = self._withheld([held.offer])
             if not reply.error:
                 if number and not self.watched:
-                    self._budget.give_back()
+                    self._budget.give_back(self.origin.tenant)
                 return reply
             number += 1
-            role, again = "retry", await self._retry(reply, number, held.offer, elsewhere)
-            if again is None:
-                role, again = "fallback", await self._fall_back(reply, held.offer, elsewhere)
+            role, again = await self._again(reply, held.offer, elsewhere)
             if again is None or isinstance(again, Refusal):
                 return reply
             held = again
@@ -291,18 +295,54 @@ class Dispatch:
             await attempt.cut_off("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
             raise
         finally:
-            tier.ended(heard, began, entry, again=role == "retry")
+            tier.ended(heard, began, entry, again=role == "retry", silence=silence_of(body))
             if attempt.result is not None:
                 self.attempts.append(attempt.result)
         return reply
 
-    async def _retry(
-        self, reply: Reply, number: int, offer: Offer, elsewhere: Sequence[Offer]
-    ) -> Reservation | Refusal | None:
+    async def _again(
+        self, reply: Reply, offer: Offer, elsewhere: list[Offer]
+    ) -> tuple[Role, Reservation | Refusal | None]:
+        """Hold the money for another attempt, at the same tier or another. None, or a Refusal, where there is none.
+
+        Where the API asks for a long wait, a tier that may take the call at once comes first. It is waited for one of
+        them where no other is left.
+        """
+        wait: tuple[Role, _Way] = ("retry", self._wait)
+        away: tuple[Role, _Way] = ("fallback", self._fall_back)
+        ways: tuple[tuple[Role, _Way], ...] = (("retry", self._retry), away, wait)
+        if reply.retry and reply.retry_after is not None and reply.retry_after > PATIENT_FOR:
+            self.later.append((self.books.timing.perf() + reply.retry_after, offer))
+            free = any(other.tier != offer.tier and not self._why_not(other) for other in elsewhere)
+            ways = (away, wait) if free and reply.elsewhere else (wait, away)
+        for role, way in ways:
+            if (held := await way(reply, offer, elsewhere)) is not None:
+                return role, held
+        return "retry", None
+
+    async def _wait(self, reply: Reply, offer: Offer, elsewhere: list[Offer]) -> Reservation | Refusal | None:
+        """The same as a retry, for the tier that asked for a long wait and can be tried first."""
+        if not self.later:
+            return None
+        soonest = min(self.later, key=itemgetter(0))
+        self.later.remove(soonest)
+        at, first = soonest
+        if first is not offer:
+            reply = replace(reply, retry=True, retry_after=max(0.0, at - self.books.timing.perf()))
+        retried = sum(made.role == "retry" for made in self.attempts)  # going elsewhere has used up no retry
+        return await self._once_more(reply, first, elsewhere, retried + 1)
+
+    async def _retry(self, reply: Reply, offer: Offer, elsewhere: list[Offer]) -> Reservation | Refusal | None:
         """Wait, and hold the money for the same tier again. None where there is no retry.
 
         A Refusal where a budget has no money left for one.
         """
+        return await self._once_more(reply, offer, elsewhere, len(self.attempts))
+
+    async def _once_more(
+        self, reply: Reply, offer: Offer, elsewhere: list[Offer], number: int
+    ) -> Reservation | Refusal | None:
+        """Retry `number`, of at most as many as the app allows."""
         if not reply.retry or number > self.upstream.retries:
             return None
         timing = self.books.timing
@@ -316,7 +356,8 @@ class Dispatch:
             if not breaker.ready or (self.origin.own and breaker.state != "closed"):
                 self._not_made("no retry", f"{offer.tier}: {self._why_not(offer)}", "breaker")
                 return None
-            if not self._budget.take(KEPT if reply.elsewhere and elsewhere and not self.origin.own else 0):
+            kept = KEPT if reply.elsewhere and elsewhere and not self.origin.own else 0
+            if not self._budget.take(kept, self.origin.tenant):
                 self._not_made("no retry", "this process has used up its budget of retries", "retry_budget")
                 return None
         try:
@@ -339,7 +380,7 @@ class Dispatch:
     def _unmade(self) -> None:
         """Give back the token of an attempt that was not made after all."""
         if not self.watched:
-            self._budget.give_back()
+            self._budget.give_back(self.origin.tenant)
 
     async def _fall_back(self, reply: Reply, offer: Offer, elsewhere: list[Offer]) -> Reservation | None:
         """Hold the money for the next tier that may take the call. None where there is none."""
@@ -348,7 +389,7 @@ class Dispatch:
         if not self._left >= LEAST_LEFT:
             self._not_made("no fallback", "the deadline is near", "deadline")
             return None
-        if not (self.watched or self._budget.take()):
+        if not (self.watched or self._budget.take(tenant=self.origin.tenant)):
             self._not_made("no fallback", "this process has used up its budget of retries", "retry_budget")
             return None
         held: Reservation | None = None

@@ -7,7 +7,7 @@ of values: tenants, accounts and tags are none, and of routes, models and errors
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry import metrics
 
@@ -17,6 +17,7 @@ from tierline.values import NANO
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
 
+    from tierline.binding import Purpose
     from tierline.breaker import State
     from tierline.ledger.base import Reservation
     from tierline.values import Classification, Decision, Mode, Refusal
@@ -94,6 +95,9 @@ class Metrics:
             "Time until there was an opinion, or none.",
             explicit_bucket_boundaries_advisory=_CLASSIFYING,
         )
+        self._upgrades = meter.create_counter(
+            "tierline.upgrades.withheld", "{call}", "Calls whose text wanted a dearer tier than its account had left."
+        )
         self._away = meter.create_gauge("tierline.ledger.away", "1", "Whether the ledger cannot be asked: 1 or 0.")
         self._outages = meter.create_counter("tierline.ledger.outages", "{outage}", "How often it went away.")
         self._breakers = meter.create_up_down_counter(
@@ -102,6 +106,9 @@ class Metrics:
         self._changes = meter.create_counter("tierline.breaker.changes", "{change}", "Breakers, by what they became.")
         self._withheld = meter.create_counter(
             "tierline.attempts.withheld", "{attempt}", "Attempts that were not made, by what stood against them."
+        )
+        self._shadows = meter.create_counter(
+            "tierline.shadows", "{shadow}", "Answers that were compared with the tier above, or were to be."
         )
         self._route, self._model, self._error, self._name = Bounded(), Bounded(), Bounded(), Bounded()
 
@@ -118,13 +125,14 @@ class Metrics:
         *,
         asked: str,
         mode: Mode,
-        own: bool,
+        purpose: Literal["answer"] | Purpose,
         first_chunk: float | None,
         held: Reservation | None,
     ) -> None:
-        """A call is over. `asked` is the model that it named, `own` says that Tierline made it for itself."""
+        """A call is over. `asked` is the model that it named, `purpose` is what for."""
         if not self.recording:
             return
+        own = purpose != "answer"
         place = {"tierline.route": self._route(decision.route or "")}
         if not own:
             self._decisions.add(
@@ -142,7 +150,6 @@ class Metrics:
             return
         # What a question cost is counted when it is settled: several may wait for its verdict, or nobody.
         cost = (decision.cost - decision.classifier_cost) / NANO
-        purpose = "classify" if own else "answer"
         self._cost.add(cost, {"tierline.decision.tier": decision.tier, "tierline.purpose": purpose, **place})
         attributes = {
             "gen_ai.operation.name": "chat",
@@ -188,6 +195,24 @@ class Metrics:
             source = opinion.source if opinion is not None else "none"
             self._classifying.record(
                 seconds, {"tierline.classifier.name": self._name(name), "tierline.decision.source": source}
+            )
+
+    def upgrade_withheld(self, route: str | None) -> None:
+        """A classification of the text wanted a dearer tier than is usual, and its account had its share of those."""
+        if self.recording:
+            self._upgrades.add(1, {"tierline.route": self._route(route or "")})
+
+    def shadowed(self, outcome: str, tier: str, above: str, route: str | None) -> None:
+        """An answer was compared with the tier above, or could not be: a verdict, or why there is none."""
+        if self.recording:
+            self._shadows.add(
+                1,
+                {
+                    "tierline.shadow.outcome": outcome,
+                    "tierline.decision.tier": tier,
+                    "tierline.shadow.tier": above,
+                    "tierline.route": self._route(route or ""),
+                },
             )
 
     def looked_up(self, hit: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tierline.call import API_CHOOSES, AUTO, extended
+from tierline.choice import LEARN_AFTER, choose, lesson
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
@@ -16,13 +17,10 @@ if TYPE_CHECKING:
     from tierline.call import Call
     from tierline.ladder import Ladder, Tier
     from tierline.legality import Fit
-    from tierline.values import Classification, Offer, Source
+    from tierline.values import Classification, Forecast, Offer, Source
 
     Fitting = Callable[[Call, str, int | None], Fit]
     Worst = Callable[[Call, str, int | None], Offer]
-
-NO_OPINION: Final = "moderate"
-"""What a request is taken to be when nobody has an opinion."""
 
 
 class Request(NamedTuple):
@@ -57,6 +55,11 @@ class Plan(NamedTuple):
     label: str | None
     confidence: float
     reasons: tuple[str, ...]
+    explored: bool = False
+    classified: int | None = None
+    """The place that a classification of the text led to; None where something else chose."""
+    withheld: bool = False
+    """Whether that would have been a higher one, had the account not had its share of them."""
 
 
 def admit(call: Call, policy: Effective, ladder: Ladder, list_price: Callable[[str], int | None]) -> Request:
@@ -159,16 +162,21 @@ def plan(
     fit: Fitting,
     worst: Worst,
     hold: Callable[[int], tuple[int, str]] = lambda place: (place, ""),
+    forecast: Forecast | None = None,
+    learn_after: float = LEARN_AFTER,
+    explore: bool = False,
+    usual: int | None = None,
 ) -> Plan:
     """The offers of a call. Pure: all that it needs is in its arguments.
 
-    `sure` is the confidence under which an opinion moves one tier up. `fit(call, model, max_tokens)` says what it takes
+    `sure` is the confidence under which an opinion moves one tier up, `learn_after` the outcomes from which on
+    the `forecast` of a route chooses. `fit(call, model, max_tokens)` says what it takes
     to send the call there. `worst(call, model, max_tokens)` is the offer with its worst case. IllegalRequestError where
     nothing makes the call legal on any tier that it may use. `hold(place)` says where a conversation stays that would
-    move to that place on the ladder, and why.
+    move to that place on the ladder, and why. `explore` sends the call to a neighbour of the tier that is chosen, where
+    the policy allows one. `usual` is the place that an opinion on the text may not lead above; None: anywhere.
     """
     policy, reasons = request.policy, list(request.reasons)
-    target, source, label, confidence = _wanted(request, opinion, ladder, sure, reasons)
     held: dict[str, Any] = {}
     if request.fallbacks is not None:
         entries = [call.body["fallbacks"][place] for place in request.fallbacks]
@@ -178,24 +186,39 @@ def plan(
             unbounded="" if call.unbounded == API_CHOOSES else call.unbounded,
         )
     if request.model is not None:
-        name = ladder[target].name
+        chosen = choose(request, opinion, None, ladder, sure, usual, reasons)
+        name = ladder[chosen.place].name
         offer = worst(call, request.model, _limit(call, policy))._replace(tier=name, changes=held)
-        return Plan((offer,), (), name, False, source, label, confidence, tuple(reasons))
+        return Plan((offer,), (), name, False, chosen.source, None, chosen.confidence, tuple(reasons))
 
     routed = request.target is None
-    cap = ladder.caps.get(label) if label and not policy.critical else None
-    capped = request.source != "explicit" and not policy.critical
-    limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
     allowed = range(policy.floor, policy.ceiling + 1)
-    patched = {p: _patched(call, ladder[p], limits[p]) if request.source != "explicit" else call for p in allowed}
-    fits = {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
-    target = wanted = _legal(target, fits, policy, ladder, reasons)
+    limits, patched, fits = _sendable(call, request, ladder, None, fit)
+    taught = None
+    if routed and forecast is not None:
+        # What refuses is what the app wants to be refused, and no reason to go elsewhere.
+        among = [p for p in allowed if not fits[p].blocked or fits[p].refuse]
+        taught = lesson(forecast, ladder, among, policy.quality, learn_after)
+    chosen = choose(request, opinion, taught, ladder, sure, usual, reasons)
+    if chosen.label in ladder.caps and not policy.critical:
+        limits, patched, fits = _sendable(call, request, ladder, chosen.label, fit)
+    source = chosen.source
+    target = wanted = _legal(chosen.place, fits, policy, ladder, reasons)
+    explored = False
     if routed:
         stays, why = hold(target)
+        kept = False
         if stays in allowed and not fits[stays].blocked:
             reasons += (why,) if why else ()
-            source = source if stays == target else "sticky"
+            kept = stays != target
+            source = "sticky" if kept else source
             target = stays
+        # A later step of a tool loop has an opinion that is sticky, and explores where its first one did.
+        if explore and not policy.critical and not kept and source != "label":
+            other = _neighbour(target, fits)
+            if other is not None and hold(other)[0] == other:
+                reasons.append(f"explores {ladder[other].name} in the place of {ladder[target].name}")
+                target, explored = other, True
     # What is held, and then moved for a budget's sake, goes where it would have gone: tiers between are as cold.
     below = min(target - 1, wanted)
     cheaper = (
@@ -220,36 +243,33 @@ def plan(
         requested=offers[0].tier,
         thresholds=routed and not policy.critical,
         source=source,
-        label=label,
-        confidence=confidence,
+        label=chosen.label,
+        confidence=chosen.confidence,
         reasons=tuple(reasons),
+        explored=explored,
+        classified=chosen.classified,
+        withheld=chosen.withheld,
     )
 
 
-def _wanted(
-    request: Request, opinion: Classification | None, ladder: Ladder, sure: float, reasons: list[str]
-) -> tuple[int, Source, str | None, float]:
-    """The place that the call is for, between floor and ceiling, and who says so, with which label and confidence."""
-    policy = request.policy
-    if request.target is not None:
-        return request.target, request.source, None, 1.0
-    if opinion is None:
-        target, source, label, confidence = ladder.labels[NO_OPINION], request.source, NO_OPINION, 0.0
-    else:
-        label, confidence, source = opinion.label, opinion.confidence, opinion.source
-        target = ladder.labels.get(label, ladder.labels[NO_OPINION])
-        if opinion.reason:
-            reasons.append(opinion.reason)
-        if confidence < sure and target < ladder.top:
-            reasons.append(f"confidence {confidence:.2f} is under {sure:.2f}: one tier up")
-            target += 1
-    if target < policy.floor:
-        reasons.append(f"raised to the floor {ladder[policy.floor].name}")
-        target = policy.floor
-    elif target > policy.ceiling:
-        reasons.append(f"lowered to the ceiling {ladder[policy.ceiling].name}")
-        target = policy.ceiling
-    return target, source, label, confidence
+def _sendable(
+    call: Call, request: Request, ladder: Ladder, label: str | None, fit: Fitting
+) -> tuple[list[int | None], dict[int, Call], dict[int, Fit]]:
+    """`max_tokens` as it will be asked for on each tier, and of those that are allowed the patched call and its fit."""
+    policy, written = request.policy, request.source == "explicit"
+    cap = ladder.caps.get(label) if label and not policy.critical else None
+    capped = not written and not policy.critical
+    limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
+    allowed = range(policy.floor, policy.ceiling + 1)
+    patched = {p: call if written else _patched(call, ladder[p], limits[p]) for p in allowed}
+    return limits, patched, {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
+
+
+def _neighbour(target: int, fits: Mapping[int, Fit]) -> int | None:
+    """The next cheaper tier that takes the call, or the next dearer one of the cheapest."""
+    legal = [place for place, found in fits.items() if not found.blocked]
+    cheaper = max((place for place in legal if place < target), default=None)
+    return cheaper if cheaper is not None else min((place for place in legal if place > target), default=None)
 
 
 def _legal(target: int, fits: Mapping[int, Fit], policy: Effective, ladder: Ladder, reasons: list[str]) -> int:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Explicit = Literal["respect", "ceiling", "route"]
 _EXPLICIT: Final = ("respect", "ceiling", "route")
+QUALITY: Final = 0.95
+"""The share of the top tier's quality that a tier must reach, where no policy says it."""
 _MARK: Final = "__tierline_policies__"
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _RUNNERS: Final = ("anyio", "asgiref", "asyncio", "concurrent", "threading")
@@ -63,6 +65,8 @@ class Policy:
     - `label`: what every request here is, so that nothing is classified
     - `task`: what these calls do, in a few words of the app's own; classifiers read it
     - `expected_output`: tokens of a usual answer here
+    - `quality`: the share of the top tier's quality to reach where the route has taught what each tier is good enough
+      for: above 0, at most 1. The strictest holds; where nobody says it, `QUALITY`
     - `explicit_model`: what a model id in the request means: `"respect"` (the default), `"ceiling"`, `"route"`
     - `classifier`: who labels requests here instead of the Router's classifier
     - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
@@ -82,6 +86,7 @@ class Policy:
     label: Label | None = None
     task: str | None = None
     expected_output: int | None = None
+    quality: float | None = None
     explicit_model: Explicit | None = None
     classifier: Classifier | None = None
     sticky: bool | None = None
@@ -110,6 +115,7 @@ class Policy:
             )
         check_tokens(self.max_tokens, "policy: max_tokens")
         check_tokens(self.expected_output, "policy: expected_output")
+        _check_quality(self.quality)
         if self.classifier is not None and not callable(getattr(self.classifier, "classify", None)):
             raise ConfigurationError(f"policy: classifier must be a classifier, got {self.classifier!r:.80}")
         try:
@@ -192,6 +198,12 @@ else:
     import asyncio.coroutines
 
     Policy.__call__._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _check_quality(quality: object) -> None:
+    number = isinstance(quality, (int, float)) and not isinstance(quality, bool)
+    if quality is not None and not (number and 0 < quality <= 1):  # type: ignore[operator]
+        raise ConfigurationError(f"policy: quality={quality!r:.60}: write a share above 0, of at most 1")
 
 
 def _place(frame: FrameType) -> int:
@@ -320,6 +332,7 @@ class Effective:
     label: Label | None = None
     task: str | None = None
     expected_output: int | None = None
+    quality: float = QUALITY
     explicit_model: Explicit = "respect"
     classifier: Classifier | None = None
     sticky: bool | None = None
@@ -332,12 +345,13 @@ class Effective:
 def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
     """One policy out of many, outermost first. Pure.
 
-    Floors combine by max, ceilings and `max_tokens` by min, `critical` by any, budgets and tags by union. The
-    outermost pin holds, moved by floors and ceilings. Where a floor meets a lower ceiling from another place,
-    the floor wins. Of the rest (label, task, …) the innermost one holds.
+    Floors and `quality` combine by max, ceilings and `max_tokens` by min, `critical` by any, budgets and tags by
+    union. The outermost pin holds, moved by floors and ceilings. Where a floor meets a lower ceiling from another
+    place, the floor wins. Of the rest (label, task, …) the innermost one holds.
     """
     low, high, pin = 0, ladder.top, None
     limits: list[int] = []
+    shares: list[float] = []
     rest: dict[str, Any] = {}
     budgets: dict[Budget, None] = {}
     tags: dict[str, str] = {}
@@ -352,6 +366,8 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             pin = place if pin is None else pin
         if p.max_tokens is not None:
             limits.append(p.max_tokens)
+        if p.quality is not None:
+            shares.append(p.quality)
         for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
@@ -376,6 +392,7 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
         floored=floored,
         capped=capped,
         critical=critical,
+        quality=max(shares, default=QUALITY),
         max_tokens=min(limits, default=None),
         budgets=tuple(budgets),
         tags=tuple(sorted(tags.items())),

@@ -13,6 +13,7 @@ from tierline.values import usd
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tierline.binding import Purpose
     from tierline.values import Decision, Observed
 
 V = TypeVar("V")
@@ -78,9 +79,10 @@ class Observation:
 class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
-    `cost` includes `classifier_cost`, the rows of `by_tier` and `by_tag` do not: they are what the answers cost.
-    `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one. Latencies
-    are of the last 10,000 calls.
+    `cost` includes `classifier_cost` and `shadow_cost`, the rows of `by_tier` and `by_tag` do not: they are what the
+    answers cost. Of answers that were compared with the tier above (`shadows`), it lost `shadows_lost`.
+    `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one, shadows
+    left out. Latencies are of the last 10,000 calls.
     """
 
     calls: int
@@ -101,9 +103,17 @@ class Report:
     downgraded: int
     downgrades: tuple[Downgrade, ...]
     """The latest hundred of them."""
+    explored: int
+    upgrades_withheld: int
+    """Calls whose text wanted a dearer tier than its account had left: see `Router(max_upgrades=…)`."""
     fallbacks: int
     refusals: int
     failures: int
+    shadows: int
+    shadows_lost: int
+    shadows_dropped: int
+    """Chosen, and not compared: for want of money, of room or of a verdict, or because an answer was no plain one."""
+    shadow_cost: int
     latency_p50: float
     latency_p95: float
     classifier_latency_p50: float
@@ -119,11 +129,15 @@ class Report:
             *((f"  {name}", f"{s.calls:,} for {usd(s.cost)}") for name, s in self.by_tier.items()),
             ("cost", usd(self.cost)),
             ("  classifying", f"{usd(self.classifier_cost)}, {share}"),
+            *((("  shadows", usd(self.shadow_cost)),) if self.shadow_cost else ()),
             *((f"  all on {name}", usd(cost)) for name, cost in self.all_on.items()),
             ("saved", f"{usd(self.saved)}, {self.saved / dearest:.0%}" if dearest else usd(self.saved)),
             ("verdict cache", f"{self.cache_hits:,} hits, {self.cache_misses:,} misses ({rate})"),
+            *((("shadows", self._shadows),) if self.shadows or self.shadows_dropped or self.shadow_cost else ()),
             *((("prompt caching", f"{usd(self.prompt_caching_saved)} saved"),) if self.prompt_caching_saved else ()),
             ("downgrades", f"{self.downgraded:,}"),
+            *((("explored", f"{self.explored:,}"),) if self.explored else ()),
+            *((("upgrades withheld", f"{self.upgrades_withheld:,}"),) if self.upgrades_withheld else ()),
             ("fallbacks", f"{self.fallbacks:,}"),
             ("refusals", f"{self.refusals:,}"),
             ("failures", f"{self.failures:,}"),
@@ -136,6 +150,12 @@ class Report:
         ]
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+    @property
+    def _shadows(self) -> str:
+        return (
+            f"{self.shadows:,}: the tier above was better in {self.shadows_lost:,} ({self.shadows_dropped:,} dropped)"
+        )
 
     def _observed_rows(self) -> Iterator[tuple[str, str]]:
         """What would have been, where that is not what was."""
@@ -161,9 +181,15 @@ class Tally:
     classifier_cost: int = 0
     saved: int = 0
     downgrades: int = 0
+    explored: int = 0
+    upgrades_withheld: int = 0
     fallbacks: int = 0
     refusals: int = 0
     failures: int = 0
+    shadows: int = 0
+    shadows_lost: int = 0
+    shadows_dropped: int = 0
+    shadow_cost: int = 0
     prompt_caching_saved: int = 0
     _by_tier: dict[str, Spend] = field(default_factory=dict)
     _by_route: dict[str, Spend] = field(default_factory=dict)
@@ -185,6 +211,7 @@ class Tally:
             self.cost += cost
             self.saved += decision.saved
             self.failures += failed
+            self.explored += decision.explored
             self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
             self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
             _count(self._by_route, decision.route or NO_ROUTE, cost)
@@ -199,19 +226,34 @@ class Tally:
             if decision.classifier_latency_s:
                 self._classifying.append(decision.classifier_latency_s)
 
-    def asked(self, cost: int, route: str | None, tenant: str | None) -> None:
+    def asked(self, cost: int, route: str | None, tenant: str | None, purpose: Purpose = "classify") -> None:
         """Count a question of Tierline's own (nano-USD), for the route and the tenant of the call that asked it."""
         with self._lock:
             self.cost += cost
-            self.classifier_cost += cost
+            if purpose == "classify":
+                self.classifier_cost += cost
+            else:
+                self.shadow_cost += cost
             for table, name in ((self._by_route, route or NO_ROUTE), (self._by_account, tenant or NO_TENANT)):
                 _count(table, name, cost, calls=0)
+
+    def shadowed(self, verdict: str | None) -> None:
+        """Count an answer that was compared with the tier above; None: that was to be."""
+        with self._lock:
+            self.shadows += verdict is not None
+            self.shadows_lost += verdict == "worse"
+            self.shadows_dropped += verdict is None
 
     def downgraded(self, downgrade: Downgrade) -> None:
         """Count a call that a budget moved down."""
         with self._lock:
             self.downgrades += 1
             self._downgrades.append(downgrade)
+
+    def withheld(self) -> None:
+        """Count a call whose text wanted a dearer tier than its account had left."""
+        with self._lock:
+            self.upgrades_withheld += 1
 
     def cached(self, saved: int) -> None:
         """Count what marking a prefix saved (nano-USD), or cost."""
@@ -243,9 +285,15 @@ class Tally:
                 prompt_caching_saved=self.prompt_caching_saved,
                 downgraded=self.downgrades,
                 downgrades=tuple(self._downgrades),
+                explored=self.explored,
+                upgrades_withheld=self.upgrades_withheld,
                 fallbacks=self.fallbacks,
                 refusals=self.refusals,
                 failures=self.failures,
+                shadows=self.shadows,
+                shadows_lost=self.shadows_lost,
+                shadows_dropped=self.shadows_dropped,
+                shadow_cost=self.shadow_cost,
                 latency_p50=_quantile(latency, 0.5),
                 latency_p95=_quantile(latency, 0.95),
                 classifier_latency_p50=_quantile(classifying, 0.5),

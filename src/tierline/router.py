@@ -23,17 +23,22 @@ from tierline.blocking import Portal
 from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
+from tierline.choice import LEARN_AFTER
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
 from tierline.consult import Consultation, Labeller, ask
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
+from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
 from tierline.gate import Gate
+from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health
 from tierline.ladder import DEFAULT_LADDER, Ladder
-from tierline.ledger.opening import open_ledger
+from tierline.learn.learning import HANDLE_TTL
+from tierline.learn.opening import open_learning
+from tierline.ledger.opening import connection_of, is_away, open_ledger
 from tierline.ledger.outage import GuardedLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
@@ -43,8 +48,10 @@ from tierline.recent import Recent
 from tierline.report import Tally
 from tierline.retries import check_deadline
 from tierline.routes import policies_in
+from tierline.shadow import shadowing_of
 from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
+from tierline.upgrades import MOST_UPGRADES, Upgrades
 from tierline.values import MODES, View
 
 if TYPE_CHECKING:
@@ -59,14 +66,17 @@ if TYPE_CHECKING:
     from tierline.alerts import Hook
     from tierline.anthropic import Client
     from tierline.classify import Classifier
+    from tierline.decisionlog import DecisionLog
     from tierline.errors import BudgetExceededError
     from tierline.explanation import Explanation
+    from tierline.grounds import Grounds
     from tierline.history import History, Holds
+    from tierline.learn.learning import Model
     from tierline.ledger import Balance, Ledger
     from tierline.ledger.outage import OnError
     from tierline.legality import Action
     from tierline.report import Readiness, Report
-    from tierline.values import Classification, Mode, Refusal
+    from tierline.values import Classification, Mode, Refusal, Shadow
 
 log: Final = logging.getLogger("tierline")
 
@@ -89,8 +99,15 @@ class Router(Generic[ClientT_co]):
     - `ladder`: the tiers, cheapest first
     - `budgets`: what may be spent; every call is charged to all of them
     - `policy`: what holds for every call
-    - `classifier`: who says how hard a request is; by default rules, signals, then Claude's verdict
+    - `classifier`: who says how hard a request is; by default local weights, rules, signals, then Claude's verdict
     - `min_confidence`: an opinion less sure than this moves one tier up (0 to 1)
+    - `learn_after`: outcomes of a route from which on it chooses the tier itself, by `policy(quality=…)`, and nobody is
+      asked how hard a request is: see `tierline.choice`
+    - `explore`: the share of calls, at most 0.01, that go to a neighbour of the tier that was chosen, to find out how
+      good it is: the next cheaper one, or the next dearer of the cheapest. Within floor, ceiling and budget, where the
+      route is being learned; never for critical or labelled calls, pins and ids that are respected
+    - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
+      what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
     - `store`: where balances are kept. `"memory://"` (the default) is this process alone; `"sqlite:///tierline.db"`
       the processes of one host (four slashes for an absolute path); `"redis://…"`, `"rediss://…"` or `"unix://…"` any
@@ -101,7 +118,10 @@ class Router(Generic[ClientT_co]):
     - `journal`: the path of a file, on a local disk, where that is kept which the ledger was not told; by default it is
       kept in memory, and for `"open"` in a file in the state directory of the user
     - `prices`: by default the list prices of `genai-prices`
-    - `secret`: keys the hashes of the verdict cache; random if it is not given
+    - `secret`: keys the hashes of the verdict cache and signs handles; without one they are made at random, and that of
+      the handles is kept in the store
+    - `outcomes`: an `OutcomeModel` over the tiers of the ladder, perhaps one that was fitted; by default a new one
+    - `handle_ttl`: seconds for which a `decision.handle` is good
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
     - `cache_prompt`: mark tools and system for the API's prompt cache where the app does not and they come back: see
       `tierline.caching`
@@ -114,7 +134,12 @@ class Router(Generic[ClientT_co]):
       each window, over all processes that share the ledger. It runs in the background; what it raises is logged
     - `deadline`: seconds for a whole call, with its waits, retries and fallbacks; by default what the SDK's own timeout
       allows all of its attempts together. An answer that has begun to stream is read for as long as it takes
-    - `timing`: the clocks
+    - `decision_log`: where each decision is written down: a path, or a `DecisionLog`. By default nowhere
+    - `shadow`: for this share of calls (0.01 is one in a hundred) the tier above answers too, in the background, and
+      `shadow_judge`, the name of a tier (the top one), compares both answers blind. `shadow_budget`, such as
+      `"$1/day"`, is what that may cost; the Router's budgets without `per` pay for it too. `shadow_text` keeps the
+      texts of what was worse, in memory. See `shadows` and `tierline.shadow`
+    - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
     """
@@ -128,6 +153,9 @@ class Router(Generic[ClientT_co]):
         policy: Policy | None = None,
         classifier: Classifier | None = None,
         min_confidence: float = 0.6,
+        learn_after: int = LEARN_AFTER,
+        explore: float = 0.0,
+        max_upgrades: float = MOST_UPGRADES,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
         store: str | None = None,
@@ -137,6 +165,8 @@ class Router(Generic[ClientT_co]):
         journal: str | None = None,
         prices: PriceBook | None = None,
         secret: bytes | None = None,
+        outcomes: Model | None = None,
+        handle_ttl: float = HANDLE_TTL,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         cache_prompt: bool = False,
@@ -145,25 +175,23 @@ class Router(Generic[ClientT_co]):
         sync_client: Any = None,
         on_budget: Hook | None = None,
         deadline: float | None = None,
+        decision_log: DecisionLog | str | os.PathLike[str] | None = None,
+        shadow: float = 0.0,
+        shadow_budget: str | Budget | None = None,
+        shadow_judge: str | None = None,
+        shadow_text: bool = False,
         timing: Timing | None = None,
     ) -> None:
-        if not isinstance(ladder, Ladder):
-            raise ConfigurationError(
-                f"ladder must be a Ladder, such as Ladder.of(haiku=…), got {type(ladder).__name__}"
-            )
         check_confidence("min_confidence", min_confidence)
-        self.ladder = ladder
+        _check_secret(secret)
         self.budgets = (budgets,) if isinstance(budgets, Budget) else tuple(budgets)
-        if wrong := [b for b in self.budgets if not isinstance(b, Budget)]:
-            raise ConfigurationError(f'budgets are written as [Budget("$5/day")], got {wrong[0]!r:.80}')
-        self.policy = policy
-        if policy is not None:
-            if not isinstance(policy, Policy):
-                raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
-            policy.check(ladder, "Router(policy=…)")
+        _check_rules(ladder, self.budgets, policy)
+        self.ladder, self.policy = ladder, policy
         self.rules = Rules(ladder, self.budgets, policy)
         self.classifier = check_classifier("Router(classifier=…)", classifier) if classifier else default_classifier()
         self.min_confidence = min_confidence
+        self.learn_after, self.explore = _learning(learn_after, explore)
+        self.upgrades = Upgrades(len(ladder), max_upgrades)
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
         self.metrics = Metrics(meter_provider)
@@ -177,6 +205,16 @@ class Router(Generic[ClientT_co]):
             on_change=self.metrics.ledger,
         )
         self.health = Health(self.timing, self.metrics.breaker_changed, self.metrics.withheld, check_deadline(deadline))
+        self.learning = open_learning(
+            outcomes,
+            tuple(tier.name for tier in ladder),
+            connection_of(self.ledger),
+            secret=secret,
+            handle_ttl=handle_ttl,
+            now=self.timing.now,
+            away=partial(is_away, self.ledger),
+        )
+        """What the routes have taught."""
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
@@ -190,14 +228,15 @@ class Router(Generic[ClientT_co]):
         )
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
-        self.portal = Portal(self.cache.drain, self.books.close, self._let_go)
+        self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)
+        self.portal = Portal(self.cache.drain, (self.shadowing or self.books).close, self._let_go)
         """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""
         self._administration = Administration(self.ledger, self.rules, self.timing.now)
         hand_alerts(self.ledger, on_budget, self.books.background, self.portal)
         self.tally = Tally([tier.name for tier in ladder])
-        self.tracer = tracer_of(tracer_provider)
-        self.loops: Recent[bytes, tuple[Classification | None]] = Recent(_MOST_KEPT)
-        """What the first step of a tool loop was taken for: its later steps are not classified again."""
+        self.tracer, self.decision_log = tracer_of(tracer_provider), open_log(decision_log)
+        self.loops: Recent[bytes, Grounds] = Recent(_MOST_KEPT)
+        """On what grounds the first step of a tool loop was decided: its later steps are not judged again."""
         self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
         self.refusing: Recent[tuple[str, str, int], bool] = Recent(_MOST_KEPT)
@@ -205,9 +244,7 @@ class Router(Generic[ClientT_co]):
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self.legality = actions_of(legality)
-        self._mode = _mode("Router(mode=…)", mode)
-        if override := os.environ.get(MODE_VARIABLE):
-            self._mode = _mode(MODE_VARIABLE, override)
+        self._mode = _mode_at_start(mode)
         self._ids, self._pid, self._prefix = count(1), 0, ""
         self._lifespans, self._closing = 0, False
         self._alone, self._is_alone = AsyncExitStack(), False
@@ -278,6 +315,8 @@ class Router(Generic[ClientT_co]):
         operating.announce(self, self._clients)
         if isinstance(self.ledger, GuardedLedger) and self._mode != "off":
             await self.ledger.start()
+        if self._mode != "off":
+            await self.learning.start()
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Settle what is still open, waiting at most `timeout` seconds; close clients and a ledger that it made.
@@ -286,12 +325,15 @@ class Router(Generic[ClientT_co]):
         script, `asyncio.run(router.aclose())`.
         """
         await self.portal.aclose(timeout)
+        if self.decision_log is not None:
+            await self.decision_log.drain()  # what was cut off is in it by now
         for slot in self._clients:
             if (client := slot.take()) is not None and isawaitable(closing := client.close()):
                 await closing
 
-    async def _let_go(self, _timeout: float) -> None:
+    async def _let_go(self, timeout: float) -> None:
         """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
+        await self.learning.close(timeout)
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 
@@ -331,6 +373,18 @@ class Router(Generic[ClientT_co]):
             if now.binding is None:
                 await self.end(binding, whole=True)
 
+    async def grade(self, handle: str, good: bool | float, by: str | None = None) -> bool:
+        """A grade of an answer by whoever saw it, after the response: the `decision.handle` that came with it.
+
+        True where it counted. False for a handle that was made up or changed, that is of another Router or too old, or
+        that has been used before, in any process: a client may send anything here. `by` says who grades, such as a
+        user, where the app knows it; by default the tenant whose call it was. One account weighs on no route more than
+        all others, and up to ten grades: what is more is False, too.
+
+        ConfigurationError for what is no grade, LedgerUnavailableError where the store is away.
+        """
+        return await self.learning.grade(handle, good, by)
+
     async def ready(self, timeout: float = 1.0) -> Readiness:
         """Whether calls can be served now, for a readiness probe. Asks the ledger, for at most `timeout` seconds.
 
@@ -343,6 +397,13 @@ class Router(Generic[ClientT_co]):
         """What this process did so far."""
         stats = self.cache.stats()
         return self.tally.report(stats.hits + stats.joined, stats.misses)
+
+    def shadows(self) -> tuple[Shadow, ...]:
+        """The latest 1,000 answers of this process that were compared with the tier above, newest last.
+
+        `[shadow for shadow in router.shadows() if shadow.lost]` are the calls that should have gone higher.
+        """
+        return self.shadowing.kept() if self.shadowing is not None else ()
 
     # What operators ask, over all processes that share the ledger: from any thread and loop, and without a client
 
@@ -381,12 +442,13 @@ class Router(Generic[ClientT_co]):
         return await self._administration.explain(refusal)
 
     async def erase(self, account: str) -> None:
-        """Drop what the store keeps under the name of an account or a tenant: balances, limits, spend by hour.
+        """Drop what the store keeps under the name of an account or a tenant: balances, limits, spend by hour, grades.
 
         Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their names
-        until they end.
+        until they end. Grades are found by a Router with the same `secret`, if the app gives one.
         """
         await self._administration.erase(account)
+        await self.learning.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.
@@ -428,6 +490,40 @@ class Router(Generic[ClientT_co]):
         if self._pid != os.getpid():
             self._pid, self._prefix = os.getpid(), secrets.token_hex(8)
         return f"{self._prefix}-{next(self._ids)}"
+
+
+def _check_rules(ladder: object, budgets: Sequence[object], policy: object) -> None:
+    if not isinstance(ladder, Ladder):
+        raise ConfigurationError(f"ladder must be a Ladder, such as Ladder.of(haiku=…), got {type(ladder).__name__}")
+    if wrong := [b for b in budgets if not isinstance(b, Budget)]:
+        raise ConfigurationError(f'budgets are written as [Budget("$5/day")], got {wrong[0]!r:.80}')
+    if policy is not None:
+        if not isinstance(policy, Policy):
+            raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
+        policy.check(ladder, "Router(policy=…)")
+
+
+def _check_secret(secret: object) -> None:
+    if secret is not None and not (isinstance(secret, bytes) and secret):
+        # What it is must not be told. An empty one would sign handles that anybody can make.
+        raise ConfigurationError("Router(secret=…) takes bytes, and not none of them: write os.environ[…].encode()")
+
+
+def _learning(learn_after: object, explore: object) -> tuple[int, float]:
+    if isinstance(learn_after, bool) or not isinstance(learn_after, int) or learn_after < 1:
+        raise ConfigurationError(f"Router(learn_after={learn_after!r:.60}): write a number of outcomes above 0")
+    if isinstance(explore, bool) or not isinstance(explore, (int, float)) or not 0 <= explore <= MOST_EXPLORED:
+        raise ConfigurationError(
+            f"Router(explore={explore!r:.60}): write a share of calls from 0 to {MOST_EXPLORED}: what explores may be "
+            f"answered by a tier that is not good enough"
+        )
+    return learn_after, explore
+
+
+def _mode_at_start(mode: str) -> Mode:
+    said = _mode("Router(mode=…)", mode)
+    override = os.environ.get(MODE_VARIABLE)
+    return _mode(MODE_VARIABLE, override) if override else said
 
 
 def _mode(where: str, mode: str) -> Mode:

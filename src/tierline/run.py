@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,10 +11,10 @@ from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
 from tierline.call import view_of
-from tierline.consult import Consultation
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
+from tierline.grounds import Grounds, Inquiry
 from tierline.ledger.base import Origin
 from tierline.ledger.checks import plain
 from tierline.legality import fit
@@ -24,7 +23,7 @@ from tierline.policies import Policy, combine
 from tierline.report import Downgrade
 from tierline.telemetry import CallTrace, describe
 from tierline.usage import StreamReader
-from tierline.values import Classification, Decision, Observed, Terms, Usage
+from tierline.values import Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
     from tierline.attempts import Reply
@@ -32,12 +31,14 @@ if TYPE_CHECKING:
     from tierline.budgets import Fit
     from tierline.call import Call
     from tierline.conversation import Conversation
+    from tierline.learn.grading import Asked
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
     from tierline.router import Router
+    from tierline.shadow import Drawn
     from tierline.upstream import Upstream
     from tierline.usage import Metered
-    from tierline.values import Attempt, Refusal
+    from tierline.values import Attempt, Refusal, View
 
 log: Final = logging.getLogger("tierline")
 
@@ -58,21 +59,30 @@ class CallRun:
         self.anonymous = now.binding is None
         self.own = now.own
         self.started = router.timing.perf()
-        self.classifying = 0.0
-        self.consulted: Consultation | None = None
         self.dispatch: Dispatch | None = None
+        self.inquiry: Inquiry | None = None
         self.talk_keys: tuple[bytes, ...] = ()
         self.talk: Conversation | None = None
         self.observed: Observed | None = None
         """What would have happened to a call that is only observed, once that is known."""
+        self.shadow: Drawn | None = None
+        """Set where this call was chosen to be compared with the tier above."""
         self.all_on: dict[str, int] = {}
         """What the usage would have cost on each tier, once it is known."""
         if self.own is not None:
-            policy = combine((Policy(tier=self.own.tier),), router.ladder)
+            policy = combine((Policy(tier=self.own.tier, max_tokens=self.own.max_tokens),), router.ladder)
             admission = Admission(policy, "", self.own.lines, self.own.route, self.own.tenant)
         else:
             admission = router.rules.admission(now, binding)
-        self.policy, self.version, self.lines, self.route, self.tenant = admission
+        self.policy, _, self.lines, self.route, self.tenant = self.admission = admission
+        self.view: View | None = None
+        """What of it is classified, once that is read."""
+        self.asked: Asked | None = None
+        """What is learned from of this call: nothing of Tierline's own questions."""
+        if self.own is None:
+            router.learning.begin()
+            self.view = view = view_of(call, self.policy)
+            self.asked = router.learning.asked(self.route, self.tenant, view.text, view.tools)
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
         if router.caching is not None and self.own is None and not self.observing:
@@ -110,6 +120,8 @@ class CallRun:
                 request = unenforced(call, self.policy, router.ladder, router.prices.list_output_price)
                 found = await self._plan(request, trace)
                 lines = tuple(line.softened for line in lines)
+            if router.learning.handles is None:
+                await router.learning.known()
             self.dispatch = Dispatch(
                 call=call,
                 plan=found,
@@ -142,6 +154,7 @@ class CallRun:
             raise
         self._note_key(reply)
         self._keep(reply.metered)
+        self.shadow = self._drawn(found, request.policy, self.dispatch, reply)
         pending = self.dispatch.pending
         if pending is None:
             self._close(reply.error or "ok", reply.error)
@@ -173,25 +186,35 @@ class CallRun:
 
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
         router = self.router
-        opinion = None
+        grounds = Grounds()
         if request.target is None:
-            opinion = await self._opinion(
-                request.policy, trace, silent or router.rejected.get(self.upstream.client, "")
-            )
+            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view)
+            silence = silent or router.rejected.get(self.upstream.client, "")
+            grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
         if self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
             counted = await router.counts.of(self.call, tiers, self.upstream.count)
-        return plan(
+        found = plan(
             self.call,
             request,
-            opinion,
+            grounds.opinion,
             router.ladder,
             sure=router.min_confidence,
             fit=partial(fit, actions=router.legality, counted=counted),
             worst=router.prices.offer,
             hold=self._hold,
+            forecast=grounds.forecast,
+            learn_after=router.learn_after,
+            explore=grounds.explore,
+            usual=grounds.usual,
         )
+        if found.classified is not None and not silent:
+            router.upgrades.count(self.route, self.tenant, found.classified)
+            if found.withheld:
+                router.tally.withheld()
+                router.metrics.upgrade_withheld(self.route)
+        return found
 
     def _hold(self, place: int) -> tuple[int, str]:
         """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
@@ -213,42 +236,6 @@ class CallRun:
         if saving > cold:
             return place, told(f"moves from {talk.tier}", there.name, saving, cold, turns)
         return here, told(f"stays on {talk.tier}", there.name, saving, cold, turns)
-
-    async def _opinion(self, policy: Effective, trace: CallTrace | None, silent: str) -> Classification | None:
-        """What the request is: said by the policy, known from the loop that it is in, or asked for."""
-        if policy.label is not None:
-            return Classification(policy.label, 1.0, "label")
-        router = self.router
-        classifier = policy.classifier or router.classifier
-        view = view_of(self.call, policy)
-        loop = b""
-        if view.tools:
-            # A tool that is forced in the first step is free in the next: the loop is the same.
-            same = replace(view, forced_tool=False, max_tokens=0)
-            version = f"loop {self.version}"
-            loop = router.cache.key(same, tenant=self.tenant, fingerprint=classifier.fingerprint, version=version)
-            if self.call.in_tool_loop and (kept := router.loops.find(loop)) is not None:
-                return kept[0] and replace(kept[0], source="sticky", cost=0)
-        started = router.timing.perf()
-        self.consulted = Consultation(
-            self.upstream.ask,
-            router.cache,
-            router.ladder[0],
-            self.tenant,
-            self.version,
-            self.lines,
-            self.route,
-            trace,
-            silent,
-        )
-        if router.health.deadline is not None:
-            self.consulted.most = router.health.deadline / 2  # the other half is the answer's
-        opinion = await self.consulted.opinion(classifier, view)
-        self.classifying = router.timing.perf() - started
-        router.metrics.classified(classifier.name, opinion, self.classifying)
-        if view.tools and not silent:
-            router.loops.keep(loop, (opinion,))
-        return opinion
 
     def _kept(self, request: Request) -> Request:
         """Stay on the tier of a conversation that the server holds, as far as the policy lets it."""
@@ -273,6 +260,13 @@ class CallRun:
         if self.talk_keys and offer is not None:
             self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
 
+    def _drawn(self, found: Plan, policy: Effective, dispatch: Dispatch, reply: Reply) -> Drawn | None:
+        """Whether this call is to be compared with the tier above."""
+        shadowing = self.router.shadowing
+        if shadowing is None or self.own is not None or self.observing:
+            return None
+        return shadowing.draw(self.call, found, policy, dispatch, reply)
+
     # Step 8: observe
 
     def _streamed(self, attempt: Attempt) -> None:
@@ -292,10 +286,11 @@ class CallRun:
         decision = self._decision(settled=True, why=why)
         if own is not None:
             own.cost += decision.cost
-            self.router.tally.asked(decision.cost, own.route, own.tenant)
+            self.router.tally.asked(decision.cost, own.route, own.tenant, own.purpose)
         else:
             self.binding.charge(decision.cost)
             self._record(decision)
+            self._log(decision, outcome)
             if outcome != "refused":
                 self._count(decision, failed=bool(error))
         self.trace.end(decision, outcome, error)
@@ -308,10 +303,12 @@ class CallRun:
             error,
             asked=self.call.model,
             mode="observe" if self.observing else "enforce",
-            own=own is not None,
+            purpose="answer" if own is None else own.purpose,
             first_chunk=None if began is None else began - self.started,
             held=dispatch.admitted if dispatch is not None else None,
         )
+        if self.shadow is not None:
+            self.shadow.ended(decision, outcome, self.trace)
 
     def _count(self, decision: Decision, *, failed: bool) -> None:
         router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
@@ -321,6 +318,17 @@ class CallRun:
         if held is not None and held.skipped:
             router.tally.downgraded(
                 Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
+            )
+
+    def _log(self, decision: Decision, outcome: str) -> None:
+        if (written := self.router.decision_log) is not None:
+            tools = self.call.body.get("tools")
+            written.write(
+                decision,
+                at=self.router.timing.now(),
+                outcome=outcome,
+                tools=len(tools) if isinstance(tools, list) else 0,
+                text=view_of(self.call, self.policy).text if written.text else None,
             )
 
     def _record(self, decision: Decision) -> None:
@@ -333,7 +341,7 @@ class CallRun:
         return {name: cost for name, cost in costs.items() if cost is not None}
 
     def _decision(self, *, settled: bool, why: str = "") -> Decision:
-        router, found, dispatch, asked = self.router, self.plan, self.dispatch, self.consulted
+        router, found, dispatch, asked = self.router, self.plan, self.dispatch, self.inquiry
         attempts = tuple(dispatch.attempts) if dispatch is not None else ()
         offer = dispatch.offer if dispatch is not None and dispatch.offer is not None else None
         first = found.offers[0] if found is not None else None
@@ -356,7 +364,7 @@ class CallRun:
             *((f"only observed: sent to {offer.model[:60]}",) if self.observing and offer is not None else ()),
         )
         held = dispatch.reservation if dispatch is not None else None
-        return Decision(
+        decision = Decision(
             id=dispatch.key if dispatch is not None else router.next_id(),
             tier=taken.tier if taken is not None else router.ladder[self.policy.floor].name,
             model=taken.model if taken is not None else self.call.model,
@@ -371,15 +379,20 @@ class CallRun:
             saved=top - cost if top is not None else 0,
             classifier_cost=spent,
             latency_s=router.timing.perf() - self.started,
-            classifier_latency_s=self.classifying,
+            classifier_latency_s=asked.seconds if asked is not None else 0.0,
             budgets=held.remaining if held is not None else (),
             estimated=any(attempt.estimated for attempt in attempts),
             settled=settled,
             route=self.route,
             tenant=self.tenant,
             tags=self.policy.tags,
+            forecast=asked.forecast if asked is not None else None,
+            explored=found is not None and found.explored and taken is not None and taken.tier == found.requested,
             observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,
         )
+        if self.asked is not None and offer is not None and router.ladder.rung_of(offer.model) is not None:
+            decision.with_grader(self.asked)
+        return decision
 
     def _fit(self) -> Fit | None:
         """What budgets would have made of the plan: from the balances as they were when the call was admitted."""

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from tierline.values import NANO, usd
 
@@ -51,6 +51,11 @@ class CallTrace:
         self._tracer = tracer
         self._route = tracer.start_span("route", kind=SpanKind.INTERNAL) if tracer is not None else trace.INVALID_SPAN
         self.recording = self._route.is_recording()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """What a later trace is linked to this one by."""
+        return (Link(self._route.get_span_context()),) if self.recording else ()
 
     def child(self, name: str) -> Span | None:
         """A span under the route, or None where the route is not recorded."""
@@ -151,6 +156,22 @@ def end_classify(span: Span | None, name: str, version: str, opinion: Classifica
             "tierline.cost.usd": opinion.cost / NANO,
         }
     span.set_attributes(values)
+    span.end()
+
+
+def end_shadow(span: Span, decision: Decision, above: str, outcome: str, cost: int) -> None:
+    """Close a `shadow` span: which call was compared with which tier, what came of it, what that cost (nano-USD)."""
+    if span.is_recording():
+        span.set_attributes(
+            {
+                "tierline.decision.id": decision.id,
+                "tierline.decision.tier": decision.tier,
+                "tierline.shadow.tier": above,
+                "tierline.shadow.outcome": outcome,
+                "tierline.route": bounded(decision.route or ""),
+                "tierline.cost.usd": cost / NANO,
+            }
+        )
     span.end()
 
 
