@@ -1,0 +1,5 @@
+"""`python -m tierline.cli`."""
+
+from tierline.cli import main
+
+main()

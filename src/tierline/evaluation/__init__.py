@@ -1,0 +1,27 @@
+"""How good a router is, measured: agreement, calibration, quality against cost, each with its interval.
+
+Pure functions of numbers and labels. `tierline eval` and `tierline.testing.assert_quality` stand on them.
+"""
+
+from tierline.evaluation.agreement import Agreement, Errors, agreement, priced
+from tierline.evaluation.calibration import Bin, expected_calibration_error, reliability
+from tierline.evaluation.intervals import Interval, bootstrap, wilson
+from tierline.evaluation.sweep import Point, Sweep, apgr, cost_at, curve
+
+__all__ = [
+    "Agreement",
+    "Bin",
+    "Errors",
+    "Interval",
+    "Point",
+    "Sweep",
+    "agreement",
+    "apgr",
+    "bootstrap",
+    "cost_at",
+    "curve",
+    "expected_calibration_error",
+    "priced",
+    "reliability",
+    "wilson",
+]
