@@ -1,0 +1,1 @@
+"""How well tiers are chosen, on public data that is not part of this project: `make quality DATA=DIR`."""
