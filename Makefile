@@ -9,7 +9,7 @@ OVERLAYS := $(VENV)/overlays/.ready
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench clean
+.PHONY: help setup demo run test soak check format bench quality clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ format: $(READY) ## format and mend what can be mended
 bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their stores
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.ledgers
+
+quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
+	@$(BIN)/python -m benchmarks.quality --data "$(or $(DATA),$(error write make quality DATA=DIR, the directory of the data))"
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist

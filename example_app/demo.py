@@ -32,7 +32,7 @@ SHOWN = 32
 class Nobody:
     """Nobody to consult: what a classifier can say by itself."""
 
-    async def consult(self, classifier: Classifier, view: View) -> Classification | None:  # noqa: ARG002
+    async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:  # noqa: ARG002
         """No opinion."""
         return None
 

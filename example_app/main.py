@@ -1,10 +1,15 @@
 """A support desk that calls Claude, routed by Tierline.
 
-Five endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
+Six endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
 calls an offline stand-in for the API, and says so. Start it with `make run`, and ask:
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
+
+An answer comes with a handle, in `why`. Whoever saw it may say how good it was, once:
+
+    curl -s localhost:8000/grade -H 'authorization: Bearer desk-acme' \
+         -H 'content-type: application/json' -d '{"handle": "…", "good": true}'
 
 TIERLINE_STORE says where balances are kept: `memory://`, `sqlite:///desk.db`, `redis://localhost`. Who runs the desk
 looks at the money, and changes a limit:
@@ -12,6 +17,10 @@ looks at the money, and changes a limit:
     curl -s localhost:8000/operator/history -H 'authorization: Bearer desk-operator'
     curl -s localhost:8000/operator/refusal -H 'authorization: Bearer desk-operator'
     curl -s -X PUT 'localhost:8000/operator/plans/acme?limit=$2' -H 'authorization: Bearer desk-operator'
+
+TIERLINE_SHADOW=0.1 lets the tier above answer one call in ten too, for a judge to compare:
+
+    curl -s localhost:8000/operator/shadows -H 'authorization: Bearer desk-operator'
 """
 
 from __future__ import annotations
@@ -49,7 +58,7 @@ from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.fastapi import REFUSALS, Claude, Routing, SyncClaude
 from tierline.ledger import Alert, Balance
 from tierline.testing import FakeClaude
-from tierline.values import Refusal, usd
+from tierline.values import Refusal, Shadow, usd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, MutableMapping
@@ -94,6 +103,8 @@ class Why(BaseModel):
     source: str
     cost: str
     reasons: list[str]
+    handle: str
+    """Lets whoever sees the answer say how good it was: see `/grade`."""
 
     @classmethod
     def of(cls, decision: Decision) -> Why:
@@ -104,7 +115,15 @@ class Why(BaseModel):
             source=decision.source,
             cost=usd(decision.cost),
             reasons=list(decision.reasons),
+            handle=decision.handle,
         )
+
+
+class Thumb(BaseModel):
+    """Up or down, for an answer."""
+
+    handle: str = Field(max_length=4_000)
+    good: bool
 
 
 class Answer(BaseModel):
@@ -171,6 +190,10 @@ def pages_of(router: Router, refusals: deque[Refusal]) -> APIRouter:
             raise HTTPException(404, "this process has refused nothing")
         return PlainTextResponse(f"{await router.explain(refusals[-1])}\n")
 
+    @pages.get("/shadows")
+    async def shadows() -> tuple[Shadow, ...]:
+        return router.shadows()
+
     @pages.put("/plans/{tenant}", status_code=204)
     async def plan(tenant: str, limit: str | None = None) -> None:
         try:
@@ -197,6 +220,8 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         # Such as sqlite:///desk.db, or redis://localhost: for several workers, and for balances that outlive them.
         store=os.environ.get("TIERLINE_STORE", "memory://"),
         on_budget=on_budget,
+        shadow=float(os.environ.get("TIERLINE_SHADOW", "0")),
+        shadow_budget="$0.20/day",
     )
     refusals: deque[Refusal] = deque(maxlen=20)
 
@@ -212,7 +237,10 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
     app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of, headers=True, busy_as_503=True)
     desk = APIRouter(dependencies=[Depends(authenticated)], responses=REFUSALS)
 
-    @desk.post("/classify", dependencies=[Depends(policy(task="classify a support ticket", expected_output=10))])
+    @desk.post(
+        "/classify",
+        dependencies=[Depends(policy(task="classify a support ticket", expected_output=10, quality=0.9))],
+    )
     async def classify(question: Question, claude: Claude, routing: Routing) -> Answer:
         message = await claude.messages.create(
             model="auto",
@@ -273,6 +301,10 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
                 )
                 answer = Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
                 await socket.send_text(answer.model_dump_json())
+
+    @desk.post("/grade")
+    async def grade(thumb: Thumb) -> dict[str, bool]:
+        return {"counted": await router.grade(thumb.handle, thumb.good)}
 
     @app.get("/ready")
     async def ready(response: Response) -> list[str]:
