@@ -147,6 +147,12 @@ async def serve() -> AsyncIterator[Callable[[ASGIApp], Awaitable[httpx.AsyncClie
         yield start
 
 
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: collecting a test's garbage then need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail where asyncio, OpenTelemetry or the server logged an error: lost tasks, detached contexts, crashed apps."""
