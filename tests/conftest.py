@@ -6,9 +6,12 @@ import asyncio
 import gc
 import logging
 import socket
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import httpx
 import hypothesis
 import pytest
@@ -147,10 +150,33 @@ async def serve() -> AsyncIterator[Callable[[ASGIApp], Awaitable[httpx.AsyncClie
         yield start
 
 
-def pytest_collection_finish() -> None:
-    """What is there before the first test stays: collecting a test's garbage then need not look at it each time."""
+_modules = 0
+
+
+def _collect() -> None:
+    """Collect what a test left. Modules stay, so nobody need look at them again for the next one."""
+    global _modules  # noqa: PLW0603
     gc.collect()
-    gc.freeze()
+    if len(sys.modules) > _modules:
+        _modules = len(sys.modules)
+        gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """All is imported that tests import at their top."""
+    _collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trust one authority instead of all: clients read the list when they are made, and no test leaves this machine."""
+    end = "-----END CERTIFICATE-----\n"
+    first, found, _ = Path(certifi.where()).read_text("utf-8").partition(end)
+    path = tmp_path_factory.mktemp("authorities") / "one.pem"
+    path.write_text(first + found, "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
 
 
 @pytest.fixture
@@ -158,7 +184,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail where asyncio, OpenTelemetry or the server logged an error: lost tasks, detached contexts, crashed apps."""
     caplog.set_level(logging.WARNING)
     yield
-    gc.collect()
+    _collect()
     noisy = ("asyncio", "opentelemetry", "uvicorn")
     records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     assert [r.getMessage() for r in records if r.name.startswith(noisy)] == []
