@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
     from tierline import Router
     from tierline.testing import FakeClaude
+    from tierline.testing._log import Received
 
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
+PATIENCE = 30.0
+"""Seconds after which what has not happened never will. A byte every 0.05 s, and an answer is whole much later."""
 ALL_SDK_ERRORS = (anthropic.APIError, httpx2.HTTPError, ValueError)
 
 
@@ -49,6 +52,14 @@ async def fail(proof: Proof, times: int, error: type[Exception] = anthropic.APIE
         with pytest.raises(error) as caught:
             await proof.ask(**changes)
     return caught.value
+
+
+def how_it_ended(received: Received) -> str:
+    """How the API saw a request end, which it sees a moment after the client that ended it."""
+    until = time.monotonic() + PATIENCE
+    while received.ended == "open" and time.monotonic() < until:
+        time.sleep(0.01)
+    return received.ended
 
 
 async def _all_of(stream: Any) -> list[Any]:
@@ -234,9 +245,8 @@ async def test_all_breakers_open(proof: Proof, fake: FakeClaude) -> None:
     await fail(proof, 60, anthropic.OverloadedError)
     sent = len(fake.requests)
     assert sent <= 3 * IN_A_ROW
-    began = time.perf_counter()
     error = await fail(proof, 20, anthropic.OverloadedError)
-    assert (len(fake.requests), time.perf_counter() - began < 5) == (sent, True)
+    assert len(fake.requests) == sent
     assert all(f"{tier}: its breaker" in str(error) for tier in ("haiku", "sonnet", "opus"))
     url = f"{str(proof.router.claude.base_url).rstrip('/')}/v1/messages"
     for path in ("/v1/messages", "v1/messages", url):
@@ -500,10 +510,10 @@ async def test_bytes_forever_slowloris(proof: Proof, fake: FakeClaude) -> None:
     """An answer that comes byte by byte keeps within every timeout of the SDK, and not within the deadline."""
     proof.options = {"deadline": 0.5, "timing": None}
     fake.script(Fault.drip(every=0.05))
-    began = time.perf_counter()
     with pytest.raises(anthropic.APITimeoutError):
         await proof.ask()
-    assert time.perf_counter() - began < 3
+    await asyncio.wait_for(fake.idle(), PATIENCE)
+    assert [received.ended for received in fake.requests] == ["disconnected"]
     assert [(a.outcome, a.estimated) for a in proof.attempts] == [("timeout", True)]
 
 
@@ -523,16 +533,11 @@ def test_bytes_forever_in_threads(fake: FakeClaude, make_sync_router: Callable[.
         await anyio.to_thread.run_sync(ask)
         await router.aclose()
 
-    began = time.perf_counter()
     if kind == "in a worker thread":
         asyncio.run(in_a_worker_thread())
     else:
         ask()
-    assert time.perf_counter() - began < 5
-    (received,) = fake.requests
-    while received.ended == "open" and time.perf_counter() - began < 10:
-        time.sleep(0.01)
-    assert received.ended == "disconnected"
+    assert [how_it_ended(received) for received in fake.requests] == ["disconnected"]
     if kind != "in a worker thread":
         messages.create(**ASK)
         assert len(fake.requests) == 2
@@ -542,11 +547,13 @@ def test_a_verdict_that_drips_keeps_no_thread(fake: FakeClaude, make_sync_router
     """A question of Tierline's own that is answered byte by byte is given up in time by a thread that waits for it."""
     router = make_sync_router(timing=None, classifier=ClaudeClassifier(timeout=0.5))
     fake.always(HAIKU, Fault.drip(every=0.05))
-    began = time.perf_counter()
     with router.bind() as binding, policy(floor="sonnet"):
         router.sync_claude.messages.create(**ASK)
-    assert time.perf_counter() - began < 5
-    assert "haiku" not in binding.decisions[-1].tier
+    decision = binding.decisions[-1]
+    assert (decision.tier, decision.source) == ("sonnet", "default")
+    verdict, answer = fake.requests
+    assert (verdict.model, how_it_ended(verdict)) == (HAIKU, "disconnected")
+    assert (answer.model, how_it_ended(answer)) == (SONNET, "complete")
 
 
 async def test_unknown_event(proof: Proof, fake: FakeClaude) -> None:
@@ -687,9 +694,7 @@ async def test_deadline_cuts_an_attempt(proof: Proof, fake: FakeClaude) -> None:
     """An attempt gets what is left of the deadline, and no more."""
     proof.options = {"deadline": 0.4, "timing": None}
     fake.always(None, Fault.hang())
-    began = time.perf_counter()
     await fail(proof, 1, anthropic.APITimeoutError)
-    assert time.perf_counter() - began < 3
     assert [(a.outcome, a.estimated) for a in proof.attempts] == [("timeout", True)]
 
 

@@ -6,12 +6,12 @@ import json
 import os
 import pty
 import random
+import select
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,12 +25,18 @@ from tierline.evaluation.intervals import Interval
 from tierline.evaluation.rows import outcomes, read
 from tierline.values import Usage
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 need("typer", "rich")
 
 from tierline.cli.app import app  # noqa: E402
 from tierline.cli.show import amount, bounds  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+CTRL_C = b"\x03"
+PATIENCE = 30.0
+"""Seconds after which what has not ended never will."""
 LADDER = "haiku=claude-haiku-5-5,opus=claude-opus-5-5"
 
 always_complex = FixedClassifier("complex")
@@ -225,35 +231,67 @@ def test_sample_is_the_same_for_a_seed(log: Path, tmp_path: Path) -> None:
 def test_sample_loses_nothing_when_it_is_interrupted(log: Path, tmp_path: Path) -> None:
     """A person grades two in a real terminal and presses Ctrl-C: both are there, and the next time goes on."""
     out = tmp_path / "grades.jsonl"
-    master, slave = pty.openpty()
-    command = [sys.executable, "-m", "tierline.cli", "sample", str(log), "--out", str(out)]
-    process = subprocess.Popen(  # noqa: S603
-        command,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=lambda: _own_terminal(slave),  # noqa: PLW1509
-    )
-    os.close(slave)
-    seen = b""
-    for answer, prompts in ((b"y\n", 1), (b"n\n", 2), (b"", 3)):
-        while seen.count(b"uit ") < prompts:
-            seen += os.read(master, 4096)
-        os.write(master, answer)
-    for _ in range(30):  # Ctrl-C just before the terminal is read is not seen until the next key
-        os.write(master, b"\x03")
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(1)
-            break
-    assert process.wait(1) == 0
-    os.close(master)
+    person = at_a_terminal("-m", "tierline.cli", "sample", str(log), "--out", str(out))
+    assert person.types(b"y\n", b"n\n", CTRL_C) == 0
     assert [outcome.good for outcome in outcomes(out)] == [1.0, 0.0]
     with out.open("ab") as file:
         file.write(b'{"id": "cut off')
     assert run("sample", log, "--out", out, keys="y\nq\n").exit_code == 0
     assert len(list(read(out))) == 3
+
+
+def test_one_ctrl_c_is_enough(log: Path, tmp_path: Path) -> None:
+    """Also where it is pressed when `input` has looked for signals, and does not read yet: it would wait for ever."""
+    begun = (
+        "import ctypes; from tierline.cli.app import app; "
+        # What the interpreter calls at that very moment. This one returns when a signal comes.
+        "hook = ctypes.c_void_p.in_dll(ctypes.pythonapi, 'PyOS_InputHook'); "
+        "hook.value = ctypes.cast(ctypes.CDLL(None).pause, ctypes.c_void_p).value; app()"
+    )
+    person = at_a_terminal("-c", begun, "sample", str(log), "--out", str(tmp_path / "grades.jsonl"))
+    assert person.types(CTRL_C) == 0
+    assert b"nothing was graded" in person.seen
+
+
+class at_a_terminal:  # noqa: N801  (it reads as one says it)
+    """Python at a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.seen = b""
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(  # noqa: S603
+            [sys.executable, *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            cwd=ROOT,
+            start_new_session=True,
+            preexec_fn=lambda: _own_terminal(slave),  # noqa: PLW1509
+        )
+        os.close(slave)
+
+    def types(self, *keys: bytes) -> int:
+        """A key at each prompt. The exit code."""
+        try:
+            for prompts, key in enumerate(keys, 1):
+                self._see(lambda prompts=prompts: self.seen.count(b"uit ") >= prompts)
+                os.write(self._master, key)
+            self._see(lambda: False)
+            return self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            os.close(self._master)
+
+    def _see(self, enough: Callable[[], bool]) -> None:
+        """Read what is shown, until that is enough or the program has ended."""
+        while not enough():
+            ready, _, _ = select.select([self._master], [], [], PATIENCE)
+            assert ready, f"nothing happens after {self.seen[-200:]!r}"
+            try:
+                self.seen += os.read(self._master, 4096)
+            except OSError:  # nobody writes there any more
+                return
 
 
 def _own_terminal(slave: int) -> None:

@@ -1,4 +1,4 @@
-"""What an attempt must be charged, by the table of endings: from what the app has read, and what the API has billed."""
+"""What an attempt must be charged, by the table of endings: by what the app sent and read, and what the API billed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ def must_be(
 ) -> tuple[Kind, int, int]:
     """How an attempt is charged, and between which two amounts (nanodollars). Most often they are the same.
 
-    `hold` is what was reserved, `heard` what the app has read of the answer, `received` how the API has billed it.
+    `hold` is what was reserved, `heard` what the app has sent of the request and read of the answer, `received` how the
+    API has billed it: None where it never saw it.
     """
+    if not (heard and heard["sent"]) and outcome not in LEFT:
+        return "exact", 0, 0  # no connection was made
     if heard is None or received is None or not (heard["started"] or outcome == "ok"):
         # Who left before anything was told of usage has sent the input. Where the line broke, it may have been all.
         if outcome in LEFT:
@@ -58,10 +61,9 @@ def check(found: Mapping[str, Any], name: str, received: Sequence[Received], ten
         (hold,) = [hold for key, hold in found["holds"].items() if key.startswith(f"{decision}.")]
         assert (hold["tenant"], charged, hold["settled"]) == (tenant, tenant, [cost])
         kind, least, most = must_be(tier, outcome, hold, heard, billed)
-        if billed is None and outcome not in LEFT and not estimated:
-            kind, least, most = "exact", 0, 0  # no connection was made, and the API has not seen it
-        else:
-            assert least > 0
+        # What reached the API was sent, and the other way round: but for one that is lost on a line which is broken.
+        assert billed is None or (heard is not None and heard["sent"]), (name, outcome)
+        assert least > 0 or billed is None
         assert least <= cost <= most, (name, outcome, kind, least, cost, most, heard)
         assert estimated == (kind != "exact"), (name, outcome, kind, heard)
         kinds.append(kind)

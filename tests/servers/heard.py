@@ -12,12 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 _NAME = "heard"
+_BEGUN = "http11.send_request_headers.started"
+"""What the transport says when it has a connection, and begins to write on it."""
 
 
 class Heard:
     """Of one answer: what came of it as far as it was read, in bytes. Events that carry usage are in neither sum."""
 
     def __init__(self) -> None:
+        self.sent = False
+        """Whether anything of the request can have left: before, there is no connection."""
         self.size = 0
         self.streamed = False
         self.started = False
@@ -50,6 +54,14 @@ class Heard:
                 case _:
                     self.other += len(frame) + 2
 
+    def step(self, name: str, _: object) -> None:
+        """What the transport does for the request, step by step."""
+        self.sent |= name == _BEGUN
+
+    async def step_async(self, name: str, about: object) -> None:
+        """The same of an asynchronous one."""
+        self.step(name, about)
+
     def told(self) -> dict[str, Any]:
         return {**vars(self), "tail": len(self.tail)}
 
@@ -59,9 +71,16 @@ heard: dict[str, list[Heard]] = defaultdict(list)
 
 
 def asked(request: httpx2.Request) -> None:
-    if (name := request.headers.get("x-call")) is not None:
-        request.extensions[_NAME] = found = Heard()
-        heard[name].append(found)
+    if (found := _listened(request)) is not None:
+        request.extensions["trace"] = found.step
+
+
+def _listened(request: httpx2.Request) -> Heard | None:
+    if (name := request.headers.get("x-call")) is None:
+        return None
+    request.extensions[_NAME] = found = Heard()
+    heard[name].append(found)
+    return found
 
 
 def answered(response: httpx2.Response) -> None:
@@ -74,7 +93,8 @@ def answered(response: httpx2.Response) -> None:
 
 
 async def asked_async(request: httpx2.Request) -> None:
-    asked(request)
+    if (found := _listened(request)) is not None:
+        request.extensions["trace"] = found.step_async
 
 
 async def answered_async(response: httpx2.Response) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
+from tierline.cli.asking import asked
 from tierline.cli.files import check_out
 from tierline.cli.options import bars
 from tierline.errors import ConfigurationError
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from tierline.evaluation.drawing import Drawn
 
+_QUESTION: Final = "good enough? [bold]y[/]/[bold]n[/]/[bold]s[/]kip/[bold]q[/]uit "
 _KEYS: Final = {"y": 1, "yes": 1, "n": 0, "no": 0}
 _SKIP: Final = ("s", "skip", "")
 _QUIT: Final = ("q", "quit")
@@ -55,9 +58,7 @@ def sample(
         )
     if not any(each.row.text for each in drawn):
         console.print("the log has no texts (DecisionLog(text=True) keeps them): look the calls up by their ids\n")
-    given = ask(
-        console, drawn, out, lambda: console.input("good enough? [bold]y[/]/[bold]n[/]/[bold]s[/]kip/[bold]q[/]uit ")
-    )
+    given = ask(console, drawn, out, partial(asked, console, _QUESTION))
     many = f"{given} grade{'' if given == 1 else 's'}"
     told = f"{many} added to {out}; read it with: tierline eval {out}" if given else "nothing was graded"
     console.print(f"\n{told}", markup=False, highlight=False, soft_wrap=True)
