@@ -75,6 +75,33 @@ async def test_seed_varies_the_answers() -> None:
     assert len({await said(seed) for seed in (None, 1, 2, 3, 4, 5)}) > 2
 
 
+async def test_a_reply_says_what_its_prompt_has_and_how_long_it_takes() -> None:
+    """Tokens of the prompt replace those that are counted, in usage and bill; seconds replace the fake's latency."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    fake = FakeClaude(
+        answer=lambda _: Reply("Hi", input_tokens=1_000, output_tokens=10, seconds=2.5), latency=9.0, sleep=sleep
+    )
+    async with fake.client() as client:
+        message = await client.messages.create(model=HAIKU, max_tokens=100, messages=HELLO)
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (1_000, 10)
+    assert fake.billed == 1_000 * 1_000 + 10 * 5_000
+    assert slept == [2.5]
+
+
+async def test_tokens_that_a_reply_names_share_the_prompt_with_the_cache() -> None:
+    """What is written to the cache is part of them, and the rest is fresh."""
+    fake = FakeClaude(answer=lambda _: Reply("Hi", input_tokens=50_000))
+    system = [{"type": "text", "text": "Rules. " * 4_000, "cache_control": {"type": "ephemeral"}}]
+    async with fake.client() as client:
+        usage = (await client.messages.create(model=HAIKU, max_tokens=100, system=system, messages=HELLO)).usage
+    assert usage.cache_creation_input_tokens > 4_096
+    assert usage.input_tokens + usage.cache_creation_input_tokens == 50_000
+
+
 async def test_headers_are_those_of_the_api(client: AsyncAnthropic) -> None:
     """The ids and the rate limit headers are there, and count down."""
     raw = await client.messages.with_raw_response.create(model=HAIKU, max_tokens=50, messages=HELLO)

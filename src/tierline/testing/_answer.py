@@ -40,6 +40,8 @@ class Reply:
     - `thinking` replaces the text of the thinking, where the model thinks
     - `stop_reason` replaces the one that follows from the content: `"refusal"`, `"pause_turn"`
     - `output_tokens` is what the whole answer is said to spend, thinking included; at most `max_tokens` are used
+    - `input_tokens` is what the prompt is said to have, its cached part included; by default it is counted
+    - `seconds` until its first byte, in place of the fake's `latency`
     - `web_searches` are counted, and billed, as server tool requests
     """
 
@@ -50,6 +52,8 @@ class Reply:
     stop_reason: str | None = None
     output_tokens: int | None = None
     web_searches: int = 0
+    input_tokens: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class Draft:
     output_tokens: int = 0
     thinking_tokens: int = 0
     web_searches: int = 0
+    seconds: float | None = None
 
 
 def compose(body: Mapping[str, Any], rules: ModelRules, reply: Reply, *, prompt: int, tool_id: str) -> Draft:
@@ -69,7 +74,7 @@ def compose(body: Mapping[str, Any], rules: ModelRules, reply: Reply, *, prompt:
 
     Raises ValueError for a reply that calls a tool which the request does not have.
     """
-    draft = Draft(web_searches=reply.web_searches)
+    draft = Draft(web_searches=reply.web_searches, seconds=reply.seconds)
     room = int(body["max_tokens"])
     wanted = thinking_tokens(body, rules, prompt)
     if wanted:

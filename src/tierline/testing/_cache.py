@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +30,10 @@ class Share:
     read: int = 0
     write_5m: int = 0
     write_1h: int = 0
+
+    def of(self, tokens: int) -> Share:
+        """The same cache for a prompt of so many tokens: what is neither read nor written is fresh."""
+        return replace(self, fresh=max(tokens - self.read - self.write_5m - self.write_1h, 0))
 
 
 @dataclass(slots=True)

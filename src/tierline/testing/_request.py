@@ -6,12 +6,14 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+import anyio
+
 from tierline.testing._problem import Problem, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from starlette.types import Receive
+    from starlette.types import Receive, Send
 
 MAX_BYTES: Final = 32_000_000
 """A larger body is a 413."""
@@ -91,6 +93,35 @@ def path_of(scope: Mapping[str, Any]) -> str:
     """The path below the mount point, if there is one."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+async def until_gone(receive: Receive, work: Callable[[], Awaitable[None]]) -> bool:
+    """Do the work unless the client leaves before it is done; say whether it was done."""
+    done = False
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        try:
+            await work()
+            done = True
+        except OSError:
+            pass  # how a server of ASGI 2.4 says that the client has left
+        group.cancel_scope.cancel()
+    return done
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Start up and shut down with the server: there is nothing to do."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
 
 
 def _no_constant(name: str) -> NoReturn:

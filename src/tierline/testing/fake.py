@@ -19,7 +19,17 @@ from tierline.testing._log import Received
 from tierline.testing._outgoing import Outgoing, broken, error_answer, json_answer, message_answer
 from tierline.testing._platforms import Door, door_of
 from tierline.testing._problem import Problem
-from tierline.testing._request import Gone, check_headers, decode, path_of, query_of, read_body, shown
+from tierline.testing._request import (
+    Gone,
+    check_headers,
+    decode,
+    lifespan,
+    path_of,
+    query_of,
+    read_body,
+    shown,
+    until_gone,
+)
 from tierline.testing._rules import MODELS
 from tierline.testing._serve import RESET, serving, serving_in_thread
 from tierline.testing._threads import Threads
@@ -73,7 +83,7 @@ class FakeClaude:
     `with fake.serve_in_thread() as url:` does the same for programs without a loop. `fake.client()` needs no socket
     at all, but gives a stream only when it is whole. The object is also an ASGI app, to mount anywhere.
 
-    Say what it says; None is the default answer, and a `Reply` calls tools, refuses or spends a number of tokens::
+    Say what it says; None is the default answer, and a `Reply` calls tools, refuses, or spends tokens and time::
 
         FakeClaude(answer=lambda received: "Paris")
         FakeClaude(answer=lambda received: Reply(tool="search", input={"q": "Paris"}))
@@ -210,7 +220,7 @@ class FakeClaude:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer as an ASGI app."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await lifespan(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1003})
         elif scope["type"] == "http":
@@ -241,7 +251,7 @@ class FakeClaude:
             if outgoing.then == "hang" or (outgoing.then == "reset" and reset is not None):
                 await anyio.sleep_forever()
 
-        stayed = await _until_gone(receive, answer)
+        stayed = await until_gone(receive, answer)
         if stayed and outgoing.then == "reset":
             # No socket to reset, so the app fails as a reset one would.
             raise ConnectionResetError("FakeClaude was told to reset this connection")
@@ -287,7 +297,8 @@ class FakeClaude:
         )
         exchange.draft = draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
         model = body["model"]
-        exchange.share = share = self._cache.visit(body, prompt.parts, prompt.rules, model, self._clock())
+        share = self._cache.visit(body, prompt.parts, prompt.rules, model, self._clock())
+        exchange.share = share = share if reply.input_tokens is None else share.of(reply.input_tokens)
         geo = str(body.get("inference_geo") or self._geo) if door.platform == "anthropic" else "not_available"
         message = message_of(prompt, draft, share, message_id=f"msg_fake{number:020d}", geo=geo)
         if thread is not None and draft.stop_reason != "refusal":
@@ -299,9 +310,7 @@ class FakeClaude:
         received = exchange.received
         if outgoing.free:
             exchange.share = None
-        delay = (
-            self._latency if isinstance(self._latency, int | float) else self._latency.get(received.model or "", 0.0)
-        )
+        delay = self._delay(exchange)
         if delay > 0 and exchange.door.path == "/v1/messages":
             await self._sleep(delay)
         if outgoing.status and (outgoing.frames or outgoing.then == "end"):
@@ -329,6 +338,13 @@ class FakeClaude:
             await send(
                 {"type": "http.response.body", "body": exchange.door.encode({"type": "ping"}), "more_body": True}
             )
+
+    def _delay(self, exchange: _Exchange) -> float:
+        """Seconds until the first byte."""
+        if exchange.draft is not None and exchange.draft.seconds is not None:
+            return exchange.draft.seconds
+        latency = self._latency
+        return latency if isinstance(latency, int | float) else latency.get(exchange.received.model or "", 0.0)
 
     def _end(self, exchange: _Exchange, outgoing: Outgoing) -> None:
         exchange.received.error = outgoing.error
@@ -368,34 +384,6 @@ class FakeClaude:
             )
             headers += tuple(limit for limit in limits if limit[0] not in said)
         return [(name.encode(), value.encode()) for name, value in headers]
-
-
-async def _until_gone(receive: Receive, work: Callable[[], Awaitable[None]]) -> bool:
-    """Do the work unless the client leaves before it is done; say whether it was done."""
-    done = False
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        try:
-            await work()
-            done = True
-        except OSError:
-            pass  # how a server of ASGI 2.4 says that the client has left
-        group.cancel_scope.cancel()
-    return done
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 def _request_id(exchange: _Exchange) -> str:
