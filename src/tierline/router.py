@@ -18,23 +18,24 @@ from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
 from tierline.attempts import GONE, Books, Timing
-from tierline.binding import Binding, context
 from tierline.blocking import Portal
 from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
 from tierline.choice import LEARN_AFTER
+from tierline.classifications import Classifications
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
-from tierline.consult import Consultation, Labeller, ask
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
 from tierline.gate import Gate
+from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health
+from tierline.labelling import BATCH, CONCURRENCY
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.learn.learning import HANDLE_TTL
 from tierline.learn.opening import open_learning
@@ -52,10 +53,11 @@ from tierline.shadow import shadowing_of
 from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
 from tierline.upgrades import MOST_UPGRADES, Upgrades
-from tierline.values import MODES, View
+from tierline.values import MODES
+from tierline.verdicts.opening import open_shared
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     import typing_extensions
@@ -65,18 +67,21 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.binding import Binding
     from tierline.classify import Classifier
     from tierline.decisionlog import DecisionLog
     from tierline.errors import BudgetExceededError
     from tierline.explanation import Explanation
     from tierline.grounds import Grounds
     from tierline.history import History, Holds
+    from tierline.labelling import Labels, Progress
     from tierline.learn.learning import Model
     from tierline.ledger import Balance, Ledger
     from tierline.ledger.outage import OnError
     from tierline.legality import Action
     from tierline.report import Readiness, Report
     from tierline.values import Classification, Mode, Refusal, Shadow
+    from tierline.verdicts.store import StoredVerdicts
 
 log: Final = logging.getLogger("tierline")
 
@@ -109,6 +114,10 @@ class Router(Generic[ClientT_co]):
     - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
       what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
+    - `share_verdicts`: verdicts are kept in `store` as well, where that is SQLite or Redis: for all processes, and over
+      a restart, for `cache_ttl` seconds. See `tierline.verdicts.shared`
+    - `verdict_window`: seconds, at most 1, for which a question to Claude waits for others of the same tenant, to be
+      asked in one request, up to 20; 0 asks each alone. See `tierline.gathering`
     - `store`: where balances are kept. `"memory://"` (the default) is this process alone; `"sqlite:///tierline.db"`
       the processes of one host (four slashes for an absolute path); `"redis://…"`, `"rediss://…"` or `"unix://…"` any
       number of hosts. `ledger`: the same, as an object of the app's own, which the app closes
@@ -158,6 +167,8 @@ class Router(Generic[ClientT_co]):
         max_upgrades: float = MOST_UPGRADES,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
+        share_verdicts: bool = True,
+        verdict_window: float = WINDOW,
         store: str | None = None,
         ledger: Ledger | None = None,
         on_ledger_error: OnError = "closed",
@@ -215,17 +226,31 @@ class Router(Generic[ClientT_co]):
             away=partial(is_away, self.ledger),
         )
         """What the routes have taught."""
+        self._classifications = Classifications(self, secret or b"")
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
         self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
+        self.shared = open_shared(
+            connection_of(self.ledger),
+            self.learning,
+            wanted=share_verdicts,
+            model=ladder[0].model,
+            ttl=cache_ttl,
+            now=self.timing.now,
+            away=partial(is_away, self.ledger),
+            on_look=self.metrics.looked_in_store,
+        )
+        """The second level of the verdict cache, where there is one."""
         self.cache = VerdictCache(
             maxsize=cache_size,
             ttl=cache_ttl,
             clock=self.timing.perf,
             secret=secret,
             on_lookup=self.metrics.looked_up,
+            second=self.shared,
         )
+        self.gathering = Gathering(verdict_window)
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
         self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)
@@ -334,6 +359,8 @@ class Router(Generic[ClientT_co]):
     async def _let_go(self, timeout: float) -> None:
         """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
         await self.learning.close(timeout)
+        if self.shared is not None:
+            await self.shared.close(timeout)
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 
@@ -351,27 +378,35 @@ class Router(Generic[ClientT_co]):
 
         Charged like any call. `instruction` says what to tell apart; the text is fenced off as data.
         """
-        labels = tuple(labels)
-        if not labels or len(set(labels)) != len(labels):
-            raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
-        now = context()
-        binding = now.binding_of(self) or self.gate.unbound(now)
-        found = self.rules.admission(now, binding)
-        consultation = Consultation(
-            partial(ask, cast("Any", self.claude).messages.create),
-            self.cache,
-            self.ladder[0],
-            found.tenant,
-            found.version,
-            found.lines,
-            found.route,
-            silent=self.rejected.get(self.claude, ""),
-        )
-        try:
-            return await consultation.consult(Labeller(labels, instruction), View(text=text))
-        finally:
-            if now.binding is None:
-                await self.end(binding, whole=True)
+        return await self._classifications.one(text, labels, instruction)
+
+    def sync_classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
+        """The same for code that is no `async def`, with the synchronous client."""
+        return self._classifications.blocking(text, labels, instruction)
+
+    async def classify_many(
+        self,
+        items: Iterable[str],
+        labels: Sequence[str],
+        instruction: str,
+        batch_size: int = BATCH,
+        concurrency: int = CONCURRENCY,
+        *,
+        progress: Callable[[Progress], object] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> Labels:
+        """Label many texts of the app's own, `batch_size` in one request and `concurrency` requests at a time.
+
+        The result has one `Labelled` for each text, in order: one of `labels`, or None and why. Nothing is filled in. A
+        batch whose answer is broken is asked again in smaller ones; what the API fails is tried again after growing
+        waits. Texts in the cache are not asked for, nor is one twice. Charged like any call; where a hard budget has no
+        room, even for one text, or the API goes on failing, the run stops, and the result says so in `stopped`.
+
+        `progress` is called with a `Progress`, or awaited, after each batch. `resume` is the path of a file in which
+        labels are written down as they come, with salted hashes of the texts: a second run with the same file, labels
+        and instruction asks only for what is missing there. ConfigurationError for arguments that cannot work.
+        """
+        return await self._classifications.many(items, labels, instruction, batch_size, concurrency, progress, resume)
 
     async def grade(self, handle: str, good: bool | float, by: str | None = None) -> bool:
         """A grade of an answer by whoever saw it, after the response: the `decision.handle` that came with it.
@@ -396,7 +431,7 @@ class Router(Generic[ClientT_co]):
     def report(self) -> Report:
         """What this process did so far."""
         stats = self.cache.stats()
-        return self.tally.report(stats.hits + stats.joined, stats.misses)
+        return self.tally.report(stats.hits + stats.joined + stats.stored, stats.misses, stats.stored)
 
     def shadows(self) -> tuple[Shadow, ...]:
         """The latest 1,000 answers of this process that were compared with the tier above, newest last.
@@ -425,6 +460,13 @@ class Router(Generic[ClientT_co]):
         """
         return await self._administration.history(since, until)
 
+    async def verdicts(self) -> StoredVerdicts | None:
+        """What the store has of verdicts, and how often one was found there; None where they are not shared.
+
+        `router.cache.stats()` and `report()` tell of this process. LedgerUnavailableError where the store is away.
+        """
+        return None if self.shared is None else await self.shared.stats()
+
     async def limits(self) -> dict[tuple[str, str | None], int]:
         """What `set_limit` has set, in nano-USD, by budget and account; None is all accounts."""
         return await self.ledger.limits()
@@ -442,13 +484,17 @@ class Router(Generic[ClientT_co]):
         return await self._administration.explain(refusal)
 
     async def erase(self, account: str) -> None:
-        """Drop what the store keeps under the name of an account or a tenant: balances, limits, spend by hour, grades.
+        """Drop what the store keeps under the name of an account or a tenant: balances, spend, grades, verdicts.
 
-        Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their names
-        until they end. Grades are found by a Router with the same `secret`, if the app gives one.
+        Limits that were set for it, too. This process lets go of all verdicts that it has in memory. Calls in flight go
+        on, and are charged to their other accounts alone. Reports of processes keep their names until they end. Grades
+        and verdicts are found by a Router with the same `secret`, if the app gives one.
         """
         await self._administration.erase(account)
         await self.learning.erase(account)
+        self.cache.clear()  # what is whose, only the keys know
+        if self.shared is not None:
+            await self.shared.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.
