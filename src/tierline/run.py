@@ -57,6 +57,7 @@ class CallRun:
         # Tierline's own questions spend money for Tierline's sake: budgets hold for them in every mode.
         self.observing = router.mode == "observe" and now.own is None
         self.anonymous = now.binding is None
+        self.named = binding.run
         self.own = now.own
         self.started = router.timing.perf()
         self.dispatch: Dispatch | None = None
@@ -386,6 +387,7 @@ class CallRun:
             route=self.route,
             tenant=self.tenant,
             tags=self.policy.tags,
+            run=self.named,
             forecast=asked.forecast if asked is not None else None,
             explored=found is not None and found.explored and taken is not None and taken.tier == found.requested,
             observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,

@@ -315,6 +315,8 @@ class Decision(_Gradable):
     In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
     label, source, `requested_tier` and reasons are those of the decision.
 
+    `run` is the agent run that the call was a part of, as the app named it.
+
     `confidence` is that of the opinion in `label`; where the route chose, there is no label, and it is how likely the
     tier was thought good enough. `forecast` is what the route said of each tier, None where it has not taught enough,
     or something came before. `explored` says that the call went to a neighbour of the tier that was chosen, to find out
@@ -342,6 +344,7 @@ class Decision(_Gradable):
     route: str | None = None
     tenant: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    run: str | None = None
     forecast: Forecast | None = None
     explored: bool = False
     observed: Observed | None = None
