@@ -23,9 +23,21 @@ Label = Literal["simple", "moderate", "complex"]
 LABELS: Final[tuple[Label, ...]] = ("simple", "moderate", "complex")
 
 Source = Literal[
-    "pin", "label", "explicit", "keyword", "signal", "route", "local", "claude", "cache", "sticky", "fixed", "default"
+    "pin",
+    "label",
+    "explicit",
+    "keyword",
+    "signal",
+    "route",
+    "local",
+    "claude",
+    "cache",
+    "sticky",
+    "step",
+    "fixed",
+    "default",
 ]
-"""Who chose. The last four are a cached verdict, a kept tier, a constant, and nobody."""
+"""Who chose. The last five are a cached verdict, a kept tier, what an agent's step is, a constant, and nobody."""
 
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""
