@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Final
 
-from tierline.budgets import DEFAULT_ACCOUNT, GLOBAL_ACCOUNT, is_key, parse_money
+from tierline.budgets import DEFAULT_ACCOUNT, GLOBAL_ACCOUNT, RUN_SERIES, is_key, is_run_of, parse_money
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.explanation import Explained, Explanation
 from tierline.history import History, Holds
@@ -73,6 +73,10 @@ class Administration:
         """Drop all that the store keeps under a name: see `Router.erase`."""
         _check_account("erase", account)
         await self._ledger.erase(account)
+        runs = {name for name, budget in self._rules.known().items() if budget.per == "run"}
+        for balance in await self._ledger.balances():
+            if (balance.budget in runs or balance.window == RUN_SERIES) and is_run_of(account, balance.account):
+                await self._ledger.erase(balance.account)
 
     async def explain(self, refusal: Refusal | BudgetExceededError) -> Explanation:
         """Every number behind a refusal: see `Router.explain`."""
@@ -97,7 +101,9 @@ class Administration:
         name = then.budget, then.account, then.window.series
         found = next((each for each in balances if (each.budget, each.account, each.window) == name), None)
         limit = override or self._declared(then) or (found.limit if found is not None else then.limit)
-        if found is not None:
+        if not then.window.renews:
+            renews_at = None
+        elif found is not None:
             renews_at = found.renews_at
         else:  # nothing counts; a window of the calendar still has an end
             end = inf if then.window.rolls else then.window.span(self._now()).end
@@ -127,7 +133,7 @@ class Administration:
         account = refusal.account
         then = next((s for s in refusal.budgets if (s.budget, s.account) == (refusal.budget, account)), None)
         budget = self._rules.known().get(refusal.budget)
-        if then is None or (budget is not None and budget.per == "request"):
+        if then is None or (budget is not None and budget.per in ("request", "run")):
             return "", None
         if then.window.rolls:
             since, until = refusal.at - then.window.seconds, self._now()

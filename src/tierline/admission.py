@@ -78,11 +78,11 @@ class Rules:
         scope, route = binding.scope, _route_of(binding)
         policy, version, budgets = self._in_force(now, binding, route)
         name = binding.fixed_route or (route.name if route is not None else None)
-        tenant = binding.tenant
+        tenant, run = binding.tenant, binding.run
         lines = []
         for budget in budgets:
-            request = binding.id if budget.per == "request" else ""
-            line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request))
+            request = binding.id if budget.per == "request" or (budget.per == "run" and run is None) else ""
+            line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request, run=run))
             if request:
                 binding.request_lines.add(line)
                 if spent := binding.left_behind:

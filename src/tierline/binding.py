@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
+from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Binding:
         "outer",
         "owner",
         "request_lines",
+        "run_name",
         "scope",
         "tables",
         "tenants",
@@ -98,6 +100,7 @@ class Binding:
         on_error: Callable[[Binding], None] | None = None,
         tenant: str | None = None,
         route: str | None = None,
+        run: str | None = None,
         outer: Binding | None = None,
     ) -> None:
         self.owner = owner
@@ -124,6 +127,7 @@ class Binding:
         if outer is not None:
             self._inherit(outer)
         self.chat: str | None = None
+        self.run_name = _checked_run(run)
         self.ended = False
         self.deserted_on: AbstractEventLoop | None = None
         self.failure: TierlineError | None = None
@@ -197,6 +201,20 @@ class Binding:
         if name is not None and (not isinstance(name, str) or not name):
             raise ConfigurationError(f"a conversation has a name or None, got {type(name).__name__}")
         (self.origin or self).chat = name
+
+    @property
+    def run(self) -> str | None:
+        """The app's own name of the agent run that this is a part of; None: of none, and so a run of its own.
+
+        Set it before Claude is called: `routing.run = run_id`. What is bound inside belongs to it too. Names are each
+        tenant's own; one that a client may choose is a fresh `Budget(per="run")` for each that it makes up.
+        """
+        name = (self.origin or self).run_name
+        return name if name is not None or self.outer is None else self.outer.run
+
+    @run.setter
+    def run(self, name: str | None) -> None:
+        (self.origin or self).run_name = _checked_run(name)
 
     @property
     def error(self) -> TierlineError | None:
@@ -280,6 +298,14 @@ class Binding:
                 self.decisions[place] = decision
                 return
         self.decisions.append(decision)
+
+
+def _checked_run(name: str | None) -> str | None:
+    if name is not None and not is_key(name):
+        raise ConfigurationError(
+            f"a run has a name of at most {LONGEST_NAME} printable characters, or None, got {type(name).__name__}"
+        )
+    return name
 
 
 @dataclass(slots=True)

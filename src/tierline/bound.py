@@ -26,15 +26,18 @@ class Ends(Owner, Protocol):
 class Bound:
     """Binds a job or a script while its block runs, and ends what it left open when the block is left."""
 
-    def __init__(self, router: Ends, tenant: str | None, route: str | None) -> None:
+    def __init__(self, router: Ends, tenant: str | None, route: str | None, run: str | None) -> None:
         self._router = router
         self._tenant = tenant
         self._route = route
+        self._run = run
         self._before = Context()
 
     def __enter__(self) -> Binding:
         self._before = before = context()
-        self._binding = Binding(self._router, tenant=self._tenant, route=self._route, outer=before.binding)
+        self._binding = Binding(
+            self._router, tenant=self._tenant, route=self._route, run=self._run, outer=before.binding
+        )
         enter(Context(self._binding, before.blocks))
         return self._binding
 

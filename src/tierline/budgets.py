@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ge
 
 from tierline.errors import ConfigurationError
 from tierline.values import NANO
-from tierline.windows import UTC_NAME, Window, check_timezone, parse_window
+from tierline.windows import RUN_KEPT, UTC_NAME, Window, check_timezone, parse_window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 Scope: TypeAlias = MutableMapping[str, Any]
 """An ASGI scope."""
 
-Per = Literal["tenant", "route", "request"]
+Per = Literal["tenant", "route", "request", "run"]
 
 GLOBAL_ACCOUNT: Final = "global"
 """The one account of a budget without `per`."""
 DEFAULT_ACCOUNT: Final = "default"
 """The account of all who cannot be told apart: nobody is unmetered for want of a name."""
+
+_RUN: Final = Window("run", seconds=RUN_KEPT)
+RUN_SERIES: Final = _RUN.series
+"""What stores call the window of totals for runs."""
 
 LONGEST_NAME: Final = 200
 """Most characters of a budget's name and of an account: both become keys of stores and labels of metrics."""
@@ -106,8 +110,10 @@ class Budget:
     `amount`  "$5/day", with /minute, /hour, /day, /month; "$5/24h rolling", with m, h or d, for the time before each
               call; or nothing for a total. Or a function that is given the account and returns such a text (plans): it
               is asked at every call, so it should be quick.
-    `per`     whose limit it is: "tenant", "route", "request", or a function of the ASGI scope that returns the
-              account. None: one account for all. Who has no account shares the account "default".
+    `per`     whose limit it is: "tenant", "route", "request", "run", or a function of the ASGI scope that returns the
+              account. None: one account for all. Who has no account shares the account "default". Runs are each
+              tenant's own, and a request (or job) that names none is a run of its own; a total for runs counts each
+              charge for seven days.
     `name`    by which reports and errors call it; made of the above if it is empty.
     `hard`    refuses what does not fit. A soft budget records and warns, and never refuses.
     `downgrade_at`, `cheapest_at`   shares of the limit, above 0 and at most 1. From the first on, the tier that was
@@ -134,11 +140,11 @@ class Budget:
     def __post_init__(self) -> None:
         if not callable(self.per) and self.per is not None and self.per not in get_args(Per):
             raise ConfigurationError(
-                f'Budget({self.amount!r}, per={self.per!r}): `per` is "tenant", "route", "request", '
+                f'Budget({self.amount!r}, per={self.per!r}): `per` is "tenant", "route", "request", "run", '
                 "a function of the ASGI scope, or None"
             )
         check_timezone(self.timezone)
-        limit = None if callable(self.amount) else parse_limit(self.amount, self.timezone)
+        limit = None if callable(self.amount) else self.limit_of("")
         name = self.name or _default_name(self)
         if not is_key(name):
             raise ConfigurationError(
@@ -150,8 +156,12 @@ class Budget:
             # Accounts come from outside: the cache is bounded.
             object.__setattr__(self, "_fixed", lru_cache(maxsize=4096)(lambda account: self._line(account, limit)))
 
-    def account_of(self, scope: Scope | None, *, tenant: str | None, route: str | None, request: str) -> str:
+    def account_of(
+        self, scope: Scope | None, *, tenant: str | None, route: str | None, request: str, run: str | None = None
+    ) -> str:
         """Whose limit this call counts on: `request` is the id of the request, the others are None where unknown.
+
+        What belongs to no run is a run of its own.
 
         ConfigurationError where a function of the app returned something that is no text.
         """
@@ -161,7 +171,8 @@ class Budget:
         if callable(self.per):
             account = None if scope is None else self.per(scope)
         else:
-            account = {"tenant": tenant, "route": route, "request": request}[self.per]
+            whole = request if run is None else run_account(tenant, run)
+            account = {"tenant": tenant, "route": route, "request": request, "run": whole}[self.per]
         if account is None or account == "":
             return DEFAULT_ACCOUNT
         if not is_key(account):
@@ -174,12 +185,17 @@ class Budget:
     def limit_of(self, account: str) -> Limit:
         """The limit that holds for `account`. ConfigurationError where the app's function returned nonsense."""
         if not callable(self.amount):
-            return parse_limit(self.amount, self.timezone)
+            return self._parsed(self.amount)
         amount: object = self.amount(account)
         try:
-            return parse_limit(amount, self.timezone)
+            return self._parsed(amount)
         except ConfigurationError as error:
             raise ConfigurationError(f"budget {self.name!r}, account {account!r:.80}: {error}") from error
+
+    def _parsed(self, amount: object) -> Limit:
+        limit = parse_limit(amount, self.timezone)
+        # Runs come and go: a total for each of them, kept for ever, would fill any store.
+        return Limit(limit.nano, _RUN) if self.per == "run" and limit.window.unit == "total" else limit
 
     def line(self, account: str) -> Line:
         """The line of `account`. Errors as for `limit_of`."""
@@ -354,6 +370,21 @@ def _name_of(function: Callable[..., object]) -> str:
 def _is_share(value: object) -> bool:
     # NaN fails here too: it compares with nothing.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 1
+
+
+def run_account(tenant: str | None, run: str) -> str:
+    """The account of a run: `nightly`, and of a tenant `acme/nightly`. No two tenants' runs have the same one."""
+    return _escaped(run) if not tenant else f"{_escaped(tenant)}/{run}"
+
+
+def is_run_of(tenant: str, account: str) -> bool:
+    """Whether an account is that of a run of this tenant."""
+    return account.startswith(f"{_escaped(tenant)}/")
+
+
+def _escaped(name: str) -> str:
+    """A name without a slash, as in a JSON pointer: two names are never written alike."""
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 def is_key(text: object) -> bool:

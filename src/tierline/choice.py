@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 NO_OPINION: Final = "moderate"
 """What a request is taken to be when nobody has an opinion."""
-_SAID: Final = ("label", "fixed", "sticky")
-"""Sources that have read no text: what the app says, and what was decided before."""
+_SAID: Final = ("label", "fixed", "sticky", "step")
+"""Sources that have read no text: what the app says, what was decided before, what a step of an agent is."""
 
 LEARN_AFTER: Final = 30
 """Outcomes of a route, over all tiers, before it chooses."""

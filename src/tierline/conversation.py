@@ -51,6 +51,8 @@ class Conversation(NamedTuple):
     """Tokens by which the last turn made the prompt longer; 0 on the first."""
     output: int
     warm: Mapping[str, Warm]
+    decider: str = ""
+    """The tier of the last answer that decided what comes next: of an agent's steps not all do."""
 
     def warm_on(self, model: str, now: float) -> int:
         """Tokens of the prefix that `model` would read from its cache."""
@@ -86,8 +88,8 @@ class Conversations:
         """The conversation, or None for one that begins."""
         return next((found for key in keys if (found := self._known.find(key)) is not None), None)
 
-    def keep(self, keys: tuple[bytes, ...], tier: str, model: str, usage: Usage) -> None:
-        """Remember an answer."""
+    def keep(self, keys: tuple[bytes, ...], tier: str, model: str, usage: Usage, *, decides: bool = True) -> None:
+        """Remember an answer, and whether it decided what comes next."""
         now, before = self._clock(), self.find(keys)
         warm = {m: w for m, w in before.warm.items() if w.until > now} if before is not None else {}
         if cached := usage.cache_read + usage.cache_write_5m + usage.cache_write_1h:
@@ -103,6 +105,7 @@ class Conversations:
                 grows=max(0, usage.prompt_tokens - before.prompt) if before is not None else 0,
                 output=usage.output_tokens,
                 warm=warm,
+                decider=tier if decides or before is None else before.decider or before.tier,
             ),
         )
 
@@ -140,6 +143,11 @@ def moving(
         return 0, 0, turns
     costs = [cost or 0 for cost in (*warm, *first)]
     return (costs[0] - costs[1]) * turns, (costs[3] - costs[1]) - (costs[2] - costs[0]), turns
+
+
+def turn_cost(talk: Conversation, model: str, now: float, prices: PriceBook, terms: Terms) -> int | None:
+    """What the next turn costs on a model (nano-USD), if it is like the last one. None without a price."""
+    return _turn(talk, model, talk.model, talk.warm_on(model, now), prices, terms)
 
 
 def _turn(talk: Conversation, model: str, counted_by: str, warm: int, prices: PriceBook, terms: Terms) -> int | None:

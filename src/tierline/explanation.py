@@ -145,6 +145,8 @@ def in_words(window: Window) -> str:
     """A window as a person says it."""
     if window.unit == "total":
         return "for all time"
+    if window.unit == "run":
+        return "for a whole run"
     if window.unit == "rolling":
         return f"the last {str(window).removeprefix('/').removesuffix(' rolling')} before each call"
     return f"each {window.unit} in {window.timezone}"

@@ -12,6 +12,7 @@ from tierline.choice import enough, lesson
 from tierline.classify.steering import unsteered
 from tierline.classify.worth import stakes_of
 from tierline.consult import Consultation, checked, failure
+from tierline.steps import eased
 from tierline.values import Classification
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tierline.learn.grading import Asked
     from tierline.policies import Effective
     from tierline.router import Router
+    from tierline.steps import Step
     from tierline.telemetry import CallTrace
     from tierline.upstream import Upstream
     from tierline.values import Forecast, View
@@ -56,9 +58,10 @@ class Inquiry:
         admission: Admission,
         asked: Asked | None,
         view: View | None,
+        step: Step | None = None,
     ) -> None:
         self._router, self._call, self._upstream, self._admission = router, call, upstream, admission
-        self._asked, self._view = asked, view
+        self._asked, self._view, self._step = asked, view, step
         self._consulted: Consultation | None = None
         self._unbelieved = self._learns = False
         self._failed: tuple[str, ...] = ()
@@ -76,10 +79,27 @@ class Inquiry:
     def reasons(self) -> tuple[str, ...]:
         """What came of asking."""
         asked = tuple(self._consulted.reasons) if self._consulted is not None else ()
-        return (*((STEERED,) if self._unbelieved else ()), *self._failed, *asked)
+        step = (self._step.why,) if self._step is not None else ()
+        return (*((STEERED,) if self._unbelieved else ()), *self._failed, *asked, *step)
 
     async def grounds(self, policy: Effective, trace: CallTrace | None, silent: str = "") -> Grounds:
         """On what a tier is chosen under `policy`. `silent` says why Claude is not asked; empty where it may be."""
+        found = await self._of_loop(policy, trace, silent)
+        return found if self._step is None or not self._step.eased else self._of_step(self._step, found, policy)
+
+    def _of_step(self, step: Step, found: Grounds, policy: Effective) -> Grounds:
+        """The grounds of a step that is easier than its loop: what its like has taught, else what it is."""
+        router, asked = self._router, self._asked
+        places = range(policy.floor, policy.ceiling + 1)
+        taught = lesson(found.forecast, router.ladder, places, policy.quality, router.learn_after)
+        self.forecast = None
+        if asked is not None and self._admission.route is not None and enough(asked.evidence, router.learn_after):
+            self.forecast = asked.forecast()
+        place = taught.place if taught is not None else None
+        return Grounds(eased(step, found.opinion, place, router.ladder), self.forecast)
+
+    async def _of_loop(self, policy: Effective, trace: CallTrace | None, silent: str) -> Grounds:
+        """The same, for the request that began the loop where this is a later step of one."""
         if policy.label is not None:
             return Grounds(Classification(policy.label, 1.0, "label"))
         router, call, (_, version, _, _, tenant) = self._router, self._call, self._admission
@@ -107,6 +127,8 @@ class Inquiry:
     ) -> Grounds:
         router, (_, _, _, route, tenant) = self._router, self._admission
         asked = self._asked if route is not None else None
+        if asked is not None and self._step is not None and self._step.eased:
+            asked = router.learning.asked(route, tenant, view.text, view.tools)
         if (plain := unsteered(view)) is not None:
             self._unbelieved, view = True, plain
             silent = silent or "it would read that too"

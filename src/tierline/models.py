@@ -12,6 +12,7 @@ API's answers for Haiku 4.5 and 5.5, Sonnet 4.6 and 5.5, Opus 4.8 and 5.5, and F
 - `wordy`                                   build-with-claude/token-counting
 - `geo`                                     manage-claude/data-residency
 - `fast`                                    build-with-claude/fast-mode
+- `unread`                                  build-with-claude/preserved-thinking, and each model's "What's new"
 - `computer`                                agents-and-tools/tool-use/computer-use-tool ("Earlier tool versions")
 - `deprecated`, `retires`, `instead`        about-claude/model-deprecations
 
@@ -52,6 +53,7 @@ class Model:
     - `geo`: whether it takes `inference_geo`; `fast`: whether it takes `speed="fast"`
     - `computer`: the versions of the computer tool that it takes
     - `quiet`: the type of `thinking` with which it gives a short answer to a short question; empty: none does
+    - `unread`: how the ids of models begin whose thoughts it does not read
     - `deprecated`, `retires`: when that was announced, and the first day without it; None: not announced
     - `instead`: the id to write instead of a deprecated one
     """
@@ -71,6 +73,7 @@ class Model:
     fast: bool
     computer: tuple[str, ...]
     quiet: str = ""
+    unread: tuple[str, ...] = ("claude-",)
     deprecated: date | None = None
     retires: date | None = None
     instead: str = ""
@@ -97,6 +100,11 @@ class Model:
             if not known:
                 refused |= {feature}
         object.__setattr__(self, "rejects", frozenset(refused))
+
+    @property
+    def drops(self) -> bool:
+        """Whether thoughts that it does not read are dropped silently; before 5.0 they are an error in a tool loop."""
+        return self.thinks != "asked"
 
 
 # What the models of one generation have in common.
@@ -128,15 +136,19 @@ _4_6: Final = replace(
     computer=("computer_20251124",),
 )
 _4_7: Final = replace(_4_6, wordy=True, sampling=False, thinking=("adaptive", "disabled"), efforts=EFFORTS)
+_LATER: Final = ("claude-haiku-5-", "claude-sonnet-5-", "claude-opus-5-", "claude-fable-5-", "claude-mythos-5-")
+"""Models after 5.0: those before read none of their thoughts."""
+_GREATER: Final = ("claude-opus-5", "claude-fable", "claude-mythos")
 _5_0: Final = replace(
     _4_7,
     min_cacheable=512,
     thinks="default",
     computer=("computer_20251124", "computer_toolset_20260801"),
     quiet="disabled",
+    unread=_LATER,
 )
 _5_0_FABLE: Final = replace(_5_0, thinking=("adaptive",), thinks="always", quiet="")
-_5_1_FABLE: Final = replace(_5_0_FABLE, forced_tools=False)
+_5_1_FABLE: Final = replace(_5_0_FABLE, forced_tools=False, unread=_LATER[:2])
 _5_5: Final = replace(_5_0, computer=("computer_toolset_20260801",))
 _5_2_FABLE: Final = replace(_5_1_FABLE, fast=True, computer=_5_5.computer)
 
@@ -172,7 +184,7 @@ MODELS: Final[Mapping[str, Model]] = {
     "claude-fable-5-1": _5_1_FABLE,
     "claude-mythos-5-1": _5_1_FABLE,
     # Measured.
-    "claude-haiku-5-5": replace(_5_5, quiet_efforts=("low", "medium", "high")),
+    "claude-haiku-5-5": replace(_5_5, quiet_efforts=("low", "medium", "high"), unread=("claude-sonnet-5-5", *_GREATER)),
     # Measured.
     "claude-sonnet-5-5": replace(
         _5_5,
@@ -180,9 +192,12 @@ MODELS: Final[Mapping[str, Model]] = {
         quiet_efforts=("low", "medium", "high"),
         forced_tools=False,
         quiet="between_tools",
+        unread=_GREATER,
     ),
     # Measured.
-    "claude-opus-5-5": replace(_5_5, thinking=("adaptive",), thinks="always", forced_tools=False, fast=True, quiet=""),
+    "claude-opus-5-5": replace(
+        _5_5, thinking=("adaptive",), thinks="always", forced_tools=False, fast=True, quiet="", unread=_GREATER[1:]
+    ),
     # Measured; Mythos 5.2 is the same model: models/fable-5-2/whats-new-fable-5-2
     "claude-fable-5-2": _5_2_FABLE,
     "claude-mythos-5-2": _5_2_FABLE,
@@ -204,6 +219,13 @@ LARGEST_WINDOW: Final = 1_000_000
 def model_of(model: str) -> Model | None:
     """What is known of a model id, in the spelling of any platform."""
     return MODELS.get(base_id(model))
+
+
+def reads_thoughts(reader: str, writer: str) -> bool:
+    """Whether a model makes use of what another has thought; of one that is not in the table nobody knows: it does."""
+    mine, theirs = base_id(reader), base_id(writer)
+    facts = MODELS.get(mine)
+    return mine == theirs or facts is None or not theirs.startswith(facts.unread)
 
 
 def notice_of(model: str, today: date) -> str:

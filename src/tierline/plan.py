@@ -200,7 +200,7 @@ def plan(
         among = [p for p in allowed if not fits[p].blocked or fits[p].refuse]
         taught = lesson(forecast, ladder, among, policy.quality, learn_after)
     chosen = choose(request, opinion, taught, ladder, sure, usual, reasons)
-    if chosen.label in ladder.caps and not policy.critical:
+    if chosen.label in ladder.caps and not policy.critical and chosen.source != "step":  # caps are for what people ask
         limits, patched, fits = _sendable(call, request, ladder, chosen.label, fit)
     source = chosen.source
     target = wanted = _legal(chosen.place, fits, policy, ladder, reasons)

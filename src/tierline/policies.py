@@ -71,6 +71,8 @@ class Policy:
     - `classifier`: who labels requests here instead of the Router's classifier
     - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
       move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
+    - `per_step`: each step of an agent loop is routed by itself (True), or a tool loop keeps its tier; see
+      `tierline.steps`
     - `max_tokens`: most tokens of output, by min with what the request asks
     - `budgets`: further budgets that these calls are charged to
     - `tags`: names for decisions and spans, as a mapping; kept as sorted pairs
@@ -90,6 +92,7 @@ class Policy:
     explicit_model: Explicit | None = None
     classifier: Classifier | None = None
     sticky: bool | None = None
+    per_step: bool | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -105,8 +108,11 @@ class Policy:
                 raise ConfigurationError(f"policy: {name} must be a name, got {value!r}")
         if not isinstance(self.critical, bool):
             raise ConfigurationError(f"policy: critical must be True or False, got {self.critical!r}")
-        if self.sticky not in (None, True, False):
-            raise ConfigurationError(f"policy: sticky must be True, False or None, got {self.sticky!r:.80}")
+        for name in ("sticky", "per_step"):
+            if (value := getattr(self, name)) not in (None, True, False):
+                raise ConfigurationError(f"policy: {name} must be True, False or None, got {value!r:.80}")
+        if self.sticky and self.per_step:
+            raise ConfigurationError("policy: sticky=True keeps a tier, and per_step=True moves: leave one of them out")
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -336,6 +342,7 @@ class Effective:
     explicit_model: Explicit = "respect"
     classifier: Classifier | None = None
     sticky: bool | None = None
+    per_step: bool = False
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -368,7 +375,7 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             limits.append(p.max_tokens)
         if p.quality is not None:
             shares.append(p.quality)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky"):
+        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "per_step"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))

@@ -8,6 +8,7 @@ from collections.abc import Mapping  # noqa: TC003  (FastAPI reads the annotatio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from tierline.budgets import run_account
 from tierline.values import usd
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class Report:
     latency_p95: float
     classifier_latency_p50: float
     classifier_latency_p95: float
+    by_run: Mapping[str, Spend] = field(default_factory=dict)
+    """By the account of a run, `acme/nightly`: of calls that were part of one."""
 
     def __str__(self) -> str:
         share = f"{self.classifier_cost / self.cost:.1%} of it" if self.cost else "none"
@@ -198,6 +201,7 @@ class Tally:
     _by_route: dict[str, Spend] = field(default_factory=dict)
     _by_account: dict[str, Spend] = field(default_factory=dict)
     _by_tag: dict[str, Spend] = field(default_factory=dict)
+    _by_run: dict[str, Spend] = field(default_factory=dict)
     _observed: Observation = Observation()
     _all_on: Counter[str] = field(default_factory=Counter)
     _downgrades: deque[Downgrade] = field(default_factory=lambda: deque(maxlen=KEPT_DOWNGRADES))
@@ -219,6 +223,8 @@ class Tally:
             self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
             _count(self._by_route, decision.route or NO_ROUTE, cost)
             _count(self._by_account, decision.tenant or NO_TENANT, cost)
+            if decision.run is not None:
+                _count(self._by_run, run_account(decision.tenant, decision.run), cost)
             for key, value in decision.tags:
                 _count(self._by_tag, f"{key}={value}", cost)
             if decision.observed is not None:
@@ -302,6 +308,7 @@ class Tally:
                 latency_p95=_quantile(latency, 0.95),
                 classifier_latency_p50=_quantile(classifying, 0.5),
                 classifier_latency_p95=_quantile(classifying, 0.95),
+                by_run=dict(self._by_run),
             )
 
 

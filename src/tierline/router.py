@@ -364,14 +364,15 @@ class Router(Generic[ClientT_co]):
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 
-    def bind(self, *, tenant: str | None = None, route: str | None = None) -> Bound:
-        """Bind work outside of requests, such as a job or a script, to a tenant and a route.
+    def bind(self, *, tenant: str | None = None, route: str | None = None, run: str | None = None) -> Bound:
+        """Bind work outside of requests, such as a job or a script, to a tenant, a route and an agent run.
 
         `async with router.bind(…) as binding:`, or `with` where there is no loop. Inside of a request it is a job of
-        its own, for whom and where it says; what holds around it holds in it too.
+        its own, for whom and where it says; what holds around it holds in it too. `run` is a name of the app's own, for
+        `Budget("$0.50", per="run")`: all that is bound to it counts together, wherever and however often that is done.
         """
         self.gate.binds = True
-        return Bound(self, tenant, route)
+        return Bound(self, tenant, route, run)
 
     async def classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
         """Label a text of the app's own on the cheapest tier, cached: one of `labels`, or None for no opinion.
@@ -486,9 +487,9 @@ class Router(Generic[ClientT_co]):
     async def erase(self, account: str) -> None:
         """Drop what the store keeps under the name of an account or a tenant: balances, spend, grades, verdicts.
 
-        Limits that were set for it, too. This process lets go of all verdicts that it has in memory. Calls in flight go
-        on, and are charged to their other accounts alone. Reports of processes keep their names until they end. Grades
-        and verdicts are found by a Router with the same `secret`, if the app gives one.
+        Limits that were set for it, too, and a tenant's runs. This process lets go of all verdicts that it has in
+        memory. Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their
+        names until they end. Grades and verdicts are found by a Router with the same `secret`, if the app gives one.
         """
         await self._administration.erase(account)
         await self.learning.erase(account)

@@ -21,6 +21,7 @@ from tierline.legality import fit
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
+from tierline.steps import best_place, learned_on, step_of
 from tierline.telemetry import CallTrace, describe
 from tierline.usage import StreamReader
 from tierline.values import Decision, Observed, Terms, Usage
@@ -57,6 +58,7 @@ class CallRun:
         # Tierline's own questions spend money for Tierline's sake: budgets hold for them in every mode.
         self.observing = router.mode == "observe" and now.own is None
         self.anonymous = now.binding is None
+        self.named = binding.run
         self.own = now.own
         self.started = router.timing.perf()
         self.dispatch: Dispatch | None = None
@@ -77,12 +79,14 @@ class CallRun:
         self.policy, _, self.lines, self.route, self.tenant = self.admission = admission
         self.view: View | None = None
         """What of it is classified, once that is read."""
+        self.step = step_of(call) if self.policy.per_step else None
         self.asked: Asked | None = None
         """What is learned from of this call: nothing of Tierline's own questions."""
         if self.own is None:
             router.learning.begin()
             self.view = view = view_of(call, self.policy)
-            self.asked = router.learning.asked(self.route, self.tenant, view.text, view.tools)
+            learned = learned_on(self.route, self.step)
+            self.asked = router.learning.asked(learned, self.tenant, view.text, view.tools)
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
         if router.caching is not None and self.own is None and not self.observing:
@@ -91,8 +95,9 @@ class CallRun:
             if marked is not None:
                 self.call, self.marked = marked, True
         cached = self.call.cache_ttl is not None
-        if self.own is None and self.policy.sticky is not False and (self.policy.sticky or cached):
-            # Where nothing is kept warm, there is nothing to lose.
+        kept = self.policy.sticky is not False and (self.policy.sticky or cached)
+        if self.own is None and (kept or self.policy.per_step):
+            # Where nothing is kept warm, there is nothing to lose; but thoughts of an agent are tied to its model.
             self.talk_keys = router.conversations.keys(call, self.tenant, binding.conversation)
             self.talk = router.conversations.find(self.talk_keys)
 
@@ -188,7 +193,7 @@ class CallRun:
         router = self.router
         grounds = Grounds()
         if request.target is None:
-            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view)
+            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view, self.step)
             silence = silent or router.rejected.get(self.upstream.client, "")
             grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
@@ -220,7 +225,11 @@ class CallRun:
         """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
         talk, router = self.talk, self.router
         here = router.ladder.place_of(talk.tier) if talk is not None else None
-        if talk is None or here is None or here <= place:
+        if talk is not None and self.step is not None and not self.policy.sticky:
+            pays = self.policy.sticky is None
+            terms, now = self.call.terms, router.timing.perf()
+            return best_place(self.step, talk, place, router.ladder, router.prices, terms, now, arithmetic=pays)
+        if talk is None or here is None or here <= place or self.policy.sticky is False:
             return place, ""
         begins = len(self.call.body["messages"]) == 1  # another one, which began alike: there is nothing to stay on yet
         if self.policy.sticky and not begins:
@@ -258,7 +267,8 @@ class CallRun:
             offers = self.plan.offers if self.plan is not None and fit is not None else ()
             offer = offers[fit.skipped] if fit is not None and fit.skipped < len(offers) else None
         if self.talk_keys and offer is not None:
-            self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage)
+            decides = self.step is None or self.step.decides
+            self.router.conversations.keep(self.talk_keys, offer.tier, offer.model, found.usage, decides=decides)
 
     def _drawn(self, found: Plan, policy: Effective, dispatch: Dispatch, reply: Reply) -> Drawn | None:
         """Whether this call is to be compared with the tier above."""
@@ -386,6 +396,7 @@ class CallRun:
             route=self.route,
             tenant=self.tenant,
             tags=self.policy.tags,
+            run=self.named,
             forecast=asked.forecast if asked is not None else None,
             explored=found is not None and found.explored and taken is not None and taken.tier == found.requested,
             observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,

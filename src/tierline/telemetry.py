@@ -121,6 +121,8 @@ class CallTrace:
                 values["tierline.route"] = bounded(decision.route)
             if decision.tenant is not None:
                 values["tierline.tenant"] = bounded(decision.tenant)
+            if decision.run is not None:
+                values["tierline.run"] = bounded(decision.run)
             if (seen := decision.observed) is not None:
                 values |= {
                     "tierline.mode": "observe",

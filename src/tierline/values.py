@@ -23,9 +23,21 @@ Label = Literal["simple", "moderate", "complex"]
 LABELS: Final[tuple[Label, ...]] = ("simple", "moderate", "complex")
 
 Source = Literal[
-    "pin", "label", "explicit", "keyword", "signal", "route", "local", "claude", "cache", "sticky", "fixed", "default"
+    "pin",
+    "label",
+    "explicit",
+    "keyword",
+    "signal",
+    "route",
+    "local",
+    "claude",
+    "cache",
+    "sticky",
+    "step",
+    "fixed",
+    "default",
 ]
-"""Who chose. The last four are a cached verdict, a kept tier, a constant, and nobody."""
+"""Who chose. The last five are a cached verdict, a kept tier, what an agent's step is, a constant, and nobody."""
 
 NO_PRICE: Final = "the model has no known price"
 """Why an offer of a model that the price book does not know has no bound."""
@@ -315,6 +327,8 @@ class Decision(_Gradable):
     In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
     label, source, `requested_tier` and reasons are those of the decision.
 
+    `run` is the agent run that the call was a part of, as the app named it.
+
     `confidence` is that of the opinion in `label`; where the route chose, there is no label, and it is how likely the
     tier was thought good enough. `forecast` is what the route said of each tier, None where it has not taught enough,
     or something came before. `explored` says that the call went to a neighbour of the tier that was chosen, to find out
@@ -342,6 +356,7 @@ class Decision(_Gradable):
     route: str | None = None
     tenant: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
+    run: str | None = None
     forecast: Forecast | None = None
     explored: bool = False
     observed: Observed | None = None

@@ -20,13 +20,15 @@ from zoneinfo import ZoneInfo
 
 from tierline.errors import ConfigurationError
 
-Unit = Literal["minute", "hour", "day", "month", "rolling", "total"]
+Unit = Literal["minute", "hour", "day", "month", "rolling", "run", "total"]
 
 STEPS: Final = 60
 """In how many steps a rolling window moves on: what is charged counts for at most one step longer than the window."""
 LONGEST_ROLLING: Final = 366 * 86_400
 """Seconds of the longest rolling window."""
 UTC_NAME: Final = "UTC"
+RUN_KEPT: Final = 7 * 86_400
+"""Seconds for which a charge to a run counts: the account of one that is not charged any more is then dropped."""
 
 _SECONDS: Final = {"minute": 60, "hour": 3_600}
 _LETTERS: Final = {"m": 60, "h": 3_600, "d": 86_400}
@@ -47,7 +49,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A unit of the calendar in a time zone, the last `seconds` (rolling), or all time (total).
+    """A unit of the calendar in a time zone, the last `seconds` (rolling), all time (total), or as long as a run lasts.
+
+    A run has no end that anybody tells: what was charged counts for `seconds`, and waiting for that is of no use.
 
     `series` names the window in stores: balances of windows that differ in it are never added up.
     """
@@ -62,13 +66,15 @@ class Window:
         series: str = self.unit
         if self.unit == "rolling":
             series = f"rolling {self.seconds}"
+        elif self.unit == "run":
+            series = "rolling run"  # stores tell by the first word that several spans count
         elif self.unit != "total" and self.timezone != UTC_NAME:
             series = f"{self.unit} {self.timezone}"
         object.__setattr__(self, "series", series)
 
     def __str__(self) -> str:
         """As it is written after the amount: `/day`, `/24h rolling`; nothing for a total."""
-        if self.unit == "total":
+        if not self.renews:
             return ""
         if self.unit != "rolling":
             return f"/{self.unit}"
@@ -79,7 +85,12 @@ class Window:
     @property
     def rolls(self) -> bool:
         """Whether several spans count at a time."""
-        return self.unit == "rolling"
+        return self.unit in ("rolling", "run")
+
+    @property
+    def renews(self) -> bool:
+        """Whether what is spent stops counting while somebody may wait for it."""
+        return self.unit not in ("run", "total")
 
     def span(self, now: float) -> Span:
         """The span that a charge at `now` (seconds since the epoch) is booked to."""
@@ -94,7 +105,7 @@ class Window:
     def _span(self, now: float) -> Span:
         if self.unit == "total":
             return Span(0, inf, inf)
-        if self.unit == "rolling":
+        if self.rolls:
             step = -(-self.seconds // STEPS)
             start = floor(now) - floor(now) % step
             return Span(start, start + step, start + step + self.seconds)
@@ -113,7 +124,7 @@ def parse_window(text: str, timezone: str) -> Window:
             raise ConfigurationError(f"{text!r:.40}: a rolling window is at least 1m and at most 366d")
         return Window("rolling", seconds=seconds)
     for known in get_args(Unit):
-        if text == known not in ("rolling", "total"):
+        if text == known not in ("rolling", "run", "total"):
             return Window(known, timezone)
     raise ConfigurationError(
         f'{text!r:.40} is not minute, hour, day or month; write for example "$5/day", "$5/24h rolling", '

@@ -27,6 +27,7 @@ def record_of(
         "at": round(at, 3),
         "route": decision.route,
         "tenant": decision.tenant,
+        "run": decision.run,
         "tags": dict(decision.tags),
         "tier": decision.tier,
         "model": decision.model,

@@ -60,6 +60,8 @@ def refusal(offers: Sequence[Offer], lines: Sequence[Line], parts: Sequence[Sequ
 
 def _fits_from(line: Line, parts: Sequence[Part], needed: int | None, now: float) -> float:
     """When so much of the line has ended that `needed` fits; where it never does, when all of it has."""
+    if not line.window.renews:
+        return inf
     counting = sorted(part for part in parts if part.spent or part.held)
     if not line.window.rolls or not counting:
         return line.window.span(now).end
