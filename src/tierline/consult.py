@@ -55,6 +55,8 @@ class Consultation:
     """Most seconds that a question may take, whatever it allows itself."""
     stakes: Callable[[], Stakes] | None = None
     """What is at stake in the choice; None where a question is not weighed."""
+    asking: Callable[[], None] | None = None
+    """Told of each question as it goes out."""
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
 
@@ -116,6 +118,8 @@ class Consultation:
         body = body_of(question, model=self.cheapest.model, thinking=thinking)
         timeout = min(question.timeout, self.most)
         own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant, timeout)
+        if self.asking is not None:
+            self.asking()
         before = context()
         enter(Context(own=own))
         try:

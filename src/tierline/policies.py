@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tierline.ladder import Ladder
 
 Explicit = Literal["respect", "ceiling", "route"]
+Speculate = bool | Literal["auto"]
 _EXPLICIT: Final = ("respect", "ceiling", "route")
 QUALITY: Final = 0.95
 """The share of the top tier's quality that a tier must reach, where no policy says it."""
@@ -71,6 +72,8 @@ class Policy:
     - `classifier`: who labels requests here instead of the Router's classifier
     - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
       move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
+    - `speculate`: send the cheapest tier while Claude is asked for its verdict (True), or where that is worth its price
+      (`"auto"`): see `tierline.speculation`
     - `max_tokens`: most tokens of output, by min with what the request asks
     - `budgets`: further budgets that these calls are charged to
     - `tags`: names for decisions and spans, as a mapping; kept as sorted pairs
@@ -90,6 +93,7 @@ class Policy:
     explicit_model: Explicit | None = None
     classifier: Classifier | None = None
     sticky: bool | None = None
+    speculate: Speculate | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -107,6 +111,10 @@ class Policy:
             raise ConfigurationError(f"policy: critical must be True or False, got {self.critical!r}")
         if self.sticky not in (None, True, False):
             raise ConfigurationError(f"policy: sticky must be True, False or None, got {self.sticky!r:.80}")
+        if not (self.speculate is None or isinstance(self.speculate, bool) or self.speculate == "auto"):
+            raise ConfigurationError(
+                f'policy: speculate must be True, False, "auto" or None, got {self.speculate!r:.80}'
+            )
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -336,6 +344,7 @@ class Effective:
     explicit_model: Explicit = "respect"
     classifier: Classifier | None = None
     sticky: bool | None = None
+    speculate: Speculate = False
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -368,7 +377,7 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             limits.append(p.max_tokens)
         if p.quality is not None:
             shares.append(p.quality)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky"):
+        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "speculate"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))
