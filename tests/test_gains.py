@@ -49,10 +49,10 @@ def test_worth_its_price() -> None:
 @given(
     st.floats(0, 1), st.floats(0, 60), st.floats(0, 60), st.integers(0, 10**10), st.integers(1, 10**9), st.floats(0, 1)
 )
-def test_more_hits_never_speak_against_it(  # noqa: PLR0917
+def test_more_hits_never_speak_against_it(
     cheap: float, verdict: float, answer: float, loss: int, second: int, more: float
 ) -> None:
-    """What is worth it stays so where verdicts lead to the cheapest tier more often, and where a lost one costs less."""
+    """What is worth it stays so where verdicts lead there more often, and where a lost one costs less."""
     rates = Rates(30, cheap, verdict, 10, answer)
     if not against(rates, loss, second):
         better = rates._replace(cheap=cheap + more * (1 - cheap))

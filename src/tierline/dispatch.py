@@ -135,7 +135,7 @@ class Dispatch:
         """One attempt at the first offer, while it is not known yet whether it is wanted; or why none was made.
 
         `room` says what stands against the hold for it. No breaker is probed by it, and one that fails takes a token of
-        the budget of retries, as a retry does.
+        the budget of retries, as a retry does: in an outage a process makes no more attempts for it.
         """
         offer = self.plan.offers[0]
         tier = self._tier(offer)
@@ -151,7 +151,8 @@ class Dispatch:
             return why
         reply = await self._attempt(held, role, 0, tier, "closed")
         if reply.error:
-            self._budget.take(tenant=self.origin.tenant)
+            if reply.retry or reply.elsewhere:
+                self._budget.take(tenant=self.origin.tenant)
             if reply.discard is not None:
                 await reply.discard()
         return reply
