@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -234,11 +235,7 @@ class Bridge:
         self._asked.add(job)
         self._jobs.put(job)
         try:
-            return await answer
-        except asyncio.CancelledError:
-            if answer.done() and not answer.cancelled() and answer.exception() is None:
-                late(answer.result())
-            raise
+            return await _taken(answer, late)
         finally:
             self._asked.discard(job)
 
@@ -268,6 +265,32 @@ class Bridge:
             if not job.answer.done():
                 job.answer.set_exception(GoneError("the thread that called has gone"))
         self._jobs.put(None)
+
+
+class Aside:
+    """Does what it is asked in a thread of its own for each, where the one that called is busy.
+
+    The context variables there are those of whoever asks. Nothing ends such a thread: what it brings when nobody waits
+    any more goes to `late`.
+    """
+
+    async def here(self, function: Callable[[], T], late: Callable[[T], None] = _nothing) -> T:
+        """Run `function`. `late` takes a result that nobody waits for any more."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        job = _Job(function, late, loop, answer)
+        threading.Thread(target=copy_context().run, args=(job.do,), name="tierline aside", daemon=True).start()
+        return await _taken(answer, late)
+
+
+async def _taken(answer: asyncio.Future[T], late: Callable[[T], None]) -> T:
+    """The answer to a job. Who is cancelled when it is there already does not take it."""
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            late(answer.result())
+        raise
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -131,6 +131,39 @@ class Dispatch:
                 return reply
             held = again
 
+    async def beside(self, role: Role, room: Callable[[Reservation], str]) -> Reply | str:
+        """One attempt at the first offer, while it is not known yet whether it is wanted; or why none was made.
+
+        `room` says what stands against the hold for it. No breaker is probed by it, and one that fails takes a token of
+        the budget of retries, as a retry does: in an outage a process makes no more attempts for it.
+        """
+        offer = self.plan.offers[0]
+        tier = self._tier(offer)
+        if tier.breaker.state != "closed" or tier.limited:
+            return f"{offer.tier}: {self._why_not(offer) or 'its breaker is not closed'}"
+        if self._budget.tokens < 1 + KEPT:
+            return "this process has used up its budget of retries"
+        held = await self._reserve((offer,), thresholds=False)
+        if isinstance(held, Refusal):
+            return describe(held)
+        if why := room(held):
+            await self.books.finish(self.books.ledger.release(held.id))
+            return why
+        reply = await self._attempt(held, role, 0, tier, "closed")
+        if reply.error:
+            if reply.retry or reply.elsewhere:
+                self._budget.take(tenant=self.origin.tenant)
+            if reply.discard is not None:
+                await reply.discard()
+        return reply
+
+    def adopt(self, plan: Plan) -> None:
+        """What was sent `beside` is what `plan` wants: from now on it is the call's only attempt."""
+        assert self.reservation is not None  # noqa: S101  (it was sent)
+        self.plan = plan
+        self._budget.called(self.origin.tenant)
+        self._note_admission(self.reservation)
+
     def streamed(self, attempt: Attempt) -> None:
         """The answer of the last attempt has been read to its end, or was left or broken off."""
         answer = self.pending

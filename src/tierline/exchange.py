@@ -7,6 +7,7 @@ import inspect
 import math
 from contextlib import suppress
 from contextvars import copy_context
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from anthropic.types import Message
 from opentelemetry import trace
 
 from tierline.attempts import Reply
-from tierline.blocking import at_once
+from tierline.blocking import Aside, at_once
 from tierline.consult import ask
 from tierline.limits import none_left, retry_after
 from tierline.tap import hang_up, tap
@@ -72,7 +73,7 @@ class Exchange:
         request: APIRequest,
         call: Call,
         call_next: AsyncCallNext | CallNext,
-        bridge: Bridge | None = None,
+        bridge: Bridge | Aside | None = None,
         endpoint: Hashable = None,
     ) -> None:
         self.client = client
@@ -123,6 +124,21 @@ class Exchange:
         }
         post = partial(self.client.post, options.url, cast_to=Message)
         return await ask(post, {"body": body, "options": {"headers": headers, "params": options.params}}, timeout)
+
+    def apart(self) -> Exchange:
+        """The same request, to be sent while it is being sent here: by a synchronous client in a thread of its own."""
+        other = copy(self)
+        # What is written into them for one attempt is not meant for another one.
+        request = other._request = copy(self._request)  # noqa: SLF001  (of the same class)
+        request.options = copy(request.options)
+        if self._bridge is not None:
+            other._bridge = Aside()  # noqa: SLF001
+        return other
+
+    @property
+    def recallable(self) -> bool:
+        """Not a synchronous client's: its thread waits for the first byte whatever becomes of the call."""
+        return self._bridge is None
 
     def content(self, reply: Reply) -> bytes:
         """The bytes of an answer that has come back whole."""

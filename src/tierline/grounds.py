@@ -16,6 +16,8 @@ from tierline.steps import eased
 from tierline.values import Classification
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tierline.admission import Admission
     from tierline.call import Call
     from tierline.classify.base import Classifier
@@ -66,6 +68,8 @@ class Inquiry:
         self._unbelieved = self._learns = False
         self._failed: tuple[str, ...] = ()
         self.forecast: Forecast | None = None
+        self.asking: Callable[[], None] | None = None
+        """Told when Claude is asked for a verdict."""
         self.kept = False
         """Whether the grounds are those of an earlier step of a tool loop."""
         self.seconds = 0.0
@@ -171,6 +175,7 @@ class Inquiry:
             trace,
             silent,
             stakes=partial(stakes_of, self._call, policy, router.ladder, router.prices),
+            asking=self.asking,
         )
         if router.health.deadline is not None:
             self._consulted.most = router.health.deadline / 2  # the other half is the answer's

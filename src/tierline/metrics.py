@@ -113,6 +113,9 @@ class Metrics:
         self._shadows = meter.create_counter(
             "tierline.shadows", "{shadow}", "Answers that were compared with the tier above, or were to be."
         )
+        self._speculations = meter.create_counter(
+            "tierline.speculations", "{speculation}", "Calls that were sent before their verdict came, or were to be."
+        )
         self._route, self._model, self._error, self._name = Bounded(), Bounded(), Bounded(), Bounded()
 
     @property
@@ -214,6 +217,18 @@ class Metrics:
                     "tierline.shadow.outcome": outcome,
                     "tierline.decision.tier": tier,
                     "tierline.shadow.tier": above,
+                    "tierline.route": self._route(route or ""),
+                },
+            )
+
+    def speculated(self, outcome: str, tier: str, route: str | None) -> None:
+        """The cheapest tier was asked beside the verdict, or was to be: what came of it."""
+        if self.recording:
+            self._speculations.add(
+                1,
+                {
+                    "tierline.speculation.outcome": outcome,
+                    "tierline.decision.tier": tier,
                     "tierline.route": self._route(route or ""),
                 },
             )

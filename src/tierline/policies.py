@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tierline.ladder import Ladder
 
 Explicit = Literal["respect", "ceiling", "route"]
+Speculate = bool | Literal["auto"]
 _EXPLICIT: Final = ("respect", "ceiling", "route")
 QUALITY: Final = 0.95
 """The share of the top tier's quality that a tier must reach, where no policy says it."""
@@ -73,6 +74,8 @@ class Policy:
       move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
     - `per_step`: each step of an agent loop is routed by itself (True), or a tool loop keeps its tier; see
       `tierline.steps`
+    - `speculate`: send the cheapest tier while Claude is asked for its verdict (True), or where that is worth its price
+      (`"auto"`): see `tierline.speculation`
     - `max_tokens`: most tokens of output, by min with what the request asks
     - `budgets`: further budgets that these calls are charged to
     - `tags`: names for decisions and spans, as a mapping; kept as sorted pairs
@@ -93,6 +96,7 @@ class Policy:
     classifier: Classifier | None = None
     sticky: bool | None = None
     per_step: bool | None = None
+    speculate: Speculate | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -113,6 +117,10 @@ class Policy:
                 raise ConfigurationError(f"policy: {name} must be True, False or None, got {value!r:.80}")
         if self.sticky and self.per_step:
             raise ConfigurationError("policy: sticky=True keeps a tier, and per_step=True moves: leave one of them out")
+        if not (self.speculate is None or isinstance(self.speculate, bool) or self.speculate == "auto"):
+            raise ConfigurationError(
+                f'policy: speculate must be True, False, "auto" or None, got {self.speculate!r:.80}'
+            )
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -343,6 +351,7 @@ class Effective:
     classifier: Classifier | None = None
     sticky: bool | None = None
     per_step: bool = False
+    speculate: Speculate = False
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -375,7 +384,7 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             limits.append(p.max_tokens)
         if p.quality is not None:
             shares.append(p.quality)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "per_step"):
+        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "per_step", "speculate"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))

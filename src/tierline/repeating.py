@@ -17,17 +17,25 @@ _ELSEWHERE: Final = ("container", "thread", "fallbacks", "mcp_servers")
 
 def repeatable(call: Call) -> bool:
     """Whether nothing would come of asking a request once more but an answer, and all of it is text."""
+    return (
+        harmless(call)
+        and call.input_bound is not None
+        and call.input_bound <= MOST_BYTES
+        and all(isinstance(turn, dict) and _is_text(turn.get("content")) for turn in call.body["messages"])
+    )
+
+
+def harmless(call: Call) -> bool:
+    """Whether nothing would come of sending a request twice but two answers, whatever it is made of."""
     body = call.body
     tools = body.get("tools")
     return (
         call.rounds == 1
         and not call.unbounded
-        and call.input_bound is not None
-        and call.input_bound <= MOST_BYTES
         and not any(body.get(name) for name in _ELSEWHERE)
         # Tools of the app are asked for in an answer; whatever else there is, the API would use itself.
+        and isinstance(tools, (list, tuple, type(None)))
         and all(isinstance(t, dict) and t.get("type", "custom") == "custom" for t in (tools or ()))
-        and all(isinstance(turn, dict) and _is_text(turn.get("content")) for turn in body["messages"])
     )
 
 

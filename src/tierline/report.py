@@ -107,6 +107,12 @@ class Report:
     downgrades: tuple[Downgrade, ...]
     """The latest hundred of them."""
     explored: int
+    speculated: int
+    """Calls that were sent to the cheapest tier while their verdict was asked: see `policy(speculate=…)`."""
+    speculations_won: int
+    """Of them, those that were answered by it."""
+    speculation_cost: int
+    """What the others cost for nothing (nano-USD), in the rows of the tiers that answered."""
     upgrades_withheld: int
     """Calls whose text wanted a dearer tier than its account had left: see `Router(max_upgrades=…)`."""
     fallbacks: int
@@ -143,6 +149,7 @@ class Report:
             *((("prompt caching", f"{usd(self.prompt_caching_saved)} saved"),) if self.prompt_caching_saved else ()),
             ("downgrades", f"{self.downgraded:,}"),
             *((("explored", f"{self.explored:,}"),) if self.explored else ()),
+            *((("speculated", self._speculations),) if self.speculated else ()),
             *((("upgrades withheld", f"{self.upgrades_withheld:,}"),) if self.upgrades_withheld else ()),
             ("fallbacks", f"{self.fallbacks:,}"),
             ("refusals", f"{self.refusals:,}"),
@@ -162,6 +169,10 @@ class Report:
         return (
             f"{self.shadows:,}: the tier above was better in {self.shadows_lost:,} ({self.shadows_dropped:,} dropped)"
         )
+
+    @property
+    def _speculations(self) -> str:
+        return f"{self.speculated:,}: {self.speculations_won:,} answered, {usd(self.speculation_cost)} for the others"
 
     def _observed_rows(self) -> Iterator[tuple[str, str]]:
         """What would have been, where that is not what was."""
@@ -188,6 +199,9 @@ class Tally:
     saved: int = 0
     downgrades: int = 0
     explored: int = 0
+    speculated: int = 0
+    speculations_won: int = 0
+    speculation_cost: int = 0
     upgrades_withheld: int = 0
     fallbacks: int = 0
     refusals: int = 0
@@ -234,6 +248,13 @@ class Tally:
             self._latency.append(decision.latency_s)
             if decision.classifier_latency_s:
                 self._classifying.append(decision.classifier_latency_s)
+
+    def beside(self, cost: int, *, won: bool) -> None:
+        """Count a call that speculated, and what that cost for nothing (nano-USD), which is in the call's cost."""
+        with self._lock:
+            self.speculated += 1
+            self.speculations_won += won
+            self.speculation_cost += cost
 
     def asked(self, cost: int, route: str | None, tenant: str | None, purpose: Purpose = "classify") -> None:
         """Count a question of Tierline's own (nano-USD), for the route and the tenant of the call that asked it."""
@@ -296,6 +317,9 @@ class Tally:
                 downgraded=self.downgrades,
                 downgrades=tuple(self._downgrades),
                 explored=self.explored,
+                speculated=self.speculated,
+                speculations_won=self.speculations_won,
+                speculation_cost=self.speculation_cost,
                 upgrades_withheld=self.upgrades_withheld,
                 fallbacks=self.fallbacks,
                 refusals=self.refusals,

@@ -31,6 +31,7 @@ from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
+from tierline.gains import SECOND_WORTH, Gains
 from tierline.gate import Gate
 from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
@@ -113,6 +114,7 @@ class Router(Generic[ClientT_co]):
       route is being learned; never for critical or labelled calls, pins and ids that are respected
     - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
       what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
+    - `second_worth`: what a second that a call waits less is worth, for `policy(speculate="auto")`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
     - `share_verdicts`: verdicts are kept in `store` as well, where that is SQLite or Redis: for all processes, and over
       a restart, for `cache_ttl` seconds. See `tierline.verdicts.shared`
@@ -165,6 +167,7 @@ class Router(Generic[ClientT_co]):
         learn_after: int = LEARN_AFTER,
         explore: float = 0.0,
         max_upgrades: float = MOST_UPGRADES,
+        second_worth: str = SECOND_WORTH,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
         share_verdicts: bool = True,
@@ -203,6 +206,7 @@ class Router(Generic[ClientT_co]):
         self.min_confidence = min_confidence
         self.learn_after, self.explore = _learning(learn_after, explore)
         self.upgrades = Upgrades(len(ladder), max_upgrades)
+        self.gains = Gains(second_worth)
         self.timing = timing or Timing()
         self.prices = prices or PriceBook()
         self.metrics = Metrics(meter_provider)

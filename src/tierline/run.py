@@ -21,15 +21,18 @@ from tierline.legality import fit
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.report import Downgrade
+from tierline.speculation import speculation_of
 from tierline.steps import best_place, learned_on, step_of
 from tierline.telemetry import CallTrace, describe
 from tierline.usage import StreamReader
 from tierline.values import Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
-    from tierline.budgets import Fit
+    from tierline.budgets import Fit, Line
     from tierline.call import Call
     from tierline.conversation import Conversation
     from tierline.learn.grading import Asked
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from tierline.policies import Effective
     from tierline.router import Router
     from tierline.shadow import Drawn
+    from tierline.speculation import Speculation
     from tierline.upstream import Upstream
     from tierline.usage import Metered
     from tierline.values import Attempt, Refusal, View
@@ -63,6 +67,9 @@ class CallRun:
         self.started = router.timing.perf()
         self.dispatch: Dispatch | None = None
         self.inquiry: Inquiry | None = None
+        self.speculation: Speculation | None = None
+        self.took: float | None = None
+        """Seconds until it was over, where something of it is read on."""
         self.talk_keys: tuple[bytes, ...] = ()
         self.talk: Conversation | None = None
         self.observed: Observed | None = None
@@ -103,46 +110,15 @@ class CallRun:
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
-        router, call = self.router, self.call
         # A question of Tierline's own is told by the `classify` span around it, and its cost is in the call's.
-        self.trace = trace = CallTrace(router.tracer if self.own is None else None)
+        self.trace = trace = CallTrace(self.router.tracer if self.own is None else None)
         self.plan: Plan | None = None
-        lines = self.lines
         try:
             try:
-                request = admit(call, self.policy, router.ladder, router.prices.list_output_price)
-                if call.continues and request.target is None:
-                    request = self._kept(request)
-                if trace.recording:
-                    tiers = router.ladder
-                    trace.policy(self.policy, tiers[request.policy.floor].name, tiers[request.policy.ceiling].name)
-                found = self.plan = await self._plan(request, trace)
-            except TierlineError as error:
-                if not self.observing:
-                    raise
-                self.observed = Observed(None, f"{type(error).__name__}: {error}")
-            if self.observing:
-                request = unenforced(call, self.policy, router.ladder, router.prices.list_output_price)
-                found = await self._plan(request, trace)
-                lines = tuple(line.softened for line in lines)
-            if router.learning.handles is None:
-                await router.learning.known()
-            self.dispatch = Dispatch(
-                call=call,
-                plan=found,
-                binding=self.binding,
-                lines=lines,
-                upstream=self.upstream,
-                books=router.books,
-                health=router.health,
-                trace=trace,
-                key=router.next_id(),
-                origin=Origin(self.tenant and plain(self.tenant), self.route, self.own is not None),
-                started=self.started,
-                deadline=self.own.timeout if self.own is not None else router.health.deadline,
-                watched=self.observing,
-            )
-            reply = await self.dispatch.run()
+                request, found, reply = await self._answered(trace)
+            finally:
+                if self.speculation is not None:
+                    await self.speculation.end()
         except BudgetExceededError as error:
             if self.own is None:
                 self._note_refusal(error.refusal)
@@ -157,6 +133,7 @@ class CallRun:
             else:
                 self._close("cancelled")
             raise
+        assert self.dispatch is not None  # noqa: S101  (it has sent)
         self._note_key(reply)
         self._keep(reply.metered)
         self.shadow = self._drawn(found, request.policy, self.dispatch, reply)
@@ -168,6 +145,56 @@ class CallRun:
             self._record(self._decision(settled=False))
             pending.when_ended(self._streamed)
         return reply
+
+    async def _answered(self, trace: CallTrace) -> tuple[Request, Plan, Reply]:
+        """Steps 2 to 7."""
+        router, call, lines = self.router, self.call, self.lines
+        try:
+            request = admit(call, self.policy, router.ladder, router.prices.list_output_price)
+            if call.continues and request.target is None:
+                request = self._kept(request)
+            if trace.recording:
+                tiers = router.ladder
+                trace.policy(self.policy, tiers[request.policy.floor].name, tiers[request.policy.ceiling].name)
+            found = self.plan = await self._plan(request, trace)
+        except TierlineError as error:
+            if not self.observing:
+                raise
+            self.observed = Observed(None, f"{type(error).__name__}: {error}")
+        if self.observing:
+            request = unenforced(call, self.policy, router.ladder, router.prices.list_output_price)
+            found = await self._plan(request, trace)
+            lines = tuple(line.softened for line in lines)
+        if router.learning.handles is None:
+            await router.learning.known()
+        speculation, began = self.speculation, router.timing.perf()
+        if speculation is not None and (early := await speculation.answer(found)) is not None:
+            self.dispatch = speculation.taken
+            return request, found, early
+        self.dispatch = self.dispatched(found, lines)
+        reply = await self.dispatch.run()
+        if speculation is not None:
+            speculation.sent(self.dispatch, reply, router.timing.perf() - began)
+        return request, found, reply
+
+    def dispatched(self, found: Plan, lines: Sequence[Line]) -> Dispatch:
+        """What sends a plan."""
+        router = self.router
+        return Dispatch(
+            call=self.call,
+            plan=found,
+            binding=self.binding,
+            lines=lines,
+            upstream=self.upstream,
+            books=router.books,
+            health=router.health,
+            trace=self.trace,
+            key=router.next_id(),
+            origin=Origin(self.tenant and plain(self.tenant), self.route, self.own is not None),
+            started=self.started,
+            deadline=self.own.timeout if self.own is not None else router.health.deadline,
+            watched=self.observing,
+        )
 
     @property
     def sent(self) -> bool:
@@ -195,12 +222,25 @@ class CallRun:
         if request.target is None:
             self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view, self.step)
             silence = silent or router.rejected.get(self.upstream.client, "")
+            if not silence and (speculation := speculation_of(self, request, self.inquiry)) is not None:
+                self.speculation, self.inquiry.asking = speculation, speculation.begin
             grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
         if self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
             counted = await router.counts.of(self.call, tiers, self.upstream.count)
-        found = plan(
+        found = self.planned(request, grounds, counted)
+        if found.classified is not None and not silent:
+            router.upgrades.count(self.route, self.tenant, found.classified)
+            if found.withheld:
+                router.tally.withheld()
+                router.metrics.upgrade_withheld(self.route)
+        return found
+
+    def planned(self, request: Request, grounds: Grounds, counted: Mapping[str, int]) -> Plan:
+        """The plan on these grounds. `counted` has the tokens of the prompt by model, where they were counted."""
+        router = self.router
+        return plan(
             self.call,
             request,
             grounds.opinion,
@@ -214,12 +254,6 @@ class CallRun:
             explore=grounds.explore,
             usual=grounds.usual,
         )
-        if found.classified is not None and not silent:
-            router.upgrades.count(self.route, self.tenant, found.classified)
-            if found.withheld:
-                router.tally.withheld()
-                router.metrics.upgrade_withheld(self.route)
-        return found
 
     def _hold(self, place: int) -> tuple[int, str]:
         """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
@@ -292,7 +326,12 @@ class CallRun:
 
     def _close(self, outcome: str, error: str = "", why: str = "") -> None:
         """Record, count and trace a call that is over."""
-        own = self.own
+        own, beside = self.own, self.speculation
+        if beside is not None and beside.later(partial(self._late, outcome, error, why)):
+            # What was sent in vain is read to its end by a thread: the app does not wait for what that cost.
+            self.took = self.router.timing.perf() - self.started
+            self._record(self._decision(settled=False, why=why))
+            return
         decision = self._decision(settled=True, why=why)
         if own is not None:
             own.cost += decision.cost
@@ -301,8 +340,10 @@ class CallRun:
             self.binding.charge(decision.cost)
             self._record(decision)
             self._log(decision, outcome)
-            if outcome != "refused":
+            if outcome != "refused" or decision.attempts:
                 self._count(decision, failed=bool(error))
+        if beside is not None:
+            beside.count()
         self.trace.end(decision, outcome, error)
         dispatch = self.dispatch
         answer = dispatch.pending if dispatch is not None else None
@@ -319,6 +360,12 @@ class CallRun:
         )
         if self.shadow is not None:
             self.shadow.ended(decision, outcome, self.trace)
+
+    def _late(self, outcome: str, error: str, why: str) -> None:
+        """What was sent in vain has ended, after the call."""
+        self._close(outcome, error, why)
+        if self.anonymous or self.binding.over:
+            self.router.books.background.start(self.router.forget(self.binding))
 
     def _count(self, decision: Decision, *, failed: bool) -> None:
         router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
@@ -352,22 +399,29 @@ class CallRun:
 
     def _decision(self, *, settled: bool, why: str = "") -> Decision:
         router, found, dispatch, asked = self.router, self.plan, self.dispatch, self.inquiry
-        attempts = tuple(dispatch.attempts) if dispatch is not None else ()
+        beside = self.speculation.attempts if self.speculation is not None else ()
+        own = tuple(dispatch.attempts) if dispatch is not None else ()
+        attempts = (*beside, *own)
         offer = dispatch.offer if dispatch is not None and dispatch.offer is not None else None
         first = found.offers[0] if found is not None else None
         taken = offer or first
-        usage = attempts[0].usage if attempts else Usage()
-        for attempt in attempts[1:]:
+        answered = own[0].usage if own else Usage()
+        for attempt in own[1:]:
+            answered = answered + attempt.usage
+        usage = answered
+        for attempt in beside:
             usage = usage + attempt.usage
         spent = asked.spent if asked is not None else 0
         cost = sum(attempt.cost for attempt in attempts) + spent
-        known = settled and attempts and attempts[-1].outcome == "ok"
-        if settled and attempts:
-            self.all_on = self._all_on(usage)
+        known = settled and own and own[-1].outcome == "ok"
+        if settled and own:
+            # No tier alone would have been asked beside a verdict.
+            self.all_on = self._all_on(answered)
         top = self.all_on.get(router.ladder[router.ladder.top].name) if known else None
         reasons = (
             *(asked.reasons if asked is not None else ()),
             *(found.reasons if found is not None else self.policy.reasons),
+            *(self.speculation.reasons if self.speculation is not None else ()),
             *(dispatch.reasons if dispatch is not None else ()),
             *((why,) if why else ()),
             *(("the prefix is marked for caching",) if self.marked else ()),
@@ -388,7 +442,7 @@ class CallRun:
             cost=cost,
             saved=top - cost if top is not None else 0,
             classifier_cost=spent,
-            latency_s=router.timing.perf() - self.started,
+            latency_s=router.timing.perf() - self.started if self.took is None else self.took,
             classifier_latency_s=asked.seconds if asked is not None else 0.0,
             budgets=held.remaining if held is not None else (),
             estimated=any(attempt.estimated for attempt in attempts),

@@ -61,6 +61,15 @@ class Upstream(Protocol):
         """
         ...
 
+    def apart(self) -> Upstream:
+        """The same request, to be sent once more while it is being sent here."""
+        ...
+
+    @property
+    def recallable(self) -> bool:
+        """Whether an attempt can be called off at any time: a thread that waits for the first byte cannot be."""
+        ...
+
     def withheld(self, status: int, error: str, message: str, wait: float) -> Reply:
         """The SDK's own error of that kind, for an attempt that is not made.
 
