@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast, over
 from tierline.binding import Context, context, enter
 from tierline.budgets import Budget
 from tierline.errors import ConfigurationError
+from tierline.escalation.rules import Escalate, check_escalate, rules_of
 from tierline.ladder import check_tokens
 from tierline.values import LABELS, Label
 
@@ -69,6 +70,8 @@ class Policy:
       for: above 0, at most 1. The strictest holds; where nobody says it, `QUALITY`
     - `explicit_model`: what a model id in the request means: `"respect"` (the default), `"ceiling"`, `"route"`
     - `classifier`: who labels requests here instead of the Router's classifier
+    - `escalate`: a cheaper tier answers first, its answer is checked, and where it is poor the next tier answers. True
+      for the usual checks, an `Escalate(…)`, or False; see `tierline.escalation`
     - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
       move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
     - `max_tokens`: most tokens of output, by min with what the request asks
@@ -90,6 +93,7 @@ class Policy:
     explicit_model: Explicit | None = None
     classifier: Classifier | None = None
     sticky: bool | None = None
+    escalate: bool | Escalate | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -107,6 +111,7 @@ class Policy:
             raise ConfigurationError(f"policy: critical must be True or False, got {self.critical!r}")
         if self.sticky not in (None, True, False):
             raise ConfigurationError(f"policy: sticky must be True, False or None, got {self.sticky!r:.80}")
+        check_escalate(self.escalate)
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -336,6 +341,7 @@ class Effective:
     explicit_model: Explicit = "respect"
     classifier: Classifier | None = None
     sticky: bool | None = None
+    escalate: Escalate | None = None
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -368,12 +374,13 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             limits.append(p.max_tokens)
         if p.quality is not None:
             shares.append(p.quality)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky"):
+        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "escalate"):
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))
         tags.update(p.tags)
         critical = critical or p.critical
+    rest["escalate"] = rules_of(rest.get("escalate"))
     reasons: list[str] = []
     if low > high:
         reasons.append(f"floor {ladder[low].name} is above ceiling {ladder[high].name}: the floor wins")

@@ -32,6 +32,7 @@ from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
+from tierline.examining import Escalations
 from tierline.gate import Gate
 from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health
@@ -237,6 +238,7 @@ class Router(Generic[ClientT_co]):
         self.tracer, self.decision_log = tracer_of(tracer_provider), open_log(decision_log)
         self.loops: Recent[bytes, Grounds] = Recent(_MOST_KEPT)
         """On what grounds the first step of a tool loop was decided: its later steps are not judged again."""
+        self.escalations = Escalations()
         self.threads: Recent[str, int] = Recent(_MOST_KEPT)
         """The tier of conversations that the server holds, by the id of the last answer: their model stays."""
         self.refusing: Recent[tuple[str, str, int], bool] = Recent(_MOST_KEPT)

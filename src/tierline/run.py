@@ -11,6 +11,7 @@ from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
 from tierline.call import view_of
+from tierline.chain import Chain, Loop, beginning_for, rules_for
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
@@ -26,11 +27,14 @@ from tierline.usage import StreamReader
 from tierline.values import Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
     from tierline.budgets import Fit
     from tierline.call import Call
     from tierline.conversation import Conversation
+    from tierline.escalation.beginning import Beginning
     from tierline.learn.grading import Asked
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
@@ -63,6 +67,10 @@ class CallRun:
         self.inquiry: Inquiry | None = None
         self.talk_keys: tuple[bytes, ...] = ()
         self.talk: Conversation | None = None
+        self.chain: Chain | None = None
+        """Set where a better tier may answer after a poor answer."""
+        self.loop: Loop | None = None
+        """The tool loop that this call may begin or go on with, where chains of tiers answer."""
         self.observed: Observed | None = None
         """What would have happened to a call that is only observed, once that is known."""
         self.shadow: Drawn | None = None
@@ -137,7 +145,7 @@ class CallRun:
                 deadline=self.own.timeout if self.own is not None else router.health.deadline,
                 watched=self.observing,
             )
-            reply = await self.dispatch.run()
+            reply = await self._answered(self.dispatch, request, found)
         except BudgetExceededError as error:
             if self.own is None:
                 self._note_refusal(error.refusal)
@@ -164,6 +172,17 @@ class CallRun:
             pending.when_ended(self._streamed)
         return reply
 
+    async def _answered(self, dispatch: Dispatch, request: Request, found: Plan) -> Reply:
+        """Steps 4 to 7, over again where a better tier is to answer."""
+        reply = await dispatch.run()
+        rules = rules_for(self.call, request)
+        if rules is not None and self.own is None and not self.observing and not self.call.in_tool_loop:
+            self.chain = Chain(self.router, rules, self.call, found, dispatch, self.asked, self.tenant)
+            reply = await self.chain.run(reply)
+        if self.loop is not None and dispatch.offer is not None and not reply.error:
+            self.loop.keep(dispatch.offer.tier)
+        return reply
+
     @property
     def sent(self) -> bool:
         """Whether anything of this call has been sent."""
@@ -187,10 +206,12 @@ class CallRun:
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
         router = self.router
         grounds = Grounds()
+        begin = None
         if request.target is None:
             self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view)
             silence = silent or router.rejected.get(self.upstream.client, "")
-            grounds = await self.inquiry.grounds(request.policy, trace, silence)
+            if (begin := self._beginning(request, self.inquiry)) is None:
+                grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
         if self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
@@ -208,6 +229,7 @@ class CallRun:
             learn_after=router.learn_after,
             explore=grounds.explore,
             usual=grounds.usual,
+            begin=begin,
         )
         if found.classified is not None and not silent:
             router.upgrades.count(self.route, self.tenant, found.classified)
@@ -215,6 +237,22 @@ class CallRun:
                 router.tally.withheld()
                 router.metrics.upgrade_withheld(self.route)
         return found
+
+    def _beginning(self, request: Request, inquiry: Inquiry) -> Callable[[Sequence[int]], Beginning] | None:
+        """Where a chain of tiers begins; None where the tier is chosen as for any other call.
+
+        What the app says of a request holds, and a critical call begins no lower than it would without a chain.
+        """
+        policy = request.policy
+        if rules_for(self.call, request) is None or self.own is not None:
+            return None
+        if self.view is not None and self.view.tools:
+            self.loop = Loop(self.router, self.call, self.view, self.tenant)
+            if self.call.in_tool_loop:
+                return self.loop.beginning(policy)
+        if policy.critical or policy.label is not None or self.call.in_tool_loop:
+            return None
+        return beginning_for(self.router, self.call, policy, inquiry.taught())
 
     def _hold(self, place: int) -> tuple[int, str]:
         """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
@@ -265,6 +303,8 @@ class CallRun:
         shadowing = self.router.shadowing
         if shadowing is None or self.own is not None or self.observing:
             return None
+        if self.chain is not None and self.chain.held:
+            return None  # what has been read of it was not kept
         return shadowing.draw(self.call, found, policy, dispatch, reply)
 
     # Step 8: observe
@@ -350,10 +390,13 @@ class CallRun:
         for attempt in attempts[1:]:
             usage = usage + attempt.usage
         spent = asked.spent if asked is not None else 0
-        cost = sum(attempt.cost for attempt in attempts) + spent
-        known = settled and attempts and attempts[-1].outcome == "ok"
-        if settled and attempts:
-            self.all_on = self._all_on(usage)
+        graded = self.chain.spent if self.chain is not None else 0
+        cost = sum(attempt.cost for attempt in attempts) + spent + graded
+        answered = (dispatch.answered if dispatch is not None else None) or (attempts[-1] if attempts else None)
+        known = settled and answered is not None and answered.outcome == "ok"
+        if settled and answered is not None:
+            # One tier alone would have answered once.
+            self.all_on = self._all_on(answered.usage if self.chain is not None and self.chain.let_go else usage)
         top = self.all_on.get(router.ladder[router.ladder.top].name) if known else None
         reasons = (
             *(asked.reasons if asked is not None else ()),
@@ -378,6 +421,7 @@ class CallRun:
             cost=cost,
             saved=top - cost if top is not None else 0,
             classifier_cost=spent,
+            grading_cost=graded,
             latency_s=router.timing.perf() - self.started,
             classifier_latency_s=asked.seconds if asked is not None else 0.0,
             budgets=held.remaining if held is not None else (),
