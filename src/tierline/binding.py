@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from tierline.routes import Route, RouteTable
     from tierline.values import Decision
 
-Purpose = Literal["classify", "shadow"]
-"""What Tierline asks for itself: how hard a request is, or how the tier above would have answered."""
+Purpose = Literal["classify", "shadow", "grade"]
+"""What Tierline asks for itself: how hard a request is, how another tier would have answered, how good an answer is."""
 SCOPE_KEY: Final = "tierline"
 """Where the Binding is in the ASGI scope, for those who have the request and not the context."""
 KEPT_DECISIONS: Final = 100

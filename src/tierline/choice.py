@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tierline.escalation.beginning import Beginning
     from tierline.ladder import Ladder
     from tierline.plan import Request
     from tierline.policies import Effective
@@ -69,6 +70,14 @@ def choose(
     if opinion is None:
         return Choice(place, request.source, NO_OPINION, 0.0)
     return Choice(place, opinion.source, opinion.label, opinion.confidence, classified, withheld)
+
+
+def beginning(found: Beginning, reasons: list[str]) -> Choice:
+    """Where a chain of tiers begins, as a choice. Adds to the reasons."""
+    reasons.append(found.reason)
+    if found.good is None:
+        return Choice(found.place, found.source, None, 0.0)
+    return Choice(found.place, "route", None, found.good)
 
 
 def _wanted(opinion: Classification | None, ladder: Ladder, sure: float, reasons: list[str]) -> int:

@@ -10,6 +10,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from tierline.attempts import OpenAttempt
+from tierline.budgets import within_thresholds
 from tierline.errors import BudgetExceededError, UnknownModelError
 from tierline.health import silence_of
 from tierline.ledger.base import NOWHERE
@@ -84,6 +85,12 @@ class Dispatch:
     """Offers that are left out because their rate limit is exhausted: for where a budget has room for no other."""
     later: list[tuple[float, Offer]] = field(default_factory=list)
     """Tiers that asked for a long wait, and when that is over."""
+    before: int = 0
+    """Attempts of tiers that were asked before this one, and whose answers were not good enough."""
+    why: str = ""
+    """Why a better tier is asked, in one word."""
+    answered: Attempt | None = None
+    """The attempt whose answer the app gets, where that is not the last one."""
 
     async def run(self) -> Reply:
         """Attempts until one brings an answer or none is left.
@@ -109,8 +116,45 @@ class Dispatch:
         # What a budget left out is left out for a failure too.
         elsewhere = list(self.plan.offers[held.skipped + 1 :] if held.skipped else self.plan.fallbacks)
         self._budget.called(self.origin.tenant)
+        return await self._through(held, "first", elsewhere)
+
+    async def another(
+        self, offer: Offer, role: Role, let_go: Callable[[], Awaitable[None]], *, thresholds: bool
+    ) -> Reply | None:
+        """Ask another tier when there is an answer already. None where it may not be asked now; the reason is added.
+
+        `let_go` is awaited when the money is held and before anything is sent. With `thresholds` a budget that has
+        begun to save has no room. What fails is tried again, but nobody waits for long, and no further tier is asked.
+        """
+        if not self.left >= LEAST_LEFT:
+            self._not_made(f"no {role} to {offer.tier}", "the deadline is near", "deadline")
+            return None
+        if why := self._why_not(offer):
+            by = "rate_limit" if self._lets(self._tier(offer)) else "breaker"
+            self._not_made(f"no {role} to {offer.tier}", why, by)
+            return None
+        held = await self._reserve((offer,), thresholds=False)
+        if isinstance(held, Refusal):
+            self.reasons.append(f"no {role} to {offer.tier}: {describe(held)}")
+            return None
+        saving, tight = within_thresholds(2, zip(self.lines, held.used, strict=False)) if thresholds else (0, "")
+        try:
+            if not saving:
+                await let_go()
+        except BaseException:
+            await self.books.finish(self.books.ledger.release(held.id))
+            raise
+        if saving:
+            await self.books.finish(self.books.ledger.release(held.id))
+            self.reasons.append(f"no {role} to {offer.tier}: budget {tight} at {held.share:.0%}")
+            return None
+        self.before = len(self.attempts)
+        self.later.clear()
+        return await self._through(held, role, [])
+
+    async def _through(self, held: Reservation, role: Role, elsewhere: list[Offer]) -> Reply:
+        """Attempts, beginning with one that the money is held for."""
         number = 0
-        role: Role = "first"
         while True:
             tier = self._tier(held.offer)
             if entry := self._enter(tier):
@@ -180,7 +224,7 @@ class Dispatch:
         return self.health.own_retries if self.origin.own else self.health.retries
 
     @property
-    def _left(self) -> float:
+    def left(self) -> float:
         """Seconds until the deadline."""
         if self.watched:
             return math.inf
@@ -292,6 +336,8 @@ class Dispatch:
         self.offer, self.reservation = held.offer, held
         self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons if role != "retry"]
         span = self.trace.child(f"attempt {held.offer.tier}")
+        if span is not None and role == "escalation":
+            span.set_attribute("tierline.escalation.reason", self.why)
         body, facts = adapt(self.call, held.offer), model_of(held.offer.model)
         # As it is sent: a tier may have it in its patch, or take another kind.
         thinking = body.get("thinking")
@@ -301,7 +347,7 @@ class Dispatch:
             self.binding,
             held,
             role=role,
-            number=number + 1,
+            number=self.before + number + 1,
             terms=held.offer.terms or self.call.terms,
             thinks=facts is None or facts.thinks != "asked" or asked,
             span=span,
@@ -310,8 +356,8 @@ class Dispatch:
         try:
             with active(span):
                 # Who asks a question of Tierline's own gives up in time by itself.
-                if number or (self.deadline is not None and not self.origin.own):
-                    reply = heard = await self.upstream.send(body, number, self._left)
+                if number or self.before or (self.deadline is not None and not self.origin.own):
+                    reply = heard = await self.upstream.send(body, number, self.left)
                 else:
                     reply = heard = await self.upstream.send(body, number)
             if reply.error:
@@ -345,6 +391,8 @@ class Dispatch:
         away: tuple[Role, _Way] = ("fallback", self._fall_back)
         ways: tuple[tuple[Role, _Way], ...] = (("retry", self._retry), away, wait)
         if reply.retry and reply.retry_after is not None and reply.retry_after > PATIENT_FOR:
+            if self.before:
+                return "retry", None  # there is an answer
             self.later.append((self.books.timing.perf() + reply.retry_after, offer))
             free = any(other.tier != offer.tier and not self._why_not(other) for other in elsewhere)
             ways = (away, wait) if free and reply.elsewhere else (wait, away)
@@ -370,7 +418,7 @@ class Dispatch:
 
         A Refusal where a budget has no money left for one.
         """
-        return await self._once_more(reply, offer, elsewhere, len(self.attempts))
+        return await self._once_more(reply, offer, elsewhere, len(self.attempts) - self.before)
 
     async def _once_more(
         self, reply: Reply, offer: Offer, elsewhere: list[Offer], number: int
@@ -379,7 +427,7 @@ class Dispatch:
         if not reply.retry or number > self.upstream.retries:
             return None
         timing = self.books.timing
-        wait = wait_before(reply, number, self.upstream.retries, timing, self._left)
+        wait = wait_before(reply, number, self.upstream.retries, timing, self.left)
         if wait is None:
             asked = f"the API asks to wait {reply.retry_after:g} s" if reply.retry_after else "the deadline is near"
             self._not_made("no retry", asked, "retry_after" if reply.retry_after else "deadline")
@@ -419,7 +467,7 @@ class Dispatch:
         """Hold the money for the next tier that may take the call. None where there is none."""
         if not (reply.elsewhere and elsewhere):
             return None
-        if not self._left >= LEAST_LEFT:
+        if not self.left >= LEAST_LEFT:
             self._not_made("no fallback", "the deadline is near", "deadline")
             return None
         if not (self.watched or self._budget.take(tenant=self.origin.tenant)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import math
 from contextlib import suppress
 from contextvars import copy_context
@@ -23,6 +24,7 @@ from opentelemetry import trace
 from tierline.attempts import Reply
 from tierline.blocking import Aside, at_once
 from tierline.consult import ask
+from tierline.held import HeldAnswer
 from tierline.limits import none_left, retry_after
 from tierline.tap import hang_up, tap
 from tierline.telemetry import active
@@ -143,6 +145,14 @@ class Exchange:
     def content(self, reply: Reply) -> bytes:
         """The bytes of an answer that has come back whole."""
         return _raw_of(reply.response).content
+
+    def message(self, document: bytes) -> Message:
+        """A message as the SDK reads it. ValueError where it is none."""
+        return Message.construct(**json.loads(document))
+
+    def hold(self, reply: Reply) -> HeldAnswer:
+        """The beginning of an answer that is about to be read."""
+        return HeldAnswer(_raw_of(reply.response), self._bridge)
 
     async def count(self, body: dict[str, Any], timeout: float) -> Any:
         """The tokens of a prompt, with the same client."""

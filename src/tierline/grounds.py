@@ -126,6 +126,13 @@ class Inquiry:
                 router.loops.keep(loop, found)
         return found
 
+    def taught(self) -> Forecast | None:
+        """What the route has taught of the request, where nobody is asked; None where that is not enough."""
+        asked = self._asked if self._admission.route is not None else None
+        if asked is not None and enough(asked.evidence, self._router.learn_after):
+            self.forecast = asked.forecast()
+        return self.forecast
+
     async def _found(
         self, classifier: Classifier, view: View, policy: Effective, trace: CallTrace | None, silent: str
     ) -> Grounds:

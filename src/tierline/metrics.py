@@ -116,6 +116,11 @@ class Metrics:
         self._speculations = meter.create_counter(
             "tierline.speculations", "{speculation}", "Calls that were sent before their verdict came, or were to be."
         )
+        self._escalations = meter.create_counter(
+            "tierline.escalations",
+            "{escalation}",
+            "Answers that were not good enough, and that the next tier gave again.",
+        )
         self._route, self._model, self._error, self._name = Bounded(), Bounded(), Bounded(), Bounded()
 
     @property
@@ -155,7 +160,7 @@ class Metrics:
         if not decision.attempts:
             return
         # What a question cost is counted when it is settled: several may wait for its verdict, or nobody.
-        cost = (decision.cost - decision.classifier_cost) / NANO
+        cost = (decision.cost - decision.classifier_cost - decision.grading_cost) / NANO
         self._cost.add(cost, {"tierline.decision.tier": decision.tier, "tierline.purpose": purpose, **place})
         attributes = {
             "gen_ai.operation.name": "chat",
@@ -229,6 +234,19 @@ class Metrics:
                 {
                     "tierline.speculation.outcome": outcome,
                     "tierline.decision.tier": tier,
+                    "tierline.route": self._route(route or ""),
+                },
+            )
+
+    def escalated(self, kind: str, tier: str, to: str, route: str | None) -> None:
+        """An answer failed a check, and the next tier was asked."""
+        if self.recording:
+            self._escalations.add(
+                1,
+                {
+                    "tierline.escalation.reason": kind,
+                    "tierline.decision.tier": tier,
+                    "tierline.escalation.tier": to,
                     "tierline.route": self._route(route or ""),
                 },
             )

@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tierline.call import API_CHOOSES, AUTO, extended
-from tierline.choice import LEARN_AFTER, choose, lesson
+from tierline.choice import LEARN_AFTER, beginning, choose, lesson
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tierline.call import Call
+    from tierline.escalation.beginning import Beginning
     from tierline.ladder import Ladder, Tier
     from tierline.legality import Fit
     from tierline.values import Classification, Forecast, Offer, Source
@@ -166,6 +167,7 @@ def plan(
     learn_after: float = LEARN_AFTER,
     explore: bool = False,
     usual: int | None = None,
+    begin: Callable[[Sequence[int]], Beginning] | None = None,
 ) -> Plan:
     """The offers of a call. Pure: all that it needs is in its arguments.
 
@@ -175,6 +177,7 @@ def plan(
     nothing makes the call legal on any tier that it may use. `hold(place)` says where a conversation stays that would
     move to that place on the ladder, and why. `explore` sends the call to a neighbour of the tier that is chosen, where
     the policy allows one. `usual` is the place that an opinion on the text may not lead above; None: anywhere.
+    `begin(places)` says where a chain of tiers begins, the cheaper first: then nothing else chooses.
     """
     policy, reasons = request.policy, list(request.reasons)
     held: dict[str, Any] = {}
@@ -195,11 +198,14 @@ def plan(
     allowed = range(policy.floor, policy.ceiling + 1)
     limits, patched, fits = _sendable(call, request, ladder, None, fit)
     taught = None
+    # What refuses is what the app wants to be refused, and no reason to go elsewhere.
+    among = [p for p in allowed if not fits[p].blocked or fits[p].refuse]
     if routed and forecast is not None:
-        # What refuses is what the app wants to be refused, and no reason to go elsewhere.
-        among = [p for p in allowed if not fits[p].blocked or fits[p].refuse]
         taught = lesson(forecast, ladder, among, policy.quality, learn_after)
-    chosen = choose(request, opinion, taught, ladder, sure, usual, reasons)
+    if routed and begin is not None and among:
+        chosen = beginning(begin(among), reasons)
+    else:
+        chosen = choose(request, opinion, taught, ladder, sure, usual, reasons)
     if chosen.label in ladder.caps and not policy.critical and chosen.source != "step":  # caps are for what people ask
         limits, patched, fits = _sendable(call, request, ladder, chosen.label, fit)
     source = chosen.source

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, cast, over
 from tierline.binding import Context, context, enter
 from tierline.budgets import Budget
 from tierline.errors import ConfigurationError
+from tierline.escalation.rules import Escalate, check_escalate, rules_of
 from tierline.ladder import check_tokens
 from tierline.values import LABELS, Label
 
@@ -27,6 +28,17 @@ Speculate = bool | Literal["auto"]
 _EXPLICIT: Final = ("respect", "ceiling", "route")
 QUALITY: Final = 0.95
 """The share of the top tier's quality that a tier must reach, where no policy says it."""
+_INNERMOST: Final = (
+    "label",
+    "task",
+    "expected_output",
+    "explicit_model",
+    "classifier",
+    "sticky",
+    "per_step",
+    "speculate",
+    "escalate",
+)
 _MARK: Final = "__tierline_policies__"
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _RUNNERS: Final = ("anyio", "asgiref", "asyncio", "concurrent", "threading")
@@ -70,6 +82,8 @@ class Policy:
       for: above 0, at most 1. The strictest holds; where nobody says it, `QUALITY`
     - `explicit_model`: what a model id in the request means: `"respect"` (the default), `"ceiling"`, `"route"`
     - `classifier`: who labels requests here instead of the Router's classifier
+    - `escalate`: a cheaper tier answers first, its answer is checked, and where it is poor the next tier answers. True
+      for the usual checks, an `Escalate(…)`, or False; see `tierline.escalation`
     - `sticky`: a conversation stays on its tier (True), or each of its turns is routed by itself (False). Without it a
       move down is made where it pays, for the prompt caches that it throws away: see `tierline.conversation`
     - `per_step`: each step of an agent loop is routed by itself (True), or a tool loop keeps its tier; see
@@ -97,6 +111,7 @@ class Policy:
     sticky: bool | None = None
     per_step: bool | None = None
     speculate: Speculate | None = None
+    escalate: bool | Escalate | None = None
     max_tokens: int | None = None
     budgets: Sequence[Budget] = ()
     tags: Mapping[str, str] | tuple[tuple[str, str], ...] = field(default=())
@@ -121,6 +136,7 @@ class Policy:
             raise ConfigurationError(
                 f'policy: speculate must be True, False, "auto" or None, got {self.speculate!r:.80}'
             )
+        check_escalate(self.escalate)
         if self.label is not None and self.label not in LABELS:
             raise ConfigurationError(f"policy: unknown label {self.label!r}: the labels are {', '.join(LABELS)}")
         if self.explicit_model is not None and self.explicit_model not in _EXPLICIT:
@@ -352,6 +368,7 @@ class Effective:
     sticky: bool | None = None
     per_step: bool = False
     speculate: Speculate = False
+    escalate: Escalate | None = None
     max_tokens: int | None = None
     budgets: tuple[Budget, ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
@@ -384,12 +401,13 @@ def combine(policies: Iterable[Policy], ladder: Ladder) -> Effective:
             limits.append(p.max_tokens)
         if p.quality is not None:
             shares.append(p.quality)
-        for name in ("label", "task", "expected_output", "explicit_model", "classifier", "sticky", "per_step", "speculate"):
+        for name in _INNERMOST:
             if (value := getattr(p, name)) is not None:
                 rest[name] = value
         budgets.update(dict.fromkeys(p.budgets))
         tags.update(p.tags)
         critical = critical or p.critical
+    rest["escalate"] = rules_of(rest.get("escalate"))
     reasons: list[str] = []
     if low > high:
         reasons.append(f"floor {ladder[low].name} is above ceiling {ladder[high].name}: the floor wins")

@@ -80,8 +80,10 @@ class Observation:
 class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
-    `cost` includes `classifier_cost` and `shadow_cost`, the rows of `by_tier` and `by_tag` do not: they are what the
-    answers cost. Of answers that were compared with the tier above (`shadows`), it lost `shadows_lost`.
+    `cost` includes `classifier_cost`, `grading_cost` and `shadow_cost`, the rows of `by_tier` and `by_tag` do not: they
+    are what the answers cost. `escalations` are calls whose first answer was not good enough; all that they cost is
+    counted with the tier that answered last. Of answers that were compared with the tier above (`shadows`), it lost
+    `shadows_lost`.
     `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one, shadows
     left out. Latencies are of the last 10,000 calls.
     """
@@ -116,6 +118,8 @@ class Report:
     upgrades_withheld: int
     """Calls whose text wanted a dearer tier than its account had left: see `Router(max_upgrades=…)`."""
     fallbacks: int
+    escalations: int
+    grading_cost: int
     refusals: int
     failures: int
     shadows: int
@@ -141,6 +145,7 @@ class Report:
             *((f"  {name}", f"{s.calls:,} for {usd(s.cost)}") for name, s in self.by_tier.items()),
             ("cost", usd(self.cost)),
             ("  classifying", f"{usd(self.classifier_cost)}, {share}"),
+            *((("  grading", usd(self.grading_cost)),) if self.grading_cost else ()),
             *((("  shadows", usd(self.shadow_cost)),) if self.shadow_cost else ()),
             *((f"  all on {name}", usd(cost)) for name, cost in self.all_on.items()),
             ("saved", f"{usd(self.saved)}, {self.saved / dearest:.0%}" if dearest else usd(self.saved)),
@@ -152,6 +157,7 @@ class Report:
             *((("speculated", self._speculations),) if self.speculated else ()),
             *((("upgrades withheld", f"{self.upgrades_withheld:,}"),) if self.upgrades_withheld else ()),
             ("fallbacks", f"{self.fallbacks:,}"),
+            *((("escalations", f"{self.escalations:,}"),) if self.escalations else ()),
             ("refusals", f"{self.refusals:,}"),
             ("failures", f"{self.failures:,}"),
             ("latency", f"p50 {self.latency_p50 * 1e3:.0f} ms, p95 {self.latency_p95 * 1e3:.0f} ms"),
@@ -204,6 +210,8 @@ class Tally:
     speculation_cost: int = 0
     upgrades_withheld: int = 0
     fallbacks: int = 0
+    escalations: int = 0
+    grading_cost: int = 0
     refusals: int = 0
     failures: int = 0
     shadows: int = 0
@@ -228,12 +236,13 @@ class Tally:
         with self._lock:
             self.calls += 1
             # What classifying cost was counted when it was settled: several may wait for a verdict, or nobody.
-            cost = decision.cost - decision.classifier_cost
+            cost = decision.cost - decision.classifier_cost - decision.grading_cost
             self.cost += cost
             self.saved += decision.saved
             self.failures += failed
             self.explored += decision.explored
             self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
+            self.escalations += any(attempt.role == "escalation" for attempt in decision.attempts)
             self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
             _count(self._by_route, decision.route or NO_ROUTE, cost)
             _count(self._by_account, decision.tenant or NO_TENANT, cost)
@@ -262,6 +271,8 @@ class Tally:
             self.cost += cost
             if purpose == "classify":
                 self.classifier_cost += cost
+            elif purpose == "grade":
+                self.grading_cost += cost
             else:
                 self.shadow_cost += cost
             for table, name in ((self._by_route, route or NO_ROUTE), (self._by_account, tenant or NO_TENANT)):
@@ -322,6 +333,8 @@ class Tally:
                 speculation_cost=self.speculation_cost,
                 upgrades_withheld=self.upgrades_withheld,
                 fallbacks=self.fallbacks,
+                escalations=self.escalations,
+                grading_cost=self.grading_cost,
                 refusals=self.refusals,
                 failures=self.failures,
                 shadows=self.shadows,

@@ -31,6 +31,7 @@ from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
+from tierline.examining import Escalations
 from tierline.gains import SECOND_WORTH, Gains
 from tierline.gate import Gate
 from tierline.gathering import WINDOW, Gathering
@@ -232,8 +233,7 @@ class Router(Generic[ClientT_co]):
         """What the routes have taught."""
         self._classifications = Classifications(self, secret or b"")
         secret = secret or secrets.token_bytes(32)
-        self.conversations = Conversations(secret, self.timing.perf)
-        self.counts = PromptCounts(secret)
+        self.conversations, self.counts = Conversations(secret, self.timing.perf), PromptCounts(secret)
         self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
         self.shared = open_shared(
             connection_of(self.ledger),
@@ -254,7 +254,7 @@ class Router(Generic[ClientT_co]):
             on_lookup=self.metrics.looked_up,
             second=self.shared,
         )
-        self.gathering = Gathering(verdict_window)
+        self.gathering, self.escalations = Gathering(verdict_window), Escalations()
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
         self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)

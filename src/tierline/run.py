@@ -11,6 +11,7 @@ from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
 from tierline.call import view_of
+from tierline.chain import Chain, Loop, beginning_for, rules_for
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
@@ -28,13 +29,14 @@ from tierline.usage import StreamReader
 from tierline.values import Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
     from tierline.budgets import Fit, Line
     from tierline.call import Call
     from tierline.conversation import Conversation
+    from tierline.escalation.beginning import Beginning
     from tierline.learn.grading import Asked
     from tierline.plan import Plan, Request
     from tierline.policies import Effective
@@ -72,6 +74,10 @@ class CallRun:
         """Seconds until it was over, where something of it is read on."""
         self.talk_keys: tuple[bytes, ...] = ()
         self.talk: Conversation | None = None
+        self.chain: Chain | None = None
+        """Set where a better tier may answer after a poor answer."""
+        self.loop: Loop | None = None
+        """The tool loop that this call may begin or go on with, where chains of tiers answer."""
         self.observed: Observed | None = None
         """What would have happened to a call that is only observed, once that is known."""
         self.shadow: Drawn | None = None
@@ -96,16 +102,21 @@ class CallRun:
             self.asked = router.learning.asked(learned, self.tenant, view.text, view.tools)
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
-        if router.caching is not None and self.own is None and not self.observing:
+        if self.own is None:
+            self._look_for_caches()
+
+    def _look_for_caches(self) -> None:
+        """What of the prompt is kept warm at the API, and where."""
+        router, call = self.router, self.call
+        if router.caching is not None and not self.observing:
             tiers = router.ladder[self.policy.floor : self.policy.ceiling + 1]
             marked = router.caching.marked(call, [call.model, *(tier.model for tier in tiers)])
             if marked is not None:
                 self.call, self.marked = marked, True
         cached = self.call.cache_ttl is not None
-        kept = self.policy.sticky is not False and (self.policy.sticky or cached)
-        if self.own is None and (kept or self.policy.per_step):
+        if self.policy.per_step or (self.policy.sticky is not False and (self.policy.sticky or cached)):
             # Where nothing is kept warm, there is nothing to lose; but thoughts of an agent are tied to its model.
-            self.talk_keys = router.conversations.keys(call, self.tenant, binding.conversation)
+            self.talk_keys = router.conversations.keys(call, self.tenant, self.binding.conversation)
             self.talk = router.conversations.find(self.talk_keys)
 
     async def run(self) -> Reply:
@@ -167,15 +178,30 @@ class CallRun:
             lines = tuple(line.softened for line in lines)
         if router.learning.handles is None:
             await router.learning.known()
-        speculation, began = self.speculation, router.timing.perf()
+        return request, found, await self._escalated(request, found, await self._sent(found, lines))
+
+    async def _sent(self, found: Plan, lines: Sequence[Line]) -> Reply:
+        """Steps 4 to 7, where they have not begun beside the verdict."""
+        speculation, began = self.speculation, self.router.timing.perf()
         if speculation is not None and (early := await speculation.answer(found)) is not None:
             self.dispatch = speculation.taken
-            return request, found, early
+            return early
         self.dispatch = self.dispatched(found, lines)
         reply = await self.dispatch.run()
         if speculation is not None:
-            speculation.sent(self.dispatch, reply, router.timing.perf() - began)
-        return request, found, reply
+            speculation.sent(self.dispatch, reply, self.router.timing.perf() - began)
+        return reply
+
+    async def _escalated(self, request: Request, found: Plan, reply: Reply) -> Reply:
+        """Steps 4 to 7 over again, where a better tier is to answer."""
+        dispatch, rules = self.dispatch, rules_for(self.call, request)
+        assert dispatch is not None  # noqa: S101  (it has been sent)
+        if rules is not None and self.own is None and not self.observing and not self.call.in_tool_loop:
+            self.chain = Chain(self.router, rules, self.call, found, dispatch, self.asked, self.tenant)
+            reply = await self.chain.run(reply)
+        if self.loop is not None and dispatch.offer is not None and not reply.error:
+            self.loop.keep(dispatch.offer.tier)
+        return reply
 
     def dispatched(self, found: Plan, lines: Sequence[Line]) -> Dispatch:
         """What sends a plan."""
@@ -219,17 +245,19 @@ class CallRun:
     async def _plan(self, request: Request, trace: CallTrace | None, silent: str = "") -> Plan:
         router = self.router
         grounds = Grounds()
+        begin = None
         if request.target is None:
             self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view, self.step)
             silence = silent or router.rejected.get(self.upstream.client, "")
-            if not silence and (speculation := speculation_of(self, request, self.inquiry)) is not None:
-                self.speculation, self.inquiry.asking = speculation, speculation.begin
-            grounds = await self.inquiry.grounds(request.policy, trace, silence)
+            if (begin := self._beginning(request, self.inquiry)) is None:
+                if not silence and (speculation := speculation_of(self, request, self.inquiry)) is not None:
+                    self.speculation, self.inquiry.asking = speculation, speculation.begin
+                grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
         if self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
             counted = await router.counts.of(self.call, tiers, self.upstream.count)
-        found = self.planned(request, grounds, counted)
+        found = self.planned(request, grounds, counted, begin)
         if found.classified is not None and not silent:
             router.upgrades.count(self.route, self.tenant, found.classified)
             if found.withheld:
@@ -237,8 +265,17 @@ class CallRun:
                 router.metrics.upgrade_withheld(self.route)
         return found
 
-    def planned(self, request: Request, grounds: Grounds, counted: Mapping[str, int]) -> Plan:
-        """The plan on these grounds. `counted` has the tokens of the prompt by model, where they were counted."""
+    def planned(
+        self,
+        request: Request,
+        grounds: Grounds,
+        counted: Mapping[str, int],
+        begin: Callable[[Sequence[int]], Beginning] | None = None,
+    ) -> Plan:
+        """The plan on these grounds. `counted` has the tokens of the prompt by model, where they were counted.
+
+        `begin` says where a chain of tiers begins, where one is to answer.
+        """
         router = self.router
         return plan(
             self.call,
@@ -253,7 +290,24 @@ class CallRun:
             learn_after=router.learn_after,
             explore=grounds.explore,
             usual=grounds.usual,
+            begin=begin,
         )
+
+    def _beginning(self, request: Request, inquiry: Inquiry) -> Callable[[Sequence[int]], Beginning] | None:
+        """Where a chain of tiers begins; None where the tier is chosen as for any other call.
+
+        What the app says of a request holds, and a critical call begins no lower than it would without a chain.
+        """
+        policy = request.policy
+        if rules_for(self.call, request) is None or self.own is not None:
+            return None
+        if self.view is not None and self.view.tools:
+            self.loop = Loop(self.router, self.call, self.view, self.tenant)
+            if self.call.in_tool_loop:
+                return None if policy.per_step else self.loop.beginning(policy)
+        if policy.critical or policy.label is not None or self.call.in_tool_loop:
+            return None
+        return beginning_for(self.router, self.call, policy, inquiry.taught())
 
     def _hold(self, place: int) -> tuple[int, str]:
         """Where a conversation stays that the plan would move to `place`. Moving up is never held."""
@@ -309,6 +363,8 @@ class CallRun:
         shadowing = self.router.shadowing
         if shadowing is None or self.own is not None or self.observing:
             return None
+        if self.chain is not None and self.chain.held:
+            return None  # what has been read of it was not kept
         return shadowing.draw(self.call, found, policy, dispatch, reply)
 
     # Step 8: observe
@@ -412,11 +468,13 @@ class CallRun:
         for attempt in beside:
             usage = usage + attempt.usage
         spent = asked.spent if asked is not None else 0
-        cost = sum(attempt.cost for attempt in attempts) + spent
-        known = settled and own and own[-1].outcome == "ok"
-        if settled and own:
-            # No tier alone would have been asked beside a verdict.
-            self.all_on = self._all_on(answered)
+        graded = self.chain.spent if self.chain is not None else 0
+        cost = sum(attempt.cost for attempt in attempts) + spent + graded
+        answer = (dispatch.answered if dispatch is not None else None) or (own[-1] if own else None)
+        known = settled and answer is not None and answer.outcome == "ok"
+        if settled and answer is not None:
+            # One tier alone would have answered once, and not beside a verdict.
+            self.all_on = self._all_on(answer.usage if self.chain is not None and self.chain.let_go else answered)
         top = self.all_on.get(router.ladder[router.ladder.top].name) if known else None
         reasons = (
             *(asked.reasons if asked is not None else ()),
@@ -442,6 +500,7 @@ class CallRun:
             cost=cost,
             saved=top - cost if top is not None else 0,
             classifier_cost=spent,
+            grading_cost=graded,
             latency_s=router.timing.perf() - self.started if self.took is None else self.took,
             classifier_latency_s=asked.seconds if asked is not None else 0.0,
             budgets=held.remaining if held is not None else (),

@@ -115,6 +115,8 @@ class CallTrace:
                 "tierline.estimated": decision.estimated,
                 "tierline.outcome": outcome,
             }
+            if decision.grading_cost:
+                values["tierline.cost.grading.usd"] = decision.grading_cost / NANO
             if decision.label is not None:
                 values["tierline.decision.label"] = decision.label
             if decision.route is not None:

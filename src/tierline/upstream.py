@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from tierline.attempts import Reply
 
 
+class Holding(Protocol):
+    """The beginning of an answer that nobody has read yet. What is taken of it goes to the app all the same."""
+
+    async def more(self) -> bytes | None:
+        """The next bytes, None at the end. Raises what reading them raises; the app then meets the same."""
+        ...
+
+
 class Upstream(Protocol):
     """How attempts of one call are sent."""
 
@@ -38,6 +46,14 @@ class Upstream(Protocol):
 
     def content(self, reply: Reply) -> bytes:
         """The bytes of an answer that has come back whole."""
+        ...
+
+    def message(self, document: bytes) -> Any:
+        """An answer that has come whole, as the SDK's own type: a copy, for whoever is to judge it."""
+        ...
+
+    def hold(self, reply: Reply) -> Holding:
+        """Hold back the beginning of an answer that the app has not begun to read, from now on."""
         ...
 
     async def count(self, body: dict[str, Any], timeout: float) -> Any:

@@ -329,6 +329,10 @@ class Decision(_Gradable):
 
     `run` is the agent run that the call was a part of, as the app named it.
 
+    `cost` is what the answers cost, those included that were not good enough (`policy(escalate=…)`), and what was asked
+    about them: `classifier_cost` for a verdict, `grading_cost` for grades. `saved` is against the answer that
+    the app got, from the top tier alone.
+
     `confidence` is that of the opinion in `label`; where the route chose, there is no label, and it is how likely the
     tier was thought good enough. `forecast` is what the route said of each tier, None where it has not taught enough,
     or something came before. `explored` says that the call went to a neighbour of the tier that was chosen, to find out
@@ -348,6 +352,7 @@ class Decision(_Gradable):
     cost: int = 0
     saved: int = 0
     classifier_cost: int = 0
+    grading_cost: int = 0
     latency_s: float = 0.0
     classifier_latency_s: float = 0.0
     budgets: tuple[Remaining, ...] = ()

@@ -56,15 +56,20 @@ class Stakes(NamedTuple):
 
 def stakes_of(call: Call, policy: Effective, ladder: Ladder, prices: PriceBook) -> Stakes:
     """What is at stake in the choice for `call` under `policy`, at list prices."""
-    prompt = _UNREAD if call.input_bound is None else call.text_bytes / CHARS_A_TOKEN
-    output = USUAL_OUTPUT if policy.expected_output is None else policy.expected_output
-    for limit in (call.max_tokens, policy.max_tokens):
-        output = output if limit is None else min(output, limit)
-    usage = Usage(round(prompt), output)
+    usage = usual_usage(call, policy)
     costs = [prices.cost(tier.model, usage) for tier in ladder[policy.floor : policy.ceiling + 1]]
     known = [cost for cost in costs if cost is not None]
     spread = max(known) - min(known) if len(known) == len(costs) else None
     return Stakes(spread, ladder[0].model, prices)
+
+
+def usual_usage(call: Call, policy: Effective) -> Usage:
+    """Tokens that are expected of a call: of its prompt by its length, of its answer by its policy."""
+    prompt = _UNREAD if call.input_bound is None else call.text_bytes / CHARS_A_TOKEN
+    output = USUAL_OUTPUT if policy.expected_output is None else policy.expected_output
+    for limit in (call.max_tokens, policy.max_tokens):
+        output = output if limit is None else min(output, limit)
+    return Usage(round(prompt), output)
 
 
 def _about(nano: int) -> str:

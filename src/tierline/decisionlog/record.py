@@ -55,6 +55,7 @@ def record_of(
         "cost": decision.cost,
         "saved": decision.saved,
         "classifier_cost": decision.classifier_cost,
+        "grading_cost": decision.grading_cost,
         "latency_s": round(decision.latency_s, 4),
         "classifier_latency_s": round(decision.classifier_latency_s, 6),
         "estimated": decision.estimated,

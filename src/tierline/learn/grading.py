@@ -55,6 +55,20 @@ class Asked:
         grade = check_grade("decision.grade(…)", good)
         self._learning.keep(Evidence(decision, self.route, tier, grade, self.features, "app", at=self._learning.now()))
 
+    def checked(self, decision: str, tier: str, good: float, weight: float) -> None:
+        """A check says how good the answer of a tier was: from 0 to 1, as so many outcomes.
+
+        Whoever writes a prompt has a say in what its answer looks like: so it counts as said by the tenant, of whom no
+        one outweighs the others. Does nothing while the store is away that keeps the secret.
+        """
+        learning = self._learning
+        if learning.handles is None:
+            return
+        account = learning.digest(self._tenant) if self._tenant is not None else ""
+        at = learning.now()
+        name = f"{decision} {tier} check"
+        learning.keep(Evidence(name, self.route, tier, good, self.features, "check", weight, account, at))
+
     def handle(self, decision: str, tier: str) -> str:
         """A handle for whoever saw the answer; empty where the secret is not known yet, for the store is away."""
         learning = self._learning

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tierline.classify.base import Question
     from tierline.classify.comparison import Comparison
+    from tierline.classify.rating import Rating
     from tierline.testing._cache import Share
     from tierline.testing._log import Received
     from tierline.testing._prompt import Piece
@@ -60,6 +61,7 @@ def reply_to(
     answer: Callable[[Received], str | Reply | None] | None,
     verdict: Callable[[str, Sequence[str]], tuple[str, float] | str],
     judge: Callable[[Comparison], str],
+    grade: Callable[[Rating], int | str],
     seed: int | None,
 ) -> Reply:
     """What is said: a verdict to a question of Tierline's, else what `answer` says, else the default.
@@ -78,6 +80,8 @@ def reply_to(
             said = "\n".join(line if isinstance(line, str) else json.dumps([number, *line]) for number, line in each)
         elif (comparison := comparison_of(prompt.body)) is not None:
             said = judge(comparison)
+        elif (rating := rating_of(prompt.body)) is not None:
+            said = str(grade(rating))
         else:
             said = answer(received) if answer is not None else None
     except Exception as error:
@@ -115,6 +119,13 @@ def comparison_of(body: Mapping[str, Any]) -> Comparison | None:
     from tierline.classify.comparison import parse_comparison  # noqa: PLC0415 - only an answer needs it
 
     return parse_comparison(body)
+
+
+def rating_of(body: Mapping[str, Any]) -> Rating | None:
+    """The request and the answer that a body asks to grade, if it does that as Tierline asks it."""
+    from tierline.classify.rating import parse_rating  # noqa: PLC0415 - only an answer needs it
+
+    return parse_rating(body)
 
 
 def message_of(prompt: Prompt, draft: Draft, share: Share, *, message_id: str, geo: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from tierline.classify.comparison import Comparison
+    from tierline.classify.rating import Rating
     from tierline.testing._answer import Draft, Reply
     from tierline.testing._brain import Prompt
     from tierline.testing._cache import Share
@@ -89,6 +90,7 @@ class FakeClaude:
         FakeClaude(answer=lambda received: Reply(tool="search", input={"q": "Paris"}))
         FakeClaude(verdict=lambda text, labels: ("complex", 0.9))      # what it says to Tierline's classifier
         FakeClaude(judge=lambda asked: "A" if len(asked.a) > len(asked.b) else "B")      # of two answers; or "same"
+        FakeClaude(grade=lambda asked: 2 if "maybe" in asked.answer else 5)      # of an answer that is graded, 1 to 5
 
     Make it fail: the steps of a script are met by the next requests, one each, `always` by those after them::
 
@@ -122,6 +124,7 @@ class FakeClaude:
         answer: Callable[[Received], str | Reply | None] | None = None,
         verdict: Callable[[str, Sequence[str]], tuple[str, float] | str] = heuristic,
         judge: Callable[[Comparison], str] = lambda _: "same",
+        grade: Callable[[Rating], int | str] = lambda _: 4,
         api_key: str = _KEY,
         latency: float | Mapping[str, float] = 0.0,
         chunk_delay: float = 0.0,
@@ -141,6 +144,7 @@ class FakeClaude:
         self.answer = answer
         self.verdict = verdict
         self.judge = judge
+        self.grade = grade
         self._latency = latency
         self._chunk_delay = chunk_delay
         self._aliases = dict(aliases or {})
@@ -293,7 +297,13 @@ class FakeClaude:
         thread, body = body.get("thread"), self._threads.whole(body, self._clock())
         exchange.prompt = prompt = read_prompt(body, self._names(door, body))
         reply = reply_to(
-            prompt, exchange.received, answer=self.answer, verdict=self.verdict, judge=self.judge, seed=self._seed
+            prompt,
+            exchange.received,
+            answer=self.answer,
+            verdict=self.verdict,
+            judge=self.judge,
+            grade=self.grade,
+            seed=self._seed,
         )
         exchange.draft = draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
         model = body["model"]
