@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from datetime import timedelta
 
-    from tierline.blocking import Bridge
+    from tierline.blocking import Aside, Bridge
 
 
 class _Kept:
@@ -113,7 +113,7 @@ class _BlockingHeld(_Kept, httpx2.SyncByteStream):
 class HeldAnswer:
     """The beginning of one answer that has not been read yet. With a `bridge`, of a synchronous client."""
 
-    def __init__(self, raw: httpx2.Response, bridge: Bridge | None) -> None:
+    def __init__(self, raw: httpx2.Response, bridge: Bridge | Aside | None) -> None:
         self._bridge = bridge
         self._decode = decoder_for(raw.headers.get("content-encoding", ""))
         held: _Held | _BlockingHeld
