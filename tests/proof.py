@@ -29,10 +29,10 @@ _PATIENCE = 2.0
 
 
 class Clock:
-    """A clock that only waits move."""
+    """A clock that only waits move. It begins at noon, so that hours of waiting end in the same day."""
 
     def __init__(self) -> None:
-        self.at = time.time()
+        self.at = time.time() // 86_400 * 86_400 + 43_200
         self.waits: list[float] = []
 
     def now(self) -> float:
