@@ -152,13 +152,14 @@ def turn_cost(talk: Conversation, model: str, now: float, prices: PriceBook, ter
 
 def _turn(talk: Conversation, model: str, counted_by: str, warm: int, prices: PriceBook, terms: Terms) -> int | None:
     """What a turn like the last one costs on a model of whose cache `warm` tokens of the prefix can be read."""
-    scale = _scale(model) / _scale(counted_by)
+    scale = tokens_scale(model) / tokens_scale(counted_by)
     written = round((talk.prompt - warm + talk.grows) * scale)
     usage = Usage(0, round(talk.output * scale), written, 0, round(warm * scale))
     return prices.cost(model, usage, terms)
 
 
-def _scale(model: str) -> float:
+def tokens_scale(model: str) -> float:
+    """How many tokens a model counts for a text, against those that count the fewest."""
     facts = model_of(model)
     return _WORDIER if facts is not None and facts.wordy else 1.0
 
