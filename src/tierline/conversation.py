@@ -122,7 +122,8 @@ def _gist(content: object) -> str:
         said = content.get("content")
         return f"{content.get('role')}:{'' if isinstance(said, dict) else _gist(said)}"
     if isinstance(content, list):
-        texts = [block.get("text") for block in content[:50] if isinstance(block, dict)]
+        # What calls a tool has no text, and an id of its own: loops that begin alike are told apart by it.
+        texts = [block.get("text") or block.get("id") for block in content[:50] if isinstance(block, dict)]
         text = "\n".join(part for part in texts if isinstance(part, str)) + f"\n{len(content)}"
     return text if len(text) <= 2 * _SLICE else f"{text[:_SLICE]}{len(text)}{text[-_SLICE:]}"
 

@@ -23,7 +23,7 @@ from tierline.evaluation.scenario import scenario_of
 from tierline.evaluation.simulation import REFUSED, Quality, Sums
 from tierline.fastapi import Claude, Routing  # noqa: TC001  (FastAPI reads annotations)
 from tierline.learn import Outcome, OutcomeModel
-from tierline.testing import FakeClaude, Fault
+from tierline.testing import FakeClaude, Fault, Reply
 from tierline.values import NANO, Classification
 
 if TYPE_CHECKING:
@@ -256,6 +256,38 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
         wanted(SAME, path)
     path.write_text('{"v": 9, "id": "a", "requested_tier": "haiku", "attempts": [], "tier": "haiku"}\n')
     assert wanted(SAME, path).unknown == {"written by another version of Tierline": 1}
+
+
+@pytest.mark.parametrize("wrong", [{"at": "noon"}, {"cost": "much"}, {"attempts": [5]}, {"confidence": "very"}])
+def test_records_that_nobody_wrote(tmp_path: Path, log: tuple[Path, Report], wrong: dict[str, Any]) -> None:
+    """A record that was changed by hand is left out, and counted."""
+    first = next((row.record or {}) for row in read(log[0]))
+    path = tmp_path / "decisions.jsonl"
+    path.write_text(json.dumps({**first, **wrong}) + "\n")
+    scenario = Scenario(routes=ROUTES, budgets=(Budget("$1/day"),))
+    assert wanted(scenario, path).unknown == {"the record is not as a Router writes it": 1}
+
+
+async def test_steps_of_agents(tmp_path: Path) -> None:
+    """Steps that were routed by themselves go where they went, and below a lower ceiling with the rest."""
+    path, fake = tmp_path / "decisions.jsonl", FakeClaude()
+    router = Router(fake.client(), decision_log=path, policy=policy(label="complex", per_step=True))
+    said: list[Any] = [{"role": "user", "content": "hi"}]
+    tools: list[Any] = [{"name": "look", "input_schema": {"type": "object"}}]
+    for number in range(3):
+        fake.answer = lambda _, n=number: Reply(tool="look", input={"n": n})  # type: ignore[misc]
+        more: Any = {} if number < 2 else {"tool_choice": {"type": "tool", "name": "look"}}
+        message = await router.claude.messages.create(model="auto", max_tokens=900, messages=said, tools=tools, **more)
+        block = message.content[-1]
+        said += [
+            {"role": "assistant", "content": [each.model_dump() for each in message.content]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": block.id, "content": "5"}]},  # type: ignore[union-attr]
+        ]
+    await router.aclose()
+    found = wanted(Scenario(), path)
+    assert {name: sums.calls for name, sums in found.by_tier.items()} == {"haiku": 1, "opus": 2}
+    assert (found.moved, found.cost_then) == (0, found.cost)
+    assert wanted(Scenario(policy=Policy(ceiling="sonnet")), path).by_tier["sonnet"].calls_then == 2
 
 
 # The file

@@ -90,7 +90,7 @@ def _show(console: Console, found: Simulation, top: int) -> None:
 
 def _sums(title: str, what: str, sums: Any) -> Table:
     table = Table(title=title, title_justify="left")
-    for name in (what, "calls", "then", "cost", "then", "saved"):
+    for name in (what, "calls", "calls then", "cost", "cost then", "saved"):
         table.add_column(name, justify="left" if name == what else "right")
     each: Sums
     for name, each in sums.items():

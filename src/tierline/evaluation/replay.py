@@ -71,6 +71,7 @@ class Replay:
         self._scenario, self._prices, self._classifier = scenario, prices, classifier
         self._consult = Offline()
         self._spent: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+        self._prune_at = _MOST_ACCOUNTS
         self._calls: dict[str, Call] = {}
 
     def again(self, row: Row) -> Replayed | Unknown:
@@ -88,6 +89,8 @@ class Replay:
             ))  # fmt: skip
         except TierlineError as error:
             return Unknown(f"{type(error).__name__} under the new policy")
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return Unknown("the record is not as a Router writes it")
 
     def _decided(self, row: Row, record: Mapping[str, Any], usage: Usage, request: Request) -> Replayed | Unknown:
         scenario, reasons = self._scenario, [str(reason) for reason in record.get("reasons") or ()]
@@ -221,8 +224,9 @@ class Replay:
 
     def _used(self, line: Line, at: float) -> int:
         """What its account has spent in the spans that count at that moment."""
-        if len(self._spent) > _MOST_ACCOUNTS:
+        if len(self._spent) > self._prune_at:
             self._spent = {name: kept for name, kept in self._spent.items() if max(e for _, e, _ in kept) > at}
+            self._prune_at = max(_MOST_ACCOUNTS, 2 * len(self._spent))
         spans: dict[tuple[float, float], int] = {}
         for start, end, cost in self._spent.get((line.budget, line.account), ()):
             if end > at:
