@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx  # noqa: TC002
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tierline import Budget, Router, current, policy
 from tierline.asgi import TierlineMiddleware
-from tierline.budgets import Limit, is_run_of, parse_limit, run_account
+from tierline.budgets import RUN_SERIES, Limit, is_run_of, parse_limit, run_account
 from tierline.classify import FixedClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.fastapi import Claude, Routing  # noqa: TC001  (FastAPI reads annotations)
@@ -191,6 +192,35 @@ async def test_old_runs_are_forgotten(kind: str, tmp_path: Path) -> None:
     assert await spent(router) == {}
     await router.aclose()
     await ledger.aclose()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_one_run_over_several_processes(kind: str, make_router: MakeRouter, tmp_path: Path) -> None:
+    """Workers that share a store share a run's limit, and none renews it; a run that is erased begins anew."""
+    with ExitStack() as stack:
+        store = f"sqlite:///{tmp_path}/l.db"
+        if kind == "redis":
+            from tests.redis_server import redis_server
+
+            store = stack.enter_context(redis_server()).url
+        routers = [make_router(store=store, budgets=[BUDGET], policy=ON_SONNET) for _ in range(2)]
+        answered, refused = 0, None
+        while refused is None:
+            async with routers[answered % 2].bind(tenant="acme", run="r"):
+                try:
+                    await routers[answered % 2].claude.messages.create(**ASK)
+                    answered += 1
+                except BudgetExceededError as error:
+                    refused = error
+        assert (answered > 0, refused.http_status, refused.refusal.renews_in) == (True, 402, None)
+        (balance,) = await routers[0].balances("acme/r")
+        assert (balance.window, balance.held) == (RUN_SERIES, 0)
+        assert 0 < balance.spent <= balance.limit == 0.015 * NANO
+        await routers[1].erase("acme/r")
+        async with routers[0].bind(tenant="acme", run="r"):
+            assert await until_refused(routers[0]) == answered
+        for router in routers:
+            await router.aclose()
 
 
 async def test_erasing_a_tenant_erases_its_runs(make_router: MakeRouter) -> None:

@@ -107,6 +107,17 @@ def test_thoughts_are_those_of_the_loop() -> None:
         assert found.thoughts == thoughts
 
 
+def test_thoughts_of_nobody_knows_whom() -> None:
+    """Where it is not known who thought, what reads is no easier than its loop; a form is."""
+    turns = [{"role": "assistant", "content": [THOUGHT, *called(1)["content"]]}, result(1)]
+    choice = {"type": "tool", "name": "write"}
+    found = [step_of(read(*turns, **more), known=False) for more in ({}, {"tool_choice": choice})]
+    assert [step and step.kind for step in found] == ["plan", "fill"]
+    plain = step_of(read(called(1), result(1)), known=False)
+    assert plain is not None
+    assert plain.kind == "read"
+
+
 NONSENSE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.sampled_from(["user", "tool_result", "text"]),
     lambda inner: (

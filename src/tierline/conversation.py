@@ -122,7 +122,8 @@ def _gist(content: object) -> str:
         said = content.get("content")
         return f"{content.get('role')}:{'' if isinstance(said, dict) else _gist(said)}"
     if isinstance(content, list):
-        texts = [block.get("text") for block in content[:50] if isinstance(block, dict)]
+        # What calls a tool has no text, and an id of its own: loops that begin alike are told apart by it.
+        texts = [block.get("text") or block.get("id") for block in content[:50] if isinstance(block, dict)]
         text = "\n".join(part for part in texts if isinstance(part, str)) + f"\n{len(content)}"
     return text if len(text) <= 2 * _SLICE else f"{text[:_SLICE]}{len(text)}{text[-_SLICE:]}"
 
@@ -152,13 +153,14 @@ def turn_cost(talk: Conversation, model: str, now: float, prices: PriceBook, ter
 
 def _turn(talk: Conversation, model: str, counted_by: str, warm: int, prices: PriceBook, terms: Terms) -> int | None:
     """What a turn like the last one costs on a model of whose cache `warm` tokens of the prefix can be read."""
-    scale = _scale(model) / _scale(counted_by)
+    scale = tokens_scale(model) / tokens_scale(counted_by)
     written = round((talk.prompt - warm + talk.grows) * scale)
     usage = Usage(0, round(talk.output * scale), written, 0, round(warm * scale))
     return prices.cost(model, usage, terms)
 
 
-def _scale(model: str) -> float:
+def tokens_scale(model: str) -> float:
+    """How many tokens a model counts for a text, against those that count the fewest."""
     facts = model_of(model)
     return _WORDIER if facts is not None and facts.wordy else 1.0
 

@@ -92,14 +92,6 @@ class CallRun:
         self.policy, _, self.lines, self.route, self.tenant = self.admission = admission
         self.view: View | None = None
         """What of it is classified, once that is read."""
-        self.step = step_of(call) if self.policy.per_step else None
-        self.asked: Asked | None = None
-        """What is learned from of this call: nothing of Tierline's own questions."""
-        if self.own is None:
-            router.learning.begin()
-            self.view = view = view_of(call, self.policy)
-            learned = learned_on(self.route, self.step)
-            self.asked = router.learning.asked(learned, self.tenant, view.text, view.tools)
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
         if self.own is None:
@@ -118,6 +110,14 @@ class CallRun:
             # Where nothing is kept warm, there is nothing to lose; but thoughts of an agent are tied to its model.
             self.talk_keys = router.conversations.keys(call, self.tenant, self.binding.conversation)
             self.talk = router.conversations.find(self.talk_keys)
+        self.step = step_of(call, known=self.talk is not None) if self.policy.per_step else None
+        self.asked: Asked | None = None
+        """What is learned from of this call: nothing of Tierline's own questions."""
+        if self.own is None:
+            router.learning.begin()
+            self.view = view = view_of(call, self.policy)
+            learned = learned_on(self.route, self.step)
+            self.asked = router.learning.asked(learned, self.tenant, view.text, view.tools)
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""

@@ -54,13 +54,18 @@ class Step(NamedTuple):
         return self.kind in ("read", "fill")
 
 
-def step_of(call: Call) -> Step | None:
-    """The step that a call is; None where it is no later step of a tool loop. Bodies come from anywhere."""
+def step_of(call: Call, *, known: bool = True) -> Step | None:
+    """The step that a call is; None where it is no later step of a tool loop. Bodies come from anywhere.
+
+    `known` says whether it is known which tier made the steps before.
+    """
     if not call.in_tool_loop:
         return None
     messages: list[Any] = call.body["messages"]
     kind, why = _kind(call.body, messages)
     thoughts = any(block.get("type") in _THOUGHTS for turn in _answers(messages) for block in turn)
+    if thoughts and not known and kind == "read":
+        return Step("plan", "step: nobody knows here whose thoughts are in the loop, so it is planned anew", thoughts)
     return Step(kind, why, thoughts)
 
 

@@ -33,6 +33,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the page, and a log."""
     monkeypatch.chdir(tmp_path)
     (rows,) = blocks("jsonl")
+    (scenario,) = blocks("toml")
+    Path("new.toml").write_text(scenario, "utf-8")
     Path("rows.jsonl").write_text(rows, "utf-8")
     log = [line_of(record_of(decision(f"d{n}", route="/answer"), at=n, outcome="ok", text="hi")) for n in range(30)]
     Path("decisions.jsonl").write_text("\n".join(log) + "\n", "utf-8")
@@ -41,7 +43,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_commands() -> None:
     """Each of them exits with 0."""
     commands = [line.split()[1:] for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         done = CliRunner().invoke(app, command, input="y\n" * 20)
         assert done.exit_code == 0, (command, done.output)

@@ -15,6 +15,7 @@ from rich.console import Console
 from tierline.cli.curves import curve
 from tierline.cli.evaluate import evaluate
 from tierline.cli.sampling import sample
+from tierline.cli.simulate import simulate_log
 from tierline.cli.training import train
 from tierline.errors import TierlineError
 
@@ -51,3 +52,4 @@ app.command("eval")(_told(evaluate))
 app.command("curve")(_told(curve))
 app.command("train")(_told(train))
 app.command("sample")(_told(sample))
+app.command("simulate")(_told(simulate_log))

@@ -36,6 +36,7 @@ def record_of(
         "confidence": round(decision.confidence, 4),
         "source": decision.source,
         "chances": None if forecast is None else {each.tier: round(each.good, 4) for each in forecast.chances},
+        "evidence": None if forecast is None else {each.tier: round(each.evidence, 4) for each in forecast.chances},
         "explored": decision.explored,
         "reasons": list(decision.reasons),
         "outcome": outcome,

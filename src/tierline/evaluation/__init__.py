@@ -6,6 +6,8 @@ Pure functions of numbers and labels. `tierline eval` and `tierline.testing.asse
 from tierline.evaluation.agreement import Agreement, Errors, agreement, priced
 from tierline.evaluation.calibration import Bin, expected_calibration_error, reliability
 from tierline.evaluation.intervals import Interval, bootstrap, wilson
+from tierline.evaluation.scenario import Scenario, read_scenario
+from tierline.evaluation.simulation import Simulation, simulate
 from tierline.evaluation.sweep import Point, Sweep, apgr, cost_at, curve
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Errors",
     "Interval",
     "Point",
+    "Scenario",
+    "Simulation",
     "Sweep",
     "agreement",
     "apgr",
@@ -22,6 +26,8 @@ __all__ = [
     "curve",
     "expected_calibration_error",
     "priced",
+    "read_scenario",
     "reliability",
+    "simulate",
     "wilson",
 ]
