@@ -499,6 +499,43 @@ async def test_a_stream_that_is_left(desk: Desk, fake: GatedClaude) -> None:
     assert (await desk.balance())[1] == 0
 
 
+@pytest.mark.parametrize("label", ["simple", "complex"])
+async def test_raw_responses(desk: Desk, fake: GatedClaude, label: str) -> None:
+    """Raw responses, whole or read by the app, are those of the tier that the verdict leads to."""
+    says(fake, label)
+    fake.hold(VERDICT)
+    messages = desk.router.claude.messages
+    async with desk.router.bind() as binding:
+        desk.bindings.append(binding)
+        raw = asyncio.create_task(messages.with_raw_response.create(**ask("One")))
+        await desk.gains.until(answers=1)
+        fake.open(VERDICT)
+        read = await (await raw).parse()
+        fake.hold(VERDICT)
+
+        async def body() -> Any:
+            async with messages.with_streaming_response.create(**ask("Two")) as response:
+                return await response.json()
+
+        task = asyncio.create_task(body())
+        await desk.gains.until(answers=2)
+        fake.open(VERDICT)
+        found = await task
+    wanted = HAIKU if label == "simple" else OPUS
+    assert (read.model, found["model"]) == (wanted, wanted)
+    first, second = binding.decisions
+    outcomes = [[(a.role, a.outcome) for a in decision.attempts] for decision in (first, second)]
+    if label == "simple":
+        assert outcomes == [[("speculative", "ok")], [("speculative", "ok")]]
+        await desk.settled()
+    else:
+        # The body of the second had come, but nobody has read its usage: the whole reservation.
+        assert outcomes == [[("speculative", "ok"), ("first", "ok")], [("speculative", "cancelled"), ("first", "ok")]]
+        assert second.attempts[0].cost > first.attempts[0].cost
+        spent, held = await desk.balance()
+        assert (spent > fake.billed, held) == (True, 0)
+
+
 # Endings
 
 
