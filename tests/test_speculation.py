@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from contextlib import suppress
 from functools import partial
@@ -28,7 +29,7 @@ from tierline.gains import MOST_AT_ONCE, Gains, Rates
 from tierline.ledger import MemoryLedger
 from tierline.policies import combine
 from tierline.testing import Fault
-from tierline.values import NANO
+from tierline.values import NANO, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -424,6 +425,25 @@ async def test_none_where_a_budget_saves(make_router: MakeRouter, fake: GatedCla
     assert told == []
 
 
+async def test_no_alarm_for_what_was_not_asked_for(make_router: MakeRouter, desk: Desk, fake: GatedClaude) -> None:
+    """That a budget had no room beside the verdict is no refusal of a call, and nobody is told that it was."""
+    worst, told = await worst_of(desk, "haiku"), list[Any]()
+    budget = Budget("$1", name="full", downgrade_at=None, cheapest_at=None)
+    router = make_router(classifier=ClaudeClassifier(worth=0), budgets=[budget], on_budget=told.append)
+    full = Desk(router, fake)
+    await router.ledger.reserve("other", [Offer("a", "x", NANO - worst + 1)], [budget.line("global")])
+    fake.hold(VERDICT)
+    task = full.begin(rules=policy(speculate=True))
+    await full.gains.until(ends=1)
+    await router.ledger.release("other")
+    fake.open(VERDICT)
+    await task
+    assert full.attempts() == [("haiku", "first", "ok")]
+    assert any(reason.startswith("no speculation: budget full refused") for reason in full.decision.reasons)
+    await router.books.background.drain(5)
+    assert told == []
+
+
 async def test_a_hard_limit_holds_for_many_at_once(make_router: MakeRouter, fake: GatedClaude) -> None:
     """Calls that speculate together never hold or spend more than the limit, and each that is refused says so."""
 
@@ -497,6 +517,60 @@ async def test_a_stream_that_is_left(desk: Desk, fake: GatedClaude) -> None:
     (attempt,) = desk.decision.attempts
     assert (attempt.role, attempt.outcome) == ("speculative", "closed")
     assert (await desk.balance())[1] == 0
+
+
+async def test_a_stream_that_is_dropped(desk: Desk, fake: GatedClaude) -> None:
+    """One that the app drops without closing it is collected, for nothing here keeps it, and settled."""
+    fake.hold(HAIKU + REST)
+    async with desk.router.bind() as binding:
+        desk.bindings.append(binding)
+        stream = await desk.router.claude.messages.create(**ask(stream=True))
+        await anext(stream)
+        del stream
+        for _ in range(5):
+            gc.collect()
+            await asyncio.sleep(0)
+        await fake.idle()
+        await desk.router.books.background.drain(5)
+        assert desk.attempts() == [("haiku", "speculative", "closed")]
+    assert (await desk.balance())[1] == 0
+
+
+@pytest.mark.parametrize("label", ["simple", "complex"])
+async def test_raw_responses(desk: Desk, fake: GatedClaude, label: str) -> None:
+    """Raw responses, whole or read by the app, are those of the tier that the verdict leads to."""
+    says(fake, label)
+    fake.hold(VERDICT)
+    messages = desk.router.claude.messages
+    async with desk.router.bind() as binding:
+        desk.bindings.append(binding)
+        raw = asyncio.create_task(messages.with_raw_response.create(**ask("One")))
+        await desk.gains.until(answers=1)
+        fake.open(VERDICT)
+        read = await (await raw).parse()
+        fake.hold(VERDICT)
+
+        async def body() -> Any:
+            async with messages.with_streaming_response.create(**ask("Two")) as response:
+                return await response.json()
+
+        task = asyncio.create_task(body())
+        await desk.gains.until(answers=2)
+        fake.open(VERDICT)
+        found = await task
+    wanted = HAIKU if label == "simple" else OPUS
+    assert (read.model, found["model"]) == (wanted, wanted)
+    first, second = binding.decisions
+    outcomes = [[(a.role, a.outcome) for a in decision.attempts] for decision in (first, second)]
+    if label == "simple":
+        assert outcomes == [[("speculative", "ok")], [("speculative", "ok")]]
+        await desk.settled()
+    else:
+        # The body of the second had come, but nobody has read its usage: the whole reservation.
+        assert outcomes == [[("speculative", "ok"), ("first", "ok")], [("speculative", "cancelled"), ("first", "ok")]]
+        assert second.attempts[0].cost > first.attempts[0].cost
+        spent, held = await desk.balance()
+        assert (spent > fake.billed, held) == (True, 0)
 
 
 # Endings

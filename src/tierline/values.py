@@ -268,7 +268,8 @@ class Attempt:
     """One upstream HTTP request of a call.
 
     `outcome` is `ok`, an error type of the API (`overloaded_error`), or how it was cut off
-    (`timeout`, `connection_error`, `client_disconnected`, `closed`, `cancelled`, `truncated`, `shutdown`, …).
+    (`timeout`, `connection_error`, `client_disconnected`, `closed`, `cancelled`, `truncated`, `shutdown`, …). One with
+    the role `speculative` was sent while the verdict was asked: it is the call's answer where it is the last one.
     """
 
     tier: str
@@ -320,9 +321,9 @@ class Decision(_Gradable):
     """What happened to one call, and why. Money in nano-USD, times in seconds.
 
     `tier` is the name of the tier that was taken, `requested_tier` the one that would have been taken with
-    money enough. `saved` is against the ladder's top tier at the same usage. While a stream is being read
-    `settled` is False and the money is only that of the verdict; the entry in `Binding.decisions` is replaced
-    when it ends.
+    money enough. `saved` is against the ladder's top tier at the same usage, without that of a speculation in vain.
+    While a stream is being read (or by a thread what was sent in vain) `settled` is False and the money is only that
+    of what has ended; the entry in `Binding.decisions` is replaced when it ends.
 
     In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
     label, source, `requested_tier` and reasons are those of the decision.
