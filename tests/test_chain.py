@@ -596,6 +596,15 @@ async def test_cancelled_while_it_is_checked(proof: Proof) -> None:
     assert roles(proof) == [("haiku", "first", "ok")]
 
 
+async def test_the_deadline_in_the_midst_of_a_chain(proof: Proof, fake: FakeClaude) -> None:
+    """The better tier has what is left; then the answer that there is goes out, and silence is charged in full."""
+    proof.options["deadline"] = 0.3
+    fake.script(Fault.hang(), model=SONNET)
+    assert text_of(await proof.ask(proof.router.claude.with_options(max_retries=0))) == UNSURE
+    assert roles(proof) == [("haiku", "first", "ok"), ("sonnet", "escalation", "timeout")]
+    assert [a.estimated for a in proof.decisions[-1].attempts] == [False, True]
+
+
 # Synchronous clients
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import httpx2
 import pytest
 
 from tests.proof import ASK, Proof
-from tierline import Budget, policy
+from tierline import Budget, Ladder, policy
+from tierline.anthropic import attach
 from tierline.escalation import Escalate
 from tierline.escalation.answers import Answer
 from tierline.firstpart import MOST_BYTES, first_part_of
@@ -169,6 +171,24 @@ async def test_the_next_tier_fails(proof: Proof, answers: Answers, fake: FakeCla
     assert proof.decisions[-1].tier == "haiku"
 
 
+async def test_a_stream_of_bedrock(proof: Proof, fake: FakeClaude, fake_url: str, answers: Answers) -> None:
+    """The frames of Amazon Bedrock are looked at and handed over like events."""
+    pytest.importorskip("botocore")
+    answers["haiku"] = answers["sonnet"] = "I'm not sure."
+    proof.options["ladder"] = Ladder.of(
+        haiku="us.anthropic.claude-haiku-4-5-20251001-v1:0",
+        sonnet="global.anthropic.claude-sonnet-5-5",
+        opus="apac.anthropic.claude-opus-5-5-v1:0",
+    )
+    bedrock = anthropic.AsyncAnthropicBedrock(api_key=fake.api_key, aws_region="us-east-1", base_url=fake_url)
+    async with bedrock, proof.bound():
+        client: Any = attach(bedrock, proof.router)
+        events = [event async for event in await client.messages.create(**STREAM)]
+    assert "".join(e.delta.text for e in events if getattr(getattr(e, "delta", None), "text", "")) == GOOD
+    assert [tier for tier, _, _ in roles(proof)] == ["haiku", "sonnet", "opus"]
+    assert "haiku: it says that it is not sure" in proof.reasons()
+
+
 async def test_bytes_of_the_last_attempt(proof: Proof, fake: FakeClaude, fake_url: str, answers: Answers) -> None:
     """Every byte that the API sent in the last attempt reaches the app, in order, and no other."""
     answers["sonnet"] = GOOD
@@ -227,6 +247,21 @@ async def test_cancelled_while_it_is_held(proof: Proof, fake: FakeClaude, monkey
         await task
     assert [tier for tier, _, _ in roles(proof)] == ["haiku"]
     assert roles(proof)[0][2] in ("client_disconnected", "cancelled")
+
+
+@pytest.mark.parametrize("taken", [0, 3])
+async def test_a_stream_that_is_dropped(proof: Proof, answers: Answers, taken: int) -> None:
+    """One that was held and then handed over ends like any other that nobody closes."""
+    answers.clear()
+    async with proof.bound():
+        stream = await proof.router.claude.messages.create(**STREAM)
+        events = aiter(stream)
+        for _ in range(taken):
+            await anext(events)
+        del stream, events
+        gc.collect()
+    assert [tier for tier, _, _ in roles(proof)] == ["haiku"]
+    assert roles(proof)[0][2] in ("abandoned", "closed", "client_disconnected")
 
 
 async def test_a_shutdown_while_it_is_held(proof: Proof, fake: FakeClaude) -> None:
