@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -17,10 +18,16 @@ from pydantic import BaseModel
 
 from tests.proof import ASK, HARD, Proof, nothing_left
 from tierline import Budget, Router, policy
+from tierline.call import read_call
+from tierline.chain import rules_for
 from tierline.classify.rating import parse_rating
 from tierline.errors import BudgetExceededError
 from tierline.escalation import Escalate
+from tierline.ladder import DEFAULT_LADDER
 from tierline.learn import Outcome, OutcomeModel
+from tierline.plan import admit
+from tierline.policies import combine
+from tierline.prices import PriceBook
 from tierline.testing import OK, FakeClaude, Fault, Reply
 
 if TYPE_CHECKING:
@@ -272,6 +279,16 @@ async def test_a_check_that_says_nothing(proof: Proof, answers: Answers, check: 
     assert "canary" not in repr(proof.decisions)
 
 
+async def test_a_plain_check_that_hangs(proof: Proof, answers: Answers) -> None:
+    """It keeps a thread, and not the loop: the call goes on without it."""
+    answers.by.clear()
+    released = threading.Event()
+    with policy(escalate=Escalate(check=lambda message: released.wait(30), check_timeout=0.02)):
+        assert text_of(await proof.ask()) == GOOD
+    released.set()
+    assert "the check failed: TimeoutError" in proof.reasons()
+
+
 async def test_a_check_changes_nothing_of_the_answer(proof: Proof, answers: Answers) -> None:
     """What a check does with its copy is its own business."""
     answers.by.clear()
@@ -443,6 +460,34 @@ async def test_a_tool_loop_stays_where_it_began(proof: Proof, answers: Answers) 
     assert "a tool loop stays on sonnet" in proof.reasons()
 
 
+async def test_a_conversation_stays_where_it_went(proof: Proof) -> None:
+    """The next turn begins at the tier that answered, where the policy keeps a conversation on its tier."""
+    turns = [{"role": "user", "content": "Why is it blue?"}]
+    with policy(sticky=True):
+        await proof.ask(messages=turns)
+        said = [{"role": "assistant", "content": GOOD}, {"role": "user", "content": "And at dawn?"}]
+        await proof.ask(messages=[*turns, *said])
+    assert proof.models == ["haiku", "sonnet", "sonnet"]
+    assert "sticky: the conversation stays on sonnet" in proof.reasons()
+
+
+@pytest.mark.parametrize(
+    ("more", "escalates"),
+    [
+        ({}, True), ({"stream": True}, True), ({"container": "c1"}, False), ({"mcp_servers": [{"url": "x"}]}, False),
+        ({"thread": {"type": "new"}}, False), ({"fallbacks": [{"model": HAIKU}]}, False), ({"model": OPUS}, False),
+    ],
+)  # fmt: skip
+def test_what_is_not_answered_twice(more: dict[str, Any], escalates: bool) -> None:
+    """What an answer leaves on the server, does elsewhere or takes from another model is done once."""
+    call = read_call("create", {**ASK, **more})
+    assert call is not None
+    for rules, expected in ((Escalate(), escalates), (Escalate(hold=0), escalates and not call.stream)):
+        effective = combine([policy(escalate=rules)], DEFAULT_LADDER)
+        request = admit(call, effective, DEFAULT_LADDER, PriceBook().list_output_price)
+        assert rules_for(call, request) == (rules if expected else None)
+
+
 # What it leaves
 
 
@@ -549,6 +594,15 @@ async def test_cancelled_while_it_is_checked(proof: Proof) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert roles(proof) == [("haiku", "first", "ok")]
+
+
+async def test_the_deadline_in_the_midst_of_a_chain(proof: Proof, fake: FakeClaude) -> None:
+    """The better tier has what is left; then the answer that there is goes out, and silence is charged in full."""
+    proof.options["deadline"] = 0.3
+    fake.script(Fault.hang(), model=SONNET)
+    assert text_of(await proof.ask(proof.router.claude.with_options(max_retries=0))) == UNSURE
+    assert roles(proof) == [("haiku", "first", "ok"), ("sonnet", "escalation", "timeout")]
+    assert [a.estimated for a in proof.decisions[-1].attempts] == [False, True]
 
 
 # Synchronous clients

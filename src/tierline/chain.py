@@ -10,14 +10,14 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from tierline.attempts import LEFT
 from tierline.classify.worth import usual_usage
-from tierline.escalation.answers import Answer, read_answer
+from tierline.escalation.answers import read_answer
 from tierline.escalation.beginning import Beginning, Known, begin
 from tierline.escalation.checks import asks_json, begins_as_json
 from tierline.examining import Examiner
 from tierline.firstpart import first_part_of
 from tierline.retries import LEAST_LEFT
-from tierline.usage import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tierline.attempts import OpenAttempt, Reply
     from tierline.call import Call
     from tierline.dispatch import Dispatch
+    from tierline.escalation.answers import Answer
     from tierline.escalation.checks import Finding
     from tierline.escalation.rules import Escalate
     from tierline.examining import Examined
@@ -211,11 +212,16 @@ class Chain:
             except Exception:
                 if pending.result is None:
                     raise  # it cannot be decoded, and the app will see for itself
-                return Answer("", error=pending.result.outcome), None
+                data = None
+            if pending.result is not None and pending.result.outcome in LEFT:
+                return None, None  # cut off from here, such as by a shutdown: nobody waits for a better one
             if data is None:
                 part.ended()
-                broken = isinstance(pending.reader, StreamReader) and pending.reader.cut
-                return (Answer("", error="a cut") if broken else part.answer), part.document
+                answer = part.answer
+                if answer is not None and not (answer.whole or answer.error):
+                    outcome = pending.result.outcome if pending.result is not None else ""
+                    answer = answer._replace(error=outcome or "truncated")
+                return answer, part.document
             part.feed(data)
             answer = part.answer
             if answer is not None and self._enough(answer):
@@ -224,10 +230,10 @@ class Chain:
 
     def _enough(self, answer: Answer) -> bool:
         """Whether so much of a stream tells how it begins."""
-        if answer.whole or answer.error or answer.calls:
+        if answer.whole or answer.error or answer.stop_reason is not None:
+            return False  # its end is at hand, and then all of it is known, and what it cost
+        if answer.calls:
             return True
-        if answer.stop_reason is not None:
-            return False  # its end is at hand
         rules, wanted = self._rules, self._examiner.wanted
         if asks_json(wanted, rules):
             seen = (wanted.begins + answer.text).lstrip()

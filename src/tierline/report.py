@@ -81,9 +81,9 @@ class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
     `cost` includes `classifier_cost`, `grading_cost` and `shadow_cost`, the rows of `by_tier` and `by_tag` do not: they
-    are what the answers cost. `escalations` are calls whose first answer was not good enough; all that they cost is
-    counted with the tier that answered last. Of answers that were compared with the tier above (`shadows`), it lost
-    `shadows_lost`.
+    are what the answers cost. `escalations` are calls for which a better tier was asked, for an answer was not good
+    enough; all that they cost is counted with the tier whose answer the app got. Of answers that were compared with the
+    tier above (`shadows`), it lost `shadows_lost`.
     `all_on[tier]` is what the same usage would have cost on one tier alone; `saved` is against the top one, shadows
     left out. Latencies are of the last 10,000 calls.
     """

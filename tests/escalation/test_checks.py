@@ -119,6 +119,7 @@ def test_confidence(value: object, expected: str) -> None:
 def test_how_an_answer_ends() -> None:
     """One that was cut off or refused fails whatever it says; one that calls a tool is an answer."""
     assert kind("Paris", stop_reason="max_tokens") == "truncated"
+    assert kind("Paris", stop_reason="model_context_window_exceeded") == "truncated"
     assert kind("Paris", stop_reason="max_tokens", rules=Escalate(truncated=False)) == ""
     assert kind("", stop_reason="max_tokens", calls=True) == "truncated"
     assert kind("", stop_reason="refusal") == "refusal"

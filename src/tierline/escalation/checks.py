@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 Kind = Literal[
     "json", "schema", "truncated", "refusal", "unsure", "phrase", "confidence", "check", "grade", "error",
 ]  # fmt: skip
+_CUT: Final = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the model's window"}
+"""Reasons to stop in the midst of an answer, in words."""
 _OPENING: Final = 400
 """Characters of an answer in whose sentences a phrase is looked for."""
 _LITERALS: Final = ("true", "false", "null")
@@ -61,8 +63,8 @@ def structural(answer: Answer, wanted: Wanted, rules: Escalate) -> Finding | Non
         return Finding("error", f"it began with {answer.error[:60]}")
     if answer.stop_reason == "refusal" and rules.refusals:
         return Finding("refusal", "it is a refusal (stop_reason)")
-    if answer.stop_reason == "max_tokens" and rules.truncated:
-        return Finding("truncated", "it was cut off by max_tokens")
+    if answer.stop_reason in _CUT and rules.truncated:
+        return Finding("truncated", f"it was cut off by {_CUT[answer.stop_reason]}")
     if answer.calls or answer.stop_reason in ("tool_use", "pause_turn"):
         return None
     if asks_json(wanted, rules):
