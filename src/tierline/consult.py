@@ -7,22 +7,18 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tierline.binding import Context, OwnCall, context, enter
 from tierline.classify.base import Asking, Question, fingerprint_of
-from tierline.classify.question import body_of, parse_answer
-from tierline.errors import TierlineError
-from tierline.models import model_of
 from tierline.telemetry import active, bounded, end_classify
 from tierline.values import LABELS, Classification
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
-    from tierline.budgets import Line
+    from tierline.asking import Desk
     from tierline.classify.base import Classifier, Consult
     from tierline.classify.cache import VerdictCache
     from tierline.classify.worth import Stakes
-    from tierline.ladder import Tier
+    from tierline.gathering import Gathering
     from tierline.telemetry import CallTrace
     from tierline.values import View
 
@@ -37,17 +33,14 @@ async def ask(method: Callable[..., Awaitable[Any]], body: dict[str, Any], timeo
 class Consultation:
     """The classification of one call: what its classifiers may use, and what came of it.
 
-    `lines` are the accounts of the call that asks: a verdict's cost belongs to them.
+    A verdict's cost belongs to the accounts of the call that asks, which `desk` knows.
     """
 
-    claude: Callable[[dict[str, Any], float], Awaitable[Any]]
-    """Asks Claude with a body, within so many seconds; see `Upstream.ask`."""
+    desk: Desk
+    gathering: Gathering
+    """Where questions wait for others that are asked at the same time."""
     cache: VerdictCache
-    cheapest: Tier
-    tenant: str | None
     policy_version: str
-    lines: Sequence[Line]
-    route: str | None
     trace: CallTrace | None = None
     silent: str = ""
     """Why Claude is not asked; empty where it may be."""
@@ -78,7 +71,7 @@ class Consultation:
         if not classifier.cacheable:
             return await classifier.classify(view, self)
         key = self.cache.key(
-            tenant=self.tenant, fingerprint=classifier.fingerprint, version=self.policy_version, view=view
+            tenant=self.desk.tenant, fingerprint=classifier.fingerprint, version=self.policy_version, view=view
         )
         if self.silent:
             # Nobody may join one who does not ask.
@@ -106,40 +99,22 @@ class Consultation:
         if self.silent:
             self.reasons.append(f"no verdict: {self.silent}")
             return None
-        facts = model_of(self.cheapest.model)
-        thinks = facts is not None and facts.thinks != "asked"
-        if facts is not None and thinks and not facts.quiet:
-            # It would spend the few tokens of an answer on thinking.
-            self.reasons.append(f"no verdict: {self.cheapest.name} always thinks")
+        if why := self.desk.closed:
+            self.reasons.append(f"no verdict: {why}")
             return None
-        thinking = {"type": facts.quiet} if facts is not None and thinks else None
-        body = body_of(question, model=self.cheapest.model, thinking=thinking)
         timeout = min(question.timeout, self.most)
-        own = OwnCall(self.cheapest.name, tuple(self.lines), self.route, self.tenant, timeout)
-        before = context()
-        enter(Context(own=own))
-        try:
-            message = await self.claude(body, timeout)
-        except TimeoutError:
-            self.reasons.append(f"no verdict within {timeout:g} s")
-            return None
-        except TierlineError as error:
-            self.reasons.append(f"no verdict: {type(error).__name__}")
-            return None
-        except Exception as error:  # noqa: BLE001  (any error of the SDK: the call goes on without an opinion)
-            self.reasons.append(f"no verdict: {type(error).__name__}")
-            return None
-        finally:
-            enter(before)
-            # Paid for whatever came of it, and charged to the call that asked.
-            self.spent += own.cost
-        content = getattr(message, "content", None) or ()
-        text = "".join(block.text for block in content if block.type == "text")
-        answer = parse_answer(text, question.labels)
-        if answer is None:
+        said = await self.gathering.ask(self.desk, question, timeout)
+        # Paid for whatever came of it, and charged to the call that asked.
+        self.spent += said.cost
+        if said.answer is not None:
+            return Classification(said.answer[0], said.answer[1], "claude", said.cost)
+        if said.error is None:
             self.reasons.append("the verdict was no label")
-            return None
-        return Classification(answer[0], answer[1], "claude", own.cost)
+        elif isinstance(said.error, TimeoutError):
+            self.reasons.append(f"no verdict within {timeout:g} s")
+        else:
+            self.reasons.append(f"no verdict: {type(said.error).__name__}")
+        return None
 
 
 def failure(classifier: Classifier, error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.asking import Desk
 from tierline.call import view_of
 from tierline.choice import enough, lesson
 from tierline.classify.steering import unsteered
@@ -141,13 +142,10 @@ class Inquiry:
         router, (_, version, lines, route, tenant) = self._router, self._admission
         started = router.timing.perf()
         self._consulted = Consultation(
-            self._upstream.ask,
+            Desk(self._upstream.ask, self._upstream.client, router.ladder[0], lines, route, tenant),
+            router.gathering,
             router.cache,
-            router.ladder[0],
-            tenant,
             version,
-            lines,
-            route,
             trace,
             silent,
             stakes=partial(stakes_of, self._call, policy, router.ladder, router.prices),

@@ -17,6 +17,7 @@ from tierline import operating
 from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
+from tierline.asking import Desk
 from tierline.attempts import GONE, Books, Timing
 from tierline.binding import Binding, context
 from tierline.blocking import Portal
@@ -33,6 +34,7 @@ from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
 from tierline.errors import ConfigurationError
 from tierline.gate import Gate
+from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health
 from tierline.ladder import DEFAULT_LADDER, Ladder
@@ -109,6 +111,8 @@ class Router(Generic[ClientT_co]):
     - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
       what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
+    - `verdict_window`: seconds, at most 1, for which a question to Claude waits for others of the same tenant, to be
+      asked in one request, up to 20; 0 asks each alone. See `tierline.gathering`
     - `store`: where balances are kept. `"memory://"` (the default) is this process alone; `"sqlite:///tierline.db"`
       the processes of one host (four slashes for an absolute path); `"redis://…"`, `"rediss://…"` or `"unix://…"` any
       number of hosts. `ledger`: the same, as an object of the app's own, which the app closes
@@ -158,6 +162,7 @@ class Router(Generic[ClientT_co]):
         max_upgrades: float = MOST_UPGRADES,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
+        verdict_window: float = WINDOW,
         store: str | None = None,
         ledger: Ledger | None = None,
         on_ledger_error: OnError = "closed",
@@ -226,6 +231,7 @@ class Router(Generic[ClientT_co]):
             secret=secret,
             on_lookup=self.metrics.looked_up,
         )
+        self.gathering = Gathering(verdict_window)
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
         self.books = Books(self.ledger, self.prices, self.timing)
         self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)
@@ -358,13 +364,17 @@ class Router(Generic[ClientT_co]):
         binding = now.binding_of(self) or self.gate.unbound(now)
         found = self.rules.admission(now, binding)
         consultation = Consultation(
-            partial(ask, cast("Any", self.claude).messages.create),
+            Desk(
+                partial(ask, cast("Any", self.claude).messages.create),
+                self.claude,
+                self.ladder[0],
+                found.lines,
+                found.route,
+                found.tenant,
+            ),
+            self.gathering,
             self.cache,
-            self.ladder[0],
-            found.tenant,
             found.version,
-            found.lines,
-            found.route,
             silent=self.rejected.get(self.claude, ""),
         )
         try:

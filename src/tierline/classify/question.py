@@ -50,7 +50,7 @@ def body_of(question: Question, *, model: str, thinking: dict[str, Any] | None =
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": question.max_tokens,
-        "system": valid(_system_of(question)),
+        "system": valid(system_of(question, _RULES)),
         "messages": [{"role": "user", "content": quoted}],
     }
     if thinking is not None:
@@ -64,13 +64,10 @@ def parse_question(body: Mapping[str, Any]) -> Question | None:
     The body may have been through JSON, and its texts may have become lists of one text block. A body does not
     carry the timeout: the question has the default one. Never raises.
     """
-    messages = body.get("messages")
-    if not isinstance(messages, (list, tuple)) or len(messages) != 1 or not isinstance(messages[0], dict):
+    if (found := texts_of(body)) is None:
         return None
-    system, content = _text_of(body.get("system")), _text_of(messages[0].get("content"))
-    if system is None or content is None or messages[0].get("role") != "user":
-        return None
-    asked, quoted = _read_system(system), _read_quotation(content)
+    system, content = found
+    asked, quoted = read_system(system, _RULES), _read_quotation(content)
     if asked is None or quoted is None:
         return None
     instruction, labels, examples = asked
@@ -99,17 +96,29 @@ def parse_answer(text: str, labels: Sequence[str]) -> tuple[str, float] | None:
     objects, filler = _objects(_FENCE.sub("\n", text))
     opinions = [_opinion(pairs, labels) for pairs in objects]
     if not opinions:
-        label = _label(text, labels) or _label(filler, labels)
+        label = label_in(text, labels) or label_in(filler, labels)
         return None if label is None else (label, 1.0)
     said = {label for label, _ in opinions}
-    if len(said) != 1 or _label(filler, labels) not in (said | {None}):
+    if len(said) != 1 or label_in(filler, labels) not in (said | {None}):
         return None
     label = said.pop()
     # An answer that repeats itself is as sure as it is where it is least sure.
     return None if label is None else (label, min(confidence for _, confidence in opinions))
 
 
-def _system_of(question: Question) -> str:
+def texts_of(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The system prompt and the one user message of a body; None where it is made otherwise."""
+    messages = body.get("messages")
+    if not isinstance(messages, (list, tuple)) or len(messages) != 1 or not isinstance(messages[0], dict):
+        return None
+    system, content = _text_of(body.get("system")), _text_of(messages[0].get("content"))
+    if system is None or content is None or messages[0].get("role") != "user":
+        return None
+    return system, content
+
+
+def system_of(question: Question, rules: str) -> str:
+    """The system prompt of a question, with `rules` on what is quoted, and on how to answer, at its end."""
     lines = [question.instruction, _LABELS + json.dumps(question.labels, ensure_ascii=False)]
     if question.examples:
         lines.append(_EXAMPLES)
@@ -118,15 +127,15 @@ def _system_of(question: Question) -> str:
             json.dumps(text, ensure_ascii=False) + _ARROW + json.dumps(label, ensure_ascii=False)
             for text, label in question.examples
         ]
-    lines.append(_RULES)
+    lines.append(rules)
     return "\n".join(lines)
 
 
-def _read_system(system: str) -> tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]] | None:
+def read_system(system: str, rules: str) -> tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]] | None:
     """Instruction, labels and examples. Read from the end: only the instruction is free text."""
-    if not system.endswith("\n" + _RULES):
+    if not system.endswith("\n" + rules):
         return None
-    lines = system[: -len(_RULES) - 1].split("\n")
+    lines = system[: -len(rules) - 1].split("\n")
     examples: list[tuple[str, str]] = []
     while lines and lines[-1].startswith('"'):
         pair = _read_example(lines.pop())
@@ -235,13 +244,13 @@ def _opinion(pairs: Iterable[tuple[str, Any]], labels: Sequence[str]) -> tuple[s
     confidence = 1.0
     for key, value in pairs:
         if key == "label":
-            said.add(_label(value, labels) if isinstance(value, str) else None)
+            said.add(label_in(value, labels) if isinstance(value, str) else None)
         elif key == "confidence":
-            confidence = min(confidence, _confidence(value))
+            confidence = min(confidence, confidence_in(value))
     return (said.pop() if len(said) == 1 else None), confidence
 
 
-def _label(text: str, labels: Sequence[str]) -> str | None:
+def label_in(text: str, labels: Sequence[str]) -> str | None:
     """The one label that `text` is, but for case and dressing (quotes, markdown, a full stop)."""
     if text in labels:
         return text
@@ -258,7 +267,8 @@ def _bare(text: str) -> str:
     return text.strip(_DRESSING).casefold()
 
 
-def _confidence(value: object) -> float:
+def confidence_in(value: object) -> float:
+    """How sure a JSON value says that somebody is, from 0 to 1."""
     if value is None:
         return 1.0
     percent = 1

@@ -66,12 +66,16 @@ def reply_to(
 
     An `answer` that fails is a 500 that the SDK does not retry.
     """
-    question = question_of(prompt.body)
+    question, sheet = question_of(prompt.body), sheet_of(prompt.body)
     said: str | Reply | None
     try:
         if question is not None:
             found = verdict(question.text, question.labels)
             said = found if isinstance(found, str) else json.dumps({"label": found[0], "confidence": found[1]})
+        elif sheet is not None:
+            # What is said of one text as it is stands in the place of its line.
+            each = [(number, verdict(one.text, one.labels)) for number, one in sheet]
+            said = "\n".join(line if isinstance(line, str) else json.dumps([number, *line]) for number, line in each)
         elif (comparison := comparison_of(prompt.body)) is not None:
             said = judge(comparison)
         else:
@@ -97,6 +101,13 @@ def question_of(body: Mapping[str, Any]) -> Question | None:
     from tierline.classify.question import parse_question  # noqa: PLC0415 - only an answer needs it
 
     return parse_question(body)
+
+
+def sheet_of(body: Mapping[str, Any]) -> list[tuple[int, Question]] | None:
+    """The questions that a body asks, each with its number, if it asks several of Tierline's at once."""
+    from tierline.classify.sheet import parse_sheet  # noqa: PLC0415 - only an answer needs it
+
+    return parse_sheet(body)
 
 
 def comparison_of(body: Mapping[str, Any]) -> Comparison | None:
