@@ -60,7 +60,7 @@ class Desk:
     """
 
     claude: Callable[[dict[str, Any], float], Awaitable[Any]]
-    client: Hashable
+    client: Any
     tier: Tier
     lines: tuple[Line, ...]
     route: str | None

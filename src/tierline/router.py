@@ -17,18 +17,16 @@ from tierline import operating
 from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
-from tierline.asking import Desk
 from tierline.attempts import GONE, Books, Timing
-from tierline.binding import Binding, context
 from tierline.blocking import Portal
 from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
 from tierline.choice import LEARN_AFTER
+from tierline.classifications import Classifications
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
 from tierline.clients import Slot
-from tierline.consult import Consultation, Labeller, ask
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
 from tierline.decisionlog.log import open_log
@@ -37,6 +35,7 @@ from tierline.gate import Gate
 from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health
+from tierline.labelling import BATCH, CONCURRENCY
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.learn.learning import HANDLE_TTL
 from tierline.learn.opening import open_learning
@@ -54,10 +53,10 @@ from tierline.shadow import shadowing_of
 from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
 from tierline.upgrades import MOST_UPGRADES, Upgrades
-from tierline.values import MODES, View
+from tierline.values import MODES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
     import typing_extensions
@@ -67,12 +66,14 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.binding import Binding
     from tierline.classify import Classifier
     from tierline.decisionlog import DecisionLog
     from tierline.errors import BudgetExceededError
     from tierline.explanation import Explanation
     from tierline.grounds import Grounds
     from tierline.history import History, Holds
+    from tierline.labelling import Labels, Progress
     from tierline.learn.learning import Model
     from tierline.ledger import Balance, Ledger
     from tierline.ledger.outage import OnError
@@ -220,6 +221,7 @@ class Router(Generic[ClientT_co]):
             away=partial(is_away, self.ledger),
         )
         """What the routes have taught."""
+        self._classifications = Classifications(self, secret or b"")
         secret = secret or secrets.token_bytes(32)
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
@@ -357,31 +359,35 @@ class Router(Generic[ClientT_co]):
 
         Charged like any call. `instruction` says what to tell apart; the text is fenced off as data.
         """
-        labels = tuple(labels)
-        if not labels or len(set(labels)) != len(labels):
-            raise ConfigurationError(f"classify: labels must be given, each once; got {list(labels)!r:.200}")
-        now = context()
-        binding = now.binding_of(self) or self.gate.unbound(now)
-        found = self.rules.admission(now, binding)
-        consultation = Consultation(
-            Desk(
-                partial(ask, cast("Any", self.claude).messages.create),
-                self.claude,
-                self.ladder[0],
-                found.lines,
-                found.route,
-                found.tenant,
-            ),
-            self.gathering,
-            self.cache,
-            found.version,
-            silent=self.rejected.get(self.claude, ""),
-        )
-        try:
-            return await consultation.consult(Labeller(labels, instruction), View(text=text))
-        finally:
-            if now.binding is None:
-                await self.end(binding, whole=True)
+        return await self._classifications.one(text, labels, instruction)
+
+    def sync_classify(self, text: str, labels: Sequence[str], instruction: str) -> Classification | None:
+        """The same for code that is no `async def`, with the synchronous client."""
+        return self._classifications.blocking(text, labels, instruction)
+
+    async def classify_many(
+        self,
+        items: Iterable[str],
+        labels: Sequence[str],
+        instruction: str,
+        batch_size: int = BATCH,
+        concurrency: int = CONCURRENCY,
+        *,
+        progress: Callable[[Progress], object] | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> Labels:
+        """Label many texts of the app's own, `batch_size` in one request and `concurrency` requests at a time.
+
+        The result has one `Labelled` for each text, in order: one of `labels`, or None and why. Nothing is filled in. A
+        batch whose answer is broken is asked again in smaller ones; what the API fails is tried again after growing
+        waits. Texts in the cache are not asked for, nor is one twice. Charged like any call; where a hard budget has no
+        room, even for one text, or the API goes on failing, the run stops, and the result says so in `stopped`.
+
+        `progress` is called with a `Progress`, or awaited, after each batch. `resume` is the path of a file in which
+        labels are written down as they come, with salted hashes of the texts: a second run with the same file, labels
+        and instruction asks only for what is missing there. ConfigurationError for arguments that cannot work.
+        """
+        return await self._classifications.many(items, labels, instruction, batch_size, concurrency, progress, resume)
 
     async def grade(self, handle: str, good: bool | float, by: str | None = None) -> bool:
         """A grade of an answer by whoever saw it, after the response: the `decision.handle` that came with it.

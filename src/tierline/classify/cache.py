@@ -141,6 +141,12 @@ class VerdictCache:
             entry = self._find(key)
             return None if entry is None else self._clock() - entry.stored_at
 
+    def put(self, key: bytes, verdict: Classification) -> None:
+        """Keep a verdict that came another way. Counts nothing."""
+        entry = _Entry(_free(verdict), verdict.cost, self._clock())
+        with self._lock:
+            self._verdicts[key] = entry
+
     async def get_or_ask(
         self, key: bytes, ask: Callable[[], Awaitable[Classification | None]]
     ) -> tuple[Classification | None, bool]:
@@ -229,9 +235,7 @@ class VerdictCache:
     async def _fly(self, key: bytes, ask: Callable[[], Awaitable[Classification | None]]) -> Classification | None:
         verdict = await ask()
         if verdict is not None:
-            entry = _Entry(_free(verdict), verdict.cost, self._clock())
-            with self._lock:
-                self._verdicts[key] = entry
+            self.put(key, verdict)
         return verdict
 
     def _land(self, loop: asyncio.AbstractEventLoop, key: bytes, flight: asyncio.Task[Classification | None]) -> None:
