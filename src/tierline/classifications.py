@@ -15,6 +15,7 @@ from tierline.asking import Desk
 from tierline.binding import context
 from tierline.blocking import Bridge
 from tierline.classify.base import Question, check_labels, fingerprint_of
+from tierline.classify.cache import About
 from tierline.classify.labelfile import LabelFile
 from tierline.consult import Consultation, Labeller, ask
 from tierline.errors import ConfigurationError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 _AT_ONCE: Final = 200
-"""Texts that are looked up before other tasks of the loop have a turn."""
+"""Texts that are looked up in one step."""
 
 
 class _Counter(NamedTuple):
@@ -86,15 +87,13 @@ class Classifications:
         client: Any = self._router.claude
         async with self._counter(client, partial(ask, client.messages.create)) as (desk, version):
 
-            def key_of(text: str) -> bytes:
-                return self._router.cache.key(
-                    View(text=text), tenant=desk.tenant, fingerprint=labeller.fingerprint, version=version
-                )
+            def about(text: Text) -> About:
+                return About(View(text=text.question.text), desk.tenant, labeller.fingerprint, version)
 
             async def keep(answered: list[Text]) -> None:
                 for each in answered:
                     assert each.found is not None  # noqa: S101  (answered)
-                    self._router.cache.put(key_of(each.question.text), each.found)
+                    self._router.cache.put(self._key(about(each)), each.found, about(each))
                 if file is not None:
                     await _written(file, answered)
 
@@ -106,11 +105,11 @@ class Classifications:
                 Text(Question(text, labels, instruction, timeout=TIMEOUT), places)
                 for text, places in _places(items).items()
             ]
-            for nth, each in enumerate(texts):
-                self._recall(each, file, key_of)
-                run.done += len(each.places) if each.found is not None else 0
-                if nth % _AT_ONCE == _AT_ONCE - 1:
-                    await asyncio.sleep(0)
+            for begin in range(0, len(texts), _AT_ONCE):
+                await asyncio.gather(
+                    *(self._recall(each, file, about(each)) for each in texts[begin : begin + _AT_ONCE])
+                )
+            run.done = sum(len(each.places) for each in texts if each.found is not None)
             if file is not None and (known := [each for each in texts if each.source == "cache"]):
                 await _written(file, known)
             if run.done:
@@ -118,11 +117,15 @@ class Classifications:
             await run.run([each for each in texts if each.found is None])
         return Labels(items_of(texts, len(items)), run.cost, run.requests, run.stopped)
 
-    def _recall(self, text: Text, file: LabelFile | None, key_of: Callable[[str], bytes]) -> None:
+    def _key(self, about: About) -> bytes:
+        view, tenant, fingerprint, version = about
+        return self._router.cache.key(view, tenant=tenant, fingerprint=fingerprint, version=version)
+
+    async def _recall(self, text: Text, file: LabelFile | None, about: About) -> None:
         """What is known of a text already."""
         if file is not None and (said := file.find(text.question.text)) is not None:
             text.found, text.source = Classification(said[0], said[1], "cache"), "file"
-        elif (kept := self._router.cache.peek(key_of(text.question.text))) is not None:
+        elif (kept := await self._router.cache.recall(self._key(about), about)) is not None:
             text.found, text.source = kept, "cache"
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tierline.classify.base import Asking, Question, fingerprint_of
+from tierline.classify.cache import About
 from tierline.telemetry import active, bounded, end_classify
 from tierline.values import LABELS, Classification
 
@@ -89,7 +90,8 @@ class Consultation:
                     return None
         hit = found is not None
         if found is None:
-            found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self))
+            about = About(view, self.desk.tenant, classifier.fingerprint, self.policy_version)
+            found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self), about)
         if self.trace is not None:
             self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
         return found

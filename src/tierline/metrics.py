@@ -82,6 +82,9 @@ class Metrics:
         # Classifying may cost more than it saves.
         self._saved = meter.create_up_down_counter("tierline.saved", "USD", "Less than on the top tier alone.")
         self._lookups = meter.create_counter("tierline.cache.lookups", "{lookup}", "Look-ups of a verdict.")
+        self._stored = meter.create_counter(
+            "tierline.cache.store.lookups", "{lookup}", "Look-ups of verdicts that other processes share."
+        )
         self._utilization = meter.create_histogram(
             "tierline.budget.utilization",
             "1",
@@ -219,6 +222,11 @@ class Metrics:
         """A verdict was looked for in the cache."""
         if self.recording:
             self._lookups.add(1, {"tierline.cache.hit": hit})
+
+    def looked_in_store(self, outcome: str) -> None:
+        """A verdict was looked for in the store: `hit`, `miss`, or `passed_over` where that did not answer in time."""
+        if self.recording:
+            self._stored.add(1, {"tierline.cache.outcome": outcome})
 
     def ledger(self, away: bool) -> None:
         """The ledger has gone away, or is back."""

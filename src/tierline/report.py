@@ -98,6 +98,8 @@ class Report:
     observed: Observation
     cache_hits: int
     cache_misses: int
+    cache_stored: int
+    """Of the hits, those that were found in the store, which other processes share."""
     prompt_caching_saved: int
     """By prefixes that `cache_prompt` marked, against the same calls without: below 0 where nothing read them again."""
     downgraded: int
@@ -123,6 +125,7 @@ class Report:
         share = f"{self.classifier_cost / self.cost:.1%} of it" if self.cost else "none"
         lookups = self.cache_hits + self.cache_misses
         rate = f"{self.cache_hits / lookups:.0%}" if lookups else "no lookups"
+        stored = f" ({self.cache_stored:,} in the store)" if self.cache_stored else ""
         dearest = max(self.all_on.values(), default=0)
         rows = [
             ("calls", f"{self.calls:,}"),
@@ -132,7 +135,7 @@ class Report:
             *((("  shadows", usd(self.shadow_cost)),) if self.shadow_cost else ()),
             *((f"  all on {name}", usd(cost)) for name, cost in self.all_on.items()),
             ("saved", f"{usd(self.saved)}, {self.saved / dearest:.0%}" if dearest else usd(self.saved)),
-            ("verdict cache", f"{self.cache_hits:,} hits, {self.cache_misses:,} misses ({rate})"),
+            ("verdict cache", f"{self.cache_hits:,} hits{stored}, {self.cache_misses:,} misses ({rate})"),
             *((("shadows", self._shadows),) if self.shadows or self.shadows_dropped or self.shadow_cost else ()),
             *((("prompt caching", f"{usd(self.prompt_caching_saved)} saved"),) if self.prompt_caching_saved else ()),
             ("downgrades", f"{self.downgraded:,}"),
@@ -265,7 +268,7 @@ class Tally:
         with self._lock:
             self.refusals += 1
 
-    def report(self, cache_hits: int, cache_misses: int) -> Report:
+    def report(self, cache_hits: int, cache_misses: int, cache_stored: int = 0) -> Report:
         """A snapshot of now."""
         with self._lock:
             latency, classifying = sorted(self._latency), sorted(self._classifying)
@@ -282,6 +285,7 @@ class Tally:
                 all_on=_ordered(self._all_on, self.tiers),
                 cache_hits=cache_hits,
                 cache_misses=cache_misses,
+                cache_stored=cache_stored,
                 prompt_caching_saved=self.prompt_caching_saved,
                 downgraded=self.downgrades,
                 downgrades=tuple(self._downgrades),

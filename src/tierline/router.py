@@ -54,6 +54,7 @@ from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
 from tierline.upgrades import MOST_UPGRADES, Upgrades
 from tierline.values import MODES
+from tierline.verdicts.opening import open_shared
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from tierline.legality import Action
     from tierline.report import Readiness, Report
     from tierline.values import Classification, Mode, Refusal, Shadow
+    from tierline.verdicts.store import StoredVerdicts
 
 log: Final = logging.getLogger("tierline")
 
@@ -112,6 +114,8 @@ class Router(Generic[ClientT_co]):
     - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
       what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
+    - `share_verdicts`: verdicts are kept in `store` as well, where that is SQLite or Redis: for all processes, and over
+      a restart, for `cache_ttl` seconds. See `tierline.verdicts.shared`
     - `verdict_window`: seconds, at most 1, for which a question to Claude waits for others of the same tenant, to be
       asked in one request, up to 20; 0 asks each alone. See `tierline.gathering`
     - `store`: where balances are kept. `"memory://"` (the default) is this process alone; `"sqlite:///tierline.db"`
@@ -163,6 +167,7 @@ class Router(Generic[ClientT_co]):
         max_upgrades: float = MOST_UPGRADES,
         cache_size: int = 10_000,
         cache_ttl: float = 3600.0,
+        share_verdicts: bool = True,
         verdict_window: float = WINDOW,
         store: str | None = None,
         ledger: Ledger | None = None,
@@ -226,12 +231,24 @@ class Router(Generic[ClientT_co]):
         self.conversations = Conversations(secret, self.timing.perf)
         self.counts = PromptCounts(secret)
         self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
+        self.shared = open_shared(
+            connection_of(self.ledger),
+            self.learning,
+            wanted=share_verdicts,
+            model=ladder[0].model,
+            ttl=cache_ttl,
+            now=self.timing.now,
+            away=partial(is_away, self.ledger),
+            on_look=self.metrics.looked_in_store,
+        )
+        """The second level of the verdict cache, where there is one."""
         self.cache = VerdictCache(
             maxsize=cache_size,
             ttl=cache_ttl,
             clock=self.timing.perf,
             secret=secret,
             on_lookup=self.metrics.looked_up,
+            second=self.shared,
         )
         self.gathering = Gathering(verdict_window)
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
@@ -342,6 +359,8 @@ class Router(Generic[ClientT_co]):
     async def _let_go(self, timeout: float) -> None:
         """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
         await self.learning.close(timeout)
+        if self.shared is not None:
+            await self.shared.close(timeout)
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 
@@ -412,7 +431,7 @@ class Router(Generic[ClientT_co]):
     def report(self) -> Report:
         """What this process did so far."""
         stats = self.cache.stats()
-        return self.tally.report(stats.hits + stats.joined, stats.misses)
+        return self.tally.report(stats.hits + stats.joined + stats.stored, stats.misses, stats.stored)
 
     def shadows(self) -> tuple[Shadow, ...]:
         """The latest 1,000 answers of this process that were compared with the tier above, newest last.
@@ -441,6 +460,13 @@ class Router(Generic[ClientT_co]):
         """
         return await self._administration.history(since, until)
 
+    async def verdicts(self) -> StoredVerdicts | None:
+        """What the store has of verdicts, and how often one was found there; None where they are not shared.
+
+        `router.cache.stats()` and `report()` tell of this process. LedgerUnavailableError where the store is away.
+        """
+        return None if self.shared is None else await self.shared.stats()
+
     async def limits(self) -> dict[tuple[str, str | None], int]:
         """What `set_limit` has set, in nano-USD, by budget and account; None is all accounts."""
         return await self.ledger.limits()
@@ -458,13 +484,17 @@ class Router(Generic[ClientT_co]):
         return await self._administration.explain(refusal)
 
     async def erase(self, account: str) -> None:
-        """Drop what the store keeps under the name of an account or a tenant: balances, limits, spend by hour, grades.
+        """Drop what the store keeps under the name of an account or a tenant: balances, spend, grades, verdicts.
 
-        Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their names
-        until they end. Grades are found by a Router with the same `secret`, if the app gives one.
+        Limits that were set for it, too. This process lets go of all verdicts that it has in memory. Calls in flight go
+        on, and are charged to their other accounts alone. Reports of processes keep their names until they end. Grades
+        and verdicts are found by a Router with the same `secret`, if the app gives one.
         """
         await self._administration.erase(account)
         await self.learning.erase(account)
+        self.cache.clear()  # what is whose, only the keys know
+        if self.shared is not None:
+            await self.shared.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.

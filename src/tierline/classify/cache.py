@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cachetools import TTLCache
 
@@ -31,6 +31,8 @@ class CacheStats:
     - `evictions` are verdicts that were dropped: too old (TTL) or too many (LRU); `clear` drops are none
     - `saved` is what those hits and joins would have cost, in nano-USD
     - `size` is how many verdicts are kept now
+    - `stored` were answered from the second level, which other processes share: no hits, and no misses; `passed_over`
+      are look-ups there that brought no answer in time
     """
 
     hits: int = 0
@@ -39,6 +41,48 @@ class CacheStats:
     evictions: int = 0
     saved: int = 0
     size: int = 0
+    stored: int = 0
+    passed_over: int = 0
+
+
+class About(NamedTuple):
+    """What a verdict is on, and what else it depends on: see `VerdictCache.key`."""
+
+    view: View
+    tenant: str | None
+    fingerprint: str
+    version: str
+
+
+class Stored(Protocol):
+    """A verdict of the second level: what asking for it cost is in it, and it is `age` seconds old."""
+
+    @property
+    def verdict(self) -> Classification:
+        """The verdict."""
+        ...
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        ...
+
+
+class SecondLevel(Protocol):
+    """Where verdicts are looked up that this cache has not, before anybody is asked: see `tierline.verdicts`."""
+
+    @property
+    def passed_over(self) -> int:
+        """Look-ups that brought no answer in time."""
+        ...
+
+    async def find(self, about: About) -> Stored | None:
+        """A verdict that still counts. In bounded time, and raises nothing."""
+        ...
+
+    def keep(self, about: About, verdict: Classification) -> None:
+        """Store one. Waits for nothing."""
+        ...
 
 
 class _Entry(NamedTuple):
@@ -46,6 +90,15 @@ class _Entry(NamedTuple):
     """The verdict as a hit returns it. Made once: a hit is the hot path."""
     cost: int
     stored_at: float
+    until: float = math.inf
+    """When it is too old, where that is before the cache would say so: it was not new when it came."""
+
+
+class _Flown(NamedTuple):
+    """What a flight brought, and whether from the second level."""
+
+    verdict: Classification | None = None
+    stored: bool = False
 
 
 class _Counted(TTLCache[bytes, _Entry, float]):
@@ -74,7 +127,8 @@ class VerdictCache:
     - it may be used from any thread and any loop; its lock is never held over an await
 
     `maxsize` is in verdicts (about 400 bytes each), `ttl` in seconds of `clock`. `on_lookup` is told of every look-up,
-    whether it was a hit. Raises ConfigurationError for a size, an age or a secret that cannot work.
+    whether it was a hit. `second` is looked in before anybody is asked. ConfigurationError for a size, an age or a
+    secret that cannot work.
     """
 
     def __init__(
@@ -85,39 +139,28 @@ class VerdictCache:
         *,
         secret: bytes,
         on_lookup: Callable[[bool], None] = lambda _: None,
+        second: SecondLevel | None = None,
     ) -> None:
         _check(maxsize, ttl, secret)
         self._maxsize, self._ttl, self._clock = maxsize, ttl, clock
         self._on_lookup = on_lookup
+        self._second = second
         self._keyed = keyed(secret, _PURPOSE)
         self._verdicts = self._empty()
         self._lock = threading.Lock()
         # Not bounded: there is a flight only for a request that is being served, each ends with its question's
         # timeout, and refusing one would only mean asking the same question without sharing the answer.
-        self._flights: dict[asyncio.AbstractEventLoop, dict[bytes, asyncio.Task[Classification | None]]] = {}
-        self._hits = self._misses = self._joined = self._saved = self._evictions = 0
+        self._flights: dict[asyncio.AbstractEventLoop, dict[bytes, asyncio.Task[_Flown]]] = {}
+        self._hits = self._misses = self._joined = self._saved = self._evictions = self._stored = 0
 
     def key(self, view: View, *, tenant: str | None, fingerprint: str, version: str) -> bytes:
         """The key (16 bytes) of a verdict: `fingerprint` is the classifier's, `version` the policy's.
 
-        Each text is preceded by its length, so that no two different inputs are the same bytes. `None` and an
-        empty text differ.
+        No two different inputs have one key: see `material`.
         """
-        text = view.text.encode("utf-8", "surrogatepass")
-        context = view.context.encode("utf-8", "surrogatepass")
-        who = b"" if tenant is None else tenant.encode("utf-8", "surrogatepass")
-        task = b"" if view.task is None else view.task.encode("utf-8", "surrogatepass")
-        judge = fingerprint.encode("utf-8", "surrogatepass")
-        policy = version.encode("utf-8", "surrogatepass")
-        # Every length and number comes first, in a header that ends with its only zero byte: what follows is then cut
-        # in one way only.
-        header = (
-            f"{-1 if tenant is None else len(who)},{len(judge)},{len(policy)},{len(text)},{len(context)},"
-            f"{-1 if view.task is None else len(task)},{view.turns},{view.tools},{view.forced_tool:d},{view.images},"
-            f"{view.documents},{view.max_tokens},{view.expected_output}\0"
-        ).encode()
+        header, text = material(view, tenant, fingerprint, version)
         digest = self._keyed.copy()
-        digest.update(b"".join((header, who, judge, policy, task, context)))
+        digest.update(header)
         digest.update(text)
         return digest.digest()
 
@@ -141,16 +184,30 @@ class VerdictCache:
             entry = self._find(key)
             return None if entry is None else self._clock() - entry.stored_at
 
-    def put(self, key: bytes, verdict: Classification) -> None:
-        """Keep a verdict that came another way. Counts nothing."""
-        entry = _Entry(_free(verdict), verdict.cost, self._clock())
+    def put(self, key: bytes, verdict: Classification, about: About | None = None) -> None:
+        """Keep a verdict that came another way, and store it where `about` says what it is on. Counts nothing."""
+        self._put(key, verdict)
+        if about is not None and self._second is not None:
+            self._second.keep(about, verdict)
+
+    async def recall(self, key: bytes, about: About) -> Classification | None:
+        """The verdict, where it costs nothing: kept here, or stored. As `peek`."""
+        found = self.peek(key)
+        if found is not None or self._second is None or (stored := await self._second.find(about)) is None:
+            return found
+        self._put(key, stored.verdict, stored.age)
         with self._lock:
-            self._verdicts[key] = entry
+            self._stored += 1
+            self._saved += stored.verdict.cost
+        self._on_lookup(True)
+        return _free(stored.verdict)
 
     async def get_or_ask(
-        self, key: bytes, ask: Callable[[], Awaitable[Classification | None]]
+        self, key: bytes, ask: Callable[[], Awaitable[Classification | None]], about: About | None = None
     ) -> tuple[Classification | None, bool]:
         """The verdict, and whether it came for free: from the cache, or from a flight that was under way.
+
+        With `about`, what it is on, a flight looks in the second level before it asks, and stores there what it brings.
 
         What is free has source `cache` and cost 0. `ask` runs in a task of its own, in a copy of the context of the
         one who started it, so that a caller who is cancelled takes nobody along: the flight goes on, and its verdict
@@ -164,18 +221,19 @@ class VerdictCache:
             flight = self._flights.get(loop, {}).get(key)
         joined = flight is not None and not flight.done()
         if flight is None or not joined:
-            flight = self._start(loop, key, ask)
+            flight = self._start(loop, key, ask, about)
         # `wait` and not `await flight`: cancelling one who waits must not cancel the flight. And not `shield`: it
         # cannot tell whose cancellation it was, and from 3.14 on it logs a failure that nobody waited for.
         await asyncio.wait((flight,))
-        verdict = None if flight.cancelled() else flight.result()
-        found = joined and verdict is not None
+        verdict, stored = _Flown() if flight.cancelled() else flight.result()
+        free = (joined or stored) and verdict is not None
         with self._lock:
             self._joined += joined
-            self._misses += not joined
-            self._saved += verdict.cost if joined and verdict is not None else 0
-        self._on_lookup(found)
-        return (_free(verdict), True) if joined and verdict is not None else (verdict, False)
+            self._stored += stored and not joined
+            self._misses += not joined and not stored
+            self._saved += verdict.cost if free and verdict is not None else 0
+        self._on_lookup(free)
+        return (_free(verdict), True) if free and verdict is not None else (verdict, False)
 
     async def drain(self, timeout: float) -> None:
         """Wait at most `timeout` seconds for the flights of this loop, then cancel the rest and see them end.
@@ -204,7 +262,10 @@ class VerdictCache:
         with self._lock:
             size = len(self._verdicts)
             evictions = self._evictions + self._verdicts.evictions
-            return CacheStats(self._hits, self._misses, self._joined, evictions, self._saved, size)
+            passed = self._second.passed_over if self._second is not None else 0
+            return CacheStats(
+                self._hits, self._misses, self._joined, evictions, self._saved, size, self._stored, passed
+            )
 
     def _empty(self) -> _Counted:
         return _Counted(self._maxsize, self._ttl, self._clock)
@@ -212,15 +273,30 @@ class VerdictCache:
     def _find(self, key: bytes) -> _Entry | None:
         # Not `get`, which in cachetools looks twice.
         try:
-            return self._verdicts[key]
+            entry = self._verdicts[key]
         except KeyError:
             return None
+        if entry.until != math.inf and entry.until <= self._clock():
+            del self._verdicts[key]
+            self._evictions += 1
+            return None
+        return entry
+
+    def _put(self, key: bytes, verdict: Classification, age: float = 0.0) -> None:
+        now = self._clock()
+        entry = _Entry(_free(verdict), verdict.cost, now - age, now - age + self._ttl if age else math.inf)
+        with self._lock:
+            self._verdicts[key] = entry
 
     def _start(
-        self, loop: asyncio.AbstractEventLoop, key: bytes, ask: Callable[[], Awaitable[Classification | None]]
-    ) -> asyncio.Task[Classification | None]:
+        self,
+        loop: asyncio.AbstractEventLoop,
+        key: bytes,
+        ask: Callable[[], Awaitable[Classification | None]],
+        about: About | None,
+    ) -> asyncio.Task[_Flown]:
         # Outside the lock: a loop with eager tasks runs the flight from in here.
-        flight = loop.create_task(self._fly(key, ask), name="tierline verdict")
+        flight = loop.create_task(self._fly(key, ask, about), name="tierline verdict")
         with self._lock:
             flights = self._flights.get(loop)
             if flights is None:
@@ -232,13 +308,18 @@ class VerdictCache:
         flight.add_done_callback(partial(self._land, loop, key))
         return flight
 
-    async def _fly(self, key: bytes, ask: Callable[[], Awaitable[Classification | None]]) -> Classification | None:
+    async def _fly(
+        self, key: bytes, ask: Callable[[], Awaitable[Classification | None]], about: About | None
+    ) -> _Flown:
+        if about is not None and self._second is not None and (stored := await self._second.find(about)) is not None:
+            self._put(key, stored.verdict, stored.age)
+            return _Flown(stored.verdict, stored=True)
         verdict = await ask()
         if verdict is not None:
-            self.put(key, verdict)
-        return verdict
+            self.put(key, verdict, about)
+        return _Flown(verdict)
 
-    def _land(self, loop: asyncio.AbstractEventLoop, key: bytes, flight: asyncio.Task[Classification | None]) -> None:
+    def _land(self, loop: asyncio.AbstractEventLoop, key: bytes, flight: asyncio.Task[_Flown]) -> None:
         with self._lock:
             flights = self._flights.get(loop, {})
             # One that failed may have been followed by another before this ran.
@@ -249,6 +330,24 @@ class VerdictCache:
         if not flight.cancelled():
             # Seen, so that asyncio does not log a failure that nobody waited for.
             flight.exception()
+
+
+def material(view: View, tenant: str | None, fingerprint: str, version: str) -> tuple[bytes, bytes]:
+    """All that a verdict depends on, as bytes: different for different inputs, `None` and an empty text among them."""
+    text = view.text.encode("utf-8", "surrogatepass")
+    context = view.context.encode("utf-8", "surrogatepass")
+    who = b"" if tenant is None else tenant.encode("utf-8", "surrogatepass")
+    task = b"" if view.task is None else view.task.encode("utf-8", "surrogatepass")
+    judge = fingerprint.encode("utf-8", "surrogatepass")
+    policy = version.encode("utf-8", "surrogatepass")
+    # Every length and number comes first, in a header that ends with its only zero byte: what follows is then cut in
+    # one way only.
+    header = (
+        f"{-1 if tenant is None else len(who)},{len(judge)},{len(policy)},{len(text)},{len(context)},"
+        f"{-1 if view.task is None else len(task)},{view.turns},{view.tools},{view.forced_tool:d},{view.images},"
+        f"{view.documents},{view.max_tokens},{view.expected_output}\0"
+    ).encode()
+    return b"".join((header, who, judge, policy, task, context)), text
 
 
 def _check(maxsize: object, ttl: object, secret: object) -> None:

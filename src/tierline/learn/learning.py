@@ -128,6 +128,8 @@ class Learning:
         self.now = now
         self.handles: Handles | None = None
         """None until the secret is known."""
+        self.secret: bytes | None = None
+        """The same in all processes; None until it is known."""
         self._clock = clock
         self._away = away
         self._given = secret is not None
@@ -154,6 +156,7 @@ class Learning:
         model.kept_by(self.observe)
 
     def _use(self, secret: bytes) -> None:
+        self.secret = secret
         self._keyed = keyed(secret, _PURPOSE)
         self.handles = Handles(secret)
 
@@ -177,6 +180,12 @@ class Learning:
             self._start()
         elif self._waiting:
             self._soon(LINGER)  # said where there was no loop
+
+    async def known_secret(self) -> bytes:
+        """The secret that all processes have. LedgerUnavailableError where the store is away that has it."""
+        await self._learn_secret()
+        assert self.secret is not None  # noqa: S101  (learned)
+        return self.secret
 
     async def known(self) -> None:
         """Wait until handles can be made, or it is known that they cannot be made now."""

@@ -101,5 +101,23 @@ CREATE TABLE graded (           -- ids that are taken
 CREATE INDEX graded_until ON graded (until);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING)
+_VERDICTS: Final = """
+CREATE TABLE verdict (          -- what a classifier has said: keyed digests, and no text
+    number INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    account TEXT NOT NULL,      -- a keyed digest
+    value TEXT NOT NULL,        -- sealed
+    until REAL NOT NULL,
+    hits INTEGER NOT NULL
+);
+CREATE INDEX verdict_until ON verdict (until);
+CREATE INDEX verdict_account ON verdict (account);
+CREATE TABLE verdicts (         -- over all time; money in nano-USD
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    hits INTEGER NOT NULL,
+    saved INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS)
 """Scripts, each of which makes the version before it the next one; `user_version` says how many were run."""

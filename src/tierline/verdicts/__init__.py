@@ -1,0 +1,1 @@
+"""Verdicts that outlive a process: the second level of the verdict cache, in the store of the balances."""
