@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tierline import Budget, Router, policy
 from tierline.asking import Desk, shares_of
 from tierline.binding import Binding, context
+from tierline.blocking import GoneError
 from tierline.classify import ClaudeClassifier, Question
 from tierline.classify.sheet import parse_sheet
 from tierline.consult import ask
@@ -146,6 +148,13 @@ async def test_no_tenants_text_beside_anothers(router: Router, fake: FakeClaude)
         theirs = sum(each.cost for each, tenant in zip(found, names, strict=True) if tenant == name)
         assert spent[name or "default"] == theirs
     assert sum(spent.values()) == fake.billed
+
+
+async def test_tenants_that_nobody_charges(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Nor do they share one where no budget tells them apart."""
+    router = make_router(classifier=ClaudeClassifier(worth=0))
+    await asyncio.gather(*(decide(router, f"{name} {n}", name) for n in range(2) for name in ("acme", "globex")))
+    assert sorted(map(sorted, sheets(fake))) == [["acme 0", "acme 1"], ["globex 0", "globex 1"]]
 
 
 async def test_an_exhausted_tenant_stops_nobody(make_router: Callable[..., Router], fake: FakeClaude) -> None:
@@ -311,6 +320,23 @@ async def test_the_first_leaves_while_it_is_asked(make_router: Callable[..., Rou
         await fake.idle()
         assert len(fake.requests) == before + 1
         assert all(balance.held == 0 for balance in await router.balances())
+
+
+async def test_a_thread_that_has_gone(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Where the thread that was to ask for all is no more, the others ask for themselves."""
+    router = make_router()
+
+    async def gone(_body: dict[str, Any], _timeout: float) -> Any:
+        raise GoneError
+
+    here = Desk(partial(ask, router.claude.messages.create), router.claude, router.ladder[0], (), None, None)
+    desks = [replace(here, claude=gone), here, here]
+    found = await asyncio.gather(
+        *(router.gathering.ask(desk, Question(f"{n}", ("a", "b"), "?"), 5.0) for n, desk in enumerate(desks))
+    )
+    assert isinstance(found[0].error, GoneError)
+    assert [each.answer is not None for each in found] == [False, True, True]
+    assert len(fake.requests) == 2
 
 
 async def test_where_all_leave_nothing_stays_held(make_router: Callable[..., Router], fake: FakeClaude) -> None:
