@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,13 @@ from hypothesis import strategies as st
 from tierline import Budget, Router, policy
 from tierline.asking import Desk, shares_of
 from tierline.binding import Binding, context
+from tierline.blocking import GoneError
 from tierline.classify import ClaudeClassifier, Question
 from tierline.classify.sheet import parse_sheet
 from tierline.consult import ask
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.gathering import Said
-from tierline.testing import FakeClaude, Fault
+from tierline.testing import OK, FakeClaude, Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -145,6 +148,13 @@ async def test_no_tenants_text_beside_anothers(router: Router, fake: FakeClaude)
         theirs = sum(each.cost for each, tenant in zip(found, names, strict=True) if tenant == name)
         assert spent[name or "default"] == theirs
     assert sum(spent.values()) == fake.billed
+
+
+async def test_tenants_that_nobody_charges(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Nor do they share one where no budget tells them apart."""
+    router = make_router(classifier=ClaudeClassifier(worth=0))
+    await asyncio.gather(*(decide(router, f"{name} {n}", name) for n in range(2) for name in ("acme", "globex")))
+    assert sorted(map(sorted, sheets(fake))) == [["acme 0", "acme 1"], ["globex 0", "globex 1"]]
 
 
 async def test_an_exhausted_tenant_stops_nobody(make_router: Callable[..., Router], fake: FakeClaude) -> None:
@@ -312,6 +322,23 @@ async def test_the_first_leaves_while_it_is_asked(make_router: Callable[..., Rou
         assert all(balance.held == 0 for balance in await router.balances())
 
 
+async def test_a_thread_that_has_gone(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Where the thread that was to ask for all is no more, the others ask for themselves."""
+    router = make_router()
+
+    async def gone(_body: dict[str, Any], _timeout: float) -> Any:
+        raise GoneError
+
+    here = Desk(partial(ask, router.claude.messages.create), router.claude, router.ladder[0], (), None, None)
+    desks = [replace(here, claude=gone), here, here]
+    found = await asyncio.gather(
+        *(router.gathering.ask(desk, Question(f"{n}", ("a", "b"), "?"), 5.0) for n, desk in enumerate(desks))
+    )
+    assert isinstance(found[0].error, GoneError)
+    assert [each.answer is not None for each in found] == [False, True, True]
+    assert len(fake.requests) == 2
+
+
 async def test_where_all_leave_nothing_stays_held(make_router: Callable[..., Router], fake: FakeClaude) -> None:
     """Flights that a shutdown cuts off end their request, and it is settled."""
     router = make_router(budgets=[Budget("$5")])
@@ -375,3 +402,68 @@ async def test_policies_that_differ(router: Router, fake: FakeClaude) -> None:
 
     await asyncio.gather(*(ask(f"{task} {n}", task) for n in range(2) for task in ("mail", "code")))
     assert sorted(map(sorted, sheets(fake))) == [["code 0", "code 1"], ["mail 0", "mail 1"]]
+
+
+def test_loops_of_their_own(fake: FakeClaude) -> None:
+    """Each event loop gathers for itself: no question waits for one of another loop."""
+    fake.verdict = by_words
+    router = Router(fake.client(), classifier=ClaudeClassifier(worth=0), budgets=[Budget("$5")])
+    start = threading.Barrier(3)
+    found: dict[int, list[str | None]] = {}
+
+    async def many(number: int) -> None:
+        texts = [f"{'hard' if n % 2 else 'easy'} {number} {n}" for n in range(20)]
+        said = await asyncio.gather(*(router.classify(text, ("simple", "complex"), "How hard?") for text in texts))
+        found[number] = [each and each.label for each in said]
+
+    def loop(number: int) -> None:
+        start.wait()
+        asyncio.run(many(number))
+
+    threads = [threading.Thread(target=loop, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == dict.fromkeys(range(3), ["simple", "complex"] * 10)
+    assert all(len({text.split()[1] for text in sheet}) == 1 for sheet in sheets(fake))
+    ((spent, held),) = [(b.spent, b.held) for b in asyncio.run(router.balances())]
+    assert (spent, held) == (fake.billed, 0)
+    asyncio.run(router.aclose())
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_storm(make_router: Callable[..., Router], fake: FakeClaude, seed: int) -> None:
+    """Whoever asks, leaves, or is answered nonsense: nobody has another's label, and every cent is where it belongs."""
+    dice = random.Random(seed)  # noqa: S311
+    nonsense = ["", "}{", '[1, "simple"', '[100, "complex", 1]\n[100, "complex", 1]']
+    fake.verdict = lambda text, labels: dice.choice(nonsense) if dice.random() < 0.1 else by_words(text, labels)
+    fake.script(*(dice.choice([OK, OK, OK, Fault.error(500), Fault.error(400), Fault.rate_limit()]) for _ in range(40)))
+    router = make_router(budgets=[Budget("$1", per="tenant")], verdict_window=dice.choice([0, 0.001, 0.005]))
+
+    async def ask(number: int) -> tuple[str, str | None]:
+        kind = dice.choice(["hard", "easy"])
+        for _ in range(dice.randrange(6)):
+            await asyncio.sleep(0)
+        async with router.bind(tenant=dice.choice(["acme", "globex", None])):
+            said = await router.classify(f"{kind} {number // 2}", ("simple", "complex"), "How hard?")
+        return kind, said and said.label
+
+    tasks = [asyncio.create_task(ask(number)) for number in range(150)]
+    for _ in range(40):
+        await asyncio.sleep(dice.choice([0, 0, 0.001]))
+        dice.choice(tasks).cancel()
+    for done in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(done, BaseException):
+            assert done[1] in ({"hard": "complex", "easy": "simple"}[done[0]], None)
+        else:
+            assert isinstance(done, asyncio.CancelledError)
+    await router.cache.drain(30)
+    balances = await router.balances()
+    spent, guessed = sum(each.spent for each in balances), sum(each.estimated for each in balances)
+    assert spent == router.report().classifier_cost
+    # A question that ran out of time on a slow machine is charged as estimated, and may be billed all the same.
+    assert spent - guessed <= fake.billed <= spent
+    assert guessed or spent == fake.billed
+    assert all(balance.held == 0 for balance in balances)
+    assert router.gathering._rooms == {}

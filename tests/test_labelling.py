@@ -283,6 +283,9 @@ async def test_a_callback_that_raises(router: Router) -> None:
     [
         {"items": ["a", 5]},
         {"items": [b"a"]},
+        {"items": "one text"},
+        {"labels": "bug"},
+        {"instruction": None},
         {"labels": ()},
         {"labels": ("a", "a")},
         {"labels": ("a", "A ")},

@@ -52,7 +52,7 @@ class Classifications:
         self, text: str, labels: Sequence[str], instruction: str, bridge: Bridge | None = None
     ) -> Classification | None:
         """See `Router.classify`. With a `bridge`, for the thread that called, by the synchronous client."""
-        labeller = Labeller(_checked("classify", labels), instruction)
+        labeller = Labeller(_checked("classify", labels, instruction), instruction)
         router = self._router
         client: Any = router.claude if bridge is None else router.sync_claude
         method = partial(ask, client.messages.create) if bridge is None else _by_thread(client, bridge)
@@ -77,7 +77,9 @@ class Classifications:
         resume: str | os.PathLike[str] | None,
     ) -> Labels:
         """See `Router.classify_many`."""
-        items, labels = list(items), _checked("classify_many", labels)
+        if isinstance(items, str):
+            raise ConfigurationError("classify_many: items are many texts, not one: for one there is classify")
+        items, labels = list(items), _checked("classify_many", labels, instruction)
         check_many(items, batch_size, concurrency, progress)
         labeller = Labeller(labels, instruction)
         file = None
@@ -145,7 +147,13 @@ class Classifications:
                 await router.end(binding, whole=True)
 
 
-def _checked(where: str, labels: Sequence[str]) -> tuple[str, ...]:
+def _checked(where: str, labels: Sequence[str], instruction: object) -> tuple[str, ...]:
+    if isinstance(labels, str):
+        raise ConfigurationError(f"{where}: labels are several texts, such as ('bug', 'praise'), not {labels!r:.80}")
+    if not isinstance(instruction, str):
+        raise ConfigurationError(
+            f"{where}: the instruction is a text that says what to tell apart, not {instruction!r:.80}"
+        )
     labels = tuple(labels)
     if not labels or len(set(labels)) != len(labels):
         raise ConfigurationError(f"{where}: labels must be given, each once; got {list(labels)!r:.200}")

@@ -85,7 +85,7 @@ class Gathering:
     async def ask(self, desk: Desk, question: Question, timeout: float) -> Said:
         """The answer to a question, within about `timeout` seconds. Nothing is raised but a cancellation."""
         length = len(question.text) + len(question.context)
-        if not self.window or length > MOST_CHARS // 2 or about_others(question.text, question.context):
+        if not self.window or length > MOST_CHARS // 2 or about_others(question):
             return await _alone(desk, question, timeout)
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -316,7 +316,7 @@ def _batches(texts: Sequence[Text], size: int) -> Iterator[list[Text]]:
     chars = 0
     for text in texts:
         length = len(text.question.text)
-        if about_others(text.question.text):
+        if about_others(text.question):
             yield [text]
             continue
         if batch and (len(batch) == size or chars + length > MOST_CHARS):

@@ -362,9 +362,8 @@ class Router(Generic[ClientT_co]):
 
     async def _let_go(self, timeout: float) -> None:
         """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
-        await self.learning.close(timeout)
-        if self.shared is not None:
-            await self.shared.close(timeout)
+        stores = (self.learning, self.shared) if self.shared is not None else (self.learning,)
+        await asyncio.gather(*(each.close(timeout) for each in stores))
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 

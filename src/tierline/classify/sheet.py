@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,14 +48,15 @@ _NUMBERS: Final = 900
 """Numbers begin here, and there are so many of them."""
 _OTHERS: Final = re.compile(
     r"""
-    \b(?:all|any|both|each|every|next|other|previous|remaining|rest|same|these|those)\b.{0,20}
-      \b(?:answers?|entries|entry|items?|labels?|lines?|messages?|numbers?|prompts?|questions?|requests?|texts?)\b
-    | \b(?:above|below|before|after|following|preceding)\b.{0,30}\b(?:is|are|as|label\w*)\b
-    | \b(?:as|is|are)\b.{0,20}\b(?:above|below)\b
-    | \[\s*["']?\d+["']?\s*,\s*["']
+    \b(?:all|any|both|each|every|everything|next|other|others|previous|remaining|rest|same|these|those)\b
+    | \b(?:above|below|following|preceding)\b
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_LABELLING: Final = ("answer", "categor", "classif", "label", "mark", "rate", "text", "verdict")
+_LINE: Final = re.compile(r"\[\s*[\"']?\d+[\"']?\s*,\s*[\"']")
+_NEAR: Final = 60
+"""Characters within which a text speaks of others, and of labels."""
 _ROW_TOKENS: Final = 16
 """Tokens of an answer's line, without its label."""
 _ROW_CHARS: Final = 300
@@ -129,13 +131,31 @@ def read_sheet(text: str, questions: Sequence[Question]) -> list[tuple[str, floa
     return [rows[0] if len(rows) == 1 else None for rows in said.values()]
 
 
-def about_others(text: str, context: str = "") -> bool:
-    """Whether a text seems to speak of others that it is shown with, or to answer for them.
+def about_others(question: Question) -> bool:
+    """Whether a text seems to speak of the labels of others that it is shown with, or to answer for them.
 
     Plain cases alone are found. It is not to be relied on: such a text is asked alone, where it can do no harm, and of
     all others each has an answer of its own or none.
     """
-    return _OTHERS.search(text) is not None or _OTHERS.search(context) is not None
+    named = _named(question.labels)
+    return any(_speaks(text, named) for text in (question.text, question.context) if text)
+
+
+def _speaks(text: str, named: re.Pattern[str]) -> bool:
+    if _LINE.search(text) is not None:
+        return True
+    for label in named.finditer(text):
+        near = text[max(0, label.start() - _NEAR) : label.end() + _NEAR]
+        if _OTHERS.search(near) is not None and any(word in near.lower() for word in _LABELLING):
+            return True
+    return False
+
+
+@lru_cache(maxsize=64)
+def _named(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of the labels, as a word."""
+    each = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    return re.compile(rf"(?<!\w)(?:{each})(?!\w)", re.IGNORECASE)
 
 
 def same_but_text(question: Question) -> Question:
