@@ -398,13 +398,13 @@ async def worst_of(desk: Desk, tier: str) -> int:
 
 
 async def test_both_must_fit(make_router: MakeRouter, desk: Desk, fake: GatedClaude) -> None:
-    """Where a budget has no room for the dearest tier too, only one is sent, and what is chosen is what it would be."""
+    """Where a budget has no room for the verdict and the dearest tier too, only one is sent: what it would be."""
     says(fake, "complex")
     one, other = await worst_of(desk, "haiku"), await worst_of(desk, "opus")
-    for room, roles in ((one + other + 10**6, ["speculative", "first"]), (one + other - 1, ["first"])):
+    for room, roles in ((one + other + 3 * 10**6, ["speculative", "first"]), (one + other - 1, ["first"])):
         limit = Budget(f"${room / NANO:.9f}", name="tight", downgrade_at=None, cheapest_at=None)
         tight = Desk(make_router(classifier=ClaudeClassifier(worth=0), budgets=[limit]), fake)
-        await tight.call(f"Why {room}?", rules=policy(speculate=True))
+        await tight.call(rules=policy(speculate=True))
         assert [role for _, role, _ in tight.attempts()] == roles
         assert tight.decision.tier == "opus"
         spent, held = await tight.balance()

@@ -49,7 +49,7 @@ class Consultation:
     """Most seconds that a question may take, whatever it allows itself."""
     stakes: Callable[[], Stakes] | None = None
     """What is at stake in the choice; None where a question is not weighed."""
-    asking: Callable[[], None] | None = None
+    asking: Callable[[Question], None] | None = None
     """Told of each question as it goes out."""
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
@@ -108,7 +108,7 @@ class Consultation:
             return None
         timeout = min(question.timeout, self.most)
         if self.asking is not None:
-            self.asking()
+            self.asking(question)
         said = await self.gathering.ask(self.desk, question, timeout)
         # Paid for whatever came of it, and charged to the call that asked.
         self.spent += said.cost

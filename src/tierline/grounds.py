@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tierline.admission import Admission
     from tierline.call import Call
-    from tierline.classify.base import Classifier
+    from tierline.classify.base import Classifier, Question
     from tierline.learn.grading import Asked
     from tierline.policies import Effective
     from tierline.router import Router
@@ -68,7 +68,7 @@ class Inquiry:
         self._unbelieved = self._learns = False
         self._failed: tuple[str, ...] = ()
         self.forecast: Forecast | None = None
-        self.asking: Callable[[], None] | None = None
+        self.asking: Callable[[Question], None] | None = None
         """Told when Claude is asked for a verdict."""
         self.kept = False
         """Whether the grounds are those of an earlier step of a tool loop."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, Literal
 
+from tierline.classify.question import body_of
 from tierline.classify.worth import CHARS_A_TOKEN, USUAL_OUTPUT
 from tierline.gains import against
 from tierline.grounds import Grounds
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tierline.attempts import Reply
+    from tierline.classify.base import Question
     from tierline.dispatch import Dispatch
     from tierline.gains import Rates
     from tierline.grounds import Inquiry
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 Came = Literal["won", "lost", "failed", "cancelled", "withheld"]
 EASIEST: Final = Classification("simple", 1.0, "claude")
 """The verdict that is bet on."""
+_FRAME: Final = 100
+"""Tokens that the API puts around a question."""
 
 
 def speculation_of(run: CallRun, request: Request, inquiry: Inquiry) -> Speculation | None:
@@ -98,7 +102,7 @@ class Speculation:
         self._streamed = bool(run.call.body.get("stream"))
         self._offer: Offer | None = None
         self._room_for: int | None = 0
-        """The worst case of the dearest tier that the verdict may lead to; None where there is no bound."""
+        """The worst case of the verdict, and of the dearest tier that it may lead to; None where there is no bound."""
         self._dispatch: Dispatch | None = None
         self._task: asyncio.Task[Reply | None] | None = None
         self._began = 0.0
@@ -108,7 +112,7 @@ class Speculation:
 
     # When the question goes out
 
-    def begin(self) -> None:
+    def begin(self, question: Question) -> None:
         """Claude is being asked: send. Called by whoever asks, any number of times; never raises, never waits."""
         if self._asked or self._over:
             return
@@ -118,7 +122,8 @@ class Speculation:
             found = self._plan_of(EASIEST)
             self._offer = found.offers[0]
             costs = [offer.cost for offer in (*found.offers, *found.fallbacks)]
-            self._room_for = None if None in costs else max(cost or 0 for cost in costs)
+            costs.append(self._worst_of(question))
+            self._room_for = None if None in costs else max(cost or 0 for cost in costs[:-1]) + (costs[-1] or 0)
             why = self._against(self._offer)
             if not why:
                 self._dispatch = self._dispatch_of(found._replace(offers=found.offers[:1], fallbacks=()))
@@ -127,6 +132,13 @@ class Speculation:
             why = type(error).__name__
         if why:
             self._tell("withheld", why)
+
+    def _worst_of(self, question: Question) -> int | None:
+        """What the verdict may cost at most, in nano-USD: no token is shorter than a byte."""
+        model = self._router.ladder[0].model
+        body = body_of(question, model=model)
+        told = len(f"{body['system']}{body['messages'][0]['content']}".encode(errors="replace")) + _FRAME
+        return self._router.prices.cost(model, Usage(told, body["max_tokens"]))
 
     def _against(self, offer: Offer) -> str:
         """Why not to bet on it; empty where that is to be done."""
