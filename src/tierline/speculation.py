@@ -18,6 +18,7 @@ attempt in vain is read to the end, and the call's decision is settled when that
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from tierline.classify.worth import CHARS_A_TOKEN, USUAL_OUTPUT
@@ -25,7 +26,7 @@ from tierline.gains import against
 from tierline.grounds import Grounds
 from tierline.repeating import harmless
 from tierline.shadow import discreet
-from tierline.values import Classification, Usage
+from tierline.values import LABELS, Classification, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,8 +118,7 @@ class Speculation:
         try:
             found = self._plan_of(EASIEST)
             self._offer = found.offers[0]
-            costs = [offer.cost for offer in (*found.offers, *found.fallbacks)]
-            self._room_for = None if None in costs else max(cost or 0 for cost in costs)
+            self._room_for = self._dearest(found)
             why = self._against(self._offer)
             if not why:
                 self._dispatch = self._dispatch_of(found._replace(offers=found.offers[:1], fallbacks=()))
@@ -127,6 +127,14 @@ class Speculation:
             why = type(error).__name__
         if why:
             self._tell("withheld", why)
+
+    def _dearest(self, found: Plan) -> int | None:
+        """The most that a verdict may lead to (nano-USD). None where that has no bound."""
+        # Tiers are in every plan; but a label may cap what is asked of them.
+        capped = LABELS[1:] if self._router.ladder.caps else ()
+        plans = (found, *(self._plan_of(replace(EASIEST, label=label)) for label in capped))
+        costs = [offer.cost for each in plans for offer in (*each.offers, *each.fallbacks)]
+        return None if None in costs else max(cost or 0 for cost in costs)
 
     def _against(self, offer: Offer) -> str:
         """Why not to bet on it; empty where that is to be done."""
