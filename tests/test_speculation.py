@@ -413,6 +413,18 @@ async def test_both_must_fit(make_router: MakeRouter, desk: Desk, fake: GatedCla
     assert tight.router.report().refusals == 0
 
 
+async def test_both_must_fit_under_any_cap(make_router: MakeRouter, desk: Desk, fake: GatedClaude) -> None:
+    """What must fit is the dearest tier as it is asked under the label that caps it least."""
+    says(fake, "complex")
+    ladder = Ladder.of(haiku=HAIKU, sonnet=SONNET, opus=OPUS, max_tokens={"simple": 10})
+    room = await worst_of(desk, "haiku") + await worst_of(desk, "opus") - 10**7
+    limit = Budget(f"${room / NANO:.9f}", name="tight", downgrade_at=None, cheapest_at=None)
+    tight = Desk(make_router(ladder=ladder, classifier=ClaudeClassifier(worth=0), budgets=[limit]), fake)
+    await tight.call(rules=policy(speculate=True))
+    assert [role for _, role, _ in tight.attempts()] == ["first"]
+    assert "no speculation: budget tight has no room for two answers" in tight.decision.reasons
+
+
 async def test_none_where_a_budget_saves(make_router: MakeRouter, fake: GatedClaude) -> None:
     """From the first threshold on nothing is spent twice; and no operator is told of a refusal that was none."""
     told: list[Any] = []

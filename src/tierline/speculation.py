@@ -18,6 +18,7 @@ attempt in vain is read to the end, and the call's decision is settled when that
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from tierline.classify.question import body_of
@@ -26,7 +27,7 @@ from tierline.gains import against
 from tierline.grounds import Grounds
 from tierline.repeating import harmless
 from tierline.shadow import discreet
-from tierline.values import Classification, Usage
+from tierline.values import LABELS, Classification, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,9 +122,7 @@ class Speculation:
         try:
             found = self._plan_of(EASIEST)
             self._offer = found.offers[0]
-            costs = [offer.cost for offer in (*found.offers, *found.fallbacks)]
-            costs.append(self._worst_of(question))
-            self._room_for = None if None in costs else max(cost or 0 for cost in costs[:-1]) + (costs[-1] or 0)
+            self._room_for = self._most(found, question)
             why = self._against(self._offer)
             if not why:
                 self._dispatch = self._dispatch_of(found._replace(offers=found.offers[:1], fallbacks=()))
@@ -132,6 +131,15 @@ class Speculation:
             why = type(error).__name__
         if why:
             self._tell("withheld", why)
+
+    def _most(self, found: Plan, question: Question) -> int | None:
+        """The most that the verdict may cost and lead to (nano-USD). None where that has no bound."""
+        # Tiers are in every plan; but a label may cap what is asked of them.
+        capped = LABELS[1:] if self._router.ladder.caps else ()
+        plans = (found, *(self._plan_of(replace(EASIEST, label=label)) for label in capped))
+        costs = [offer.cost for each in plans for offer in (*each.offers, *each.fallbacks)]
+        verdict = self._worst_of(question)
+        return None if verdict is None or None in costs else verdict + max(cost or 0 for cost in costs)
 
     def _worst_of(self, question: Question) -> int | None:
         """What the verdict may cost at most, in nano-USD: no token is shorter than a byte."""
