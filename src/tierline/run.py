@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from tierline.router import Router
     from tierline.shadow import Drawn
     from tierline.speculation import Speculation
+    from tierline.steps import Step
     from tierline.upstream import Upstream
     from tierline.usage import Metered
     from tierline.values import Attempt, Refusal, View
@@ -94,8 +95,13 @@ class CallRun:
         """What of it is classified, once that is read."""
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
+        self.step: Step | None = None
+        """Of an agent loop whose steps are routed by themselves."""
+        self.asked: Asked | None = None
+        """What is learned from of this call."""
         if self.own is None:
             self._look_for_caches()
+            self._read()
 
     def _look_for_caches(self) -> None:
         """What of the prompt is kept warm at the API, and where."""
@@ -110,14 +116,14 @@ class CallRun:
             # Where nothing is kept warm, there is nothing to lose; but thoughts of an agent are tied to its model.
             self.talk_keys = router.conversations.keys(call, self.tenant, self.binding.conversation)
             self.talk = router.conversations.find(self.talk_keys)
-        self.step = step_of(call, known=self.talk is not None) if self.policy.per_step else None
-        self.asked: Asked | None = None
-        """What is learned from of this call: nothing of Tierline's own questions."""
-        if self.own is None:
-            router.learning.begin()
-            self.view = view = view_of(call, self.policy)
-            learned = learned_on(self.route, self.step)
-            self.asked = router.learning.asked(learned, self.tenant, view.text, view.tools)
+
+    def _read(self) -> None:
+        """What is asked, and what may be learned from it: nothing of Tierline's own questions."""
+        learning, policy = self.router.learning, self.policy
+        self.step = step_of(self.call, known=self.talk is not None) if policy.per_step else None
+        learning.begin()
+        self.view = view = view_of(self.call, policy)
+        self.asked = learning.asked(learned_on(self.route, self.step), self.tenant, view.text, view.tools)
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
