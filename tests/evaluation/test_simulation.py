@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from anthropic import beta_async_tool
 from fastapi import FastAPI
 
 from tests.needs import need
@@ -15,16 +16,18 @@ from tierline import Budget, Ladder, Policy, Router, policy
 from tierline.asgi import TierlineMiddleware
 from tierline.attempts import Timing
 from tierline.classify import FixedClassifier
-from tierline.decisionlog import DecisionLog
+from tierline.decisionlog import DecisionLog, record_of
 from tierline.errors import ConfigurationError
 from tierline.evaluation import Scenario, read_scenario, simulate
 from tierline.evaluation.rows import read
 from tierline.evaluation.scenario import scenario_of
 from tierline.evaluation.simulation import REFUSED, Quality, Sums
 from tierline.fastapi import Claude, Routing  # noqa: TC001  (FastAPI reads annotations)
+from tierline.ladder import DEFAULT_LADDER
 from tierline.learn import Outcome, OutcomeModel
+from tierline.prices import PriceBook
 from tierline.testing import FakeClaude, Fault, Reply
-from tierline.values import NANO, Classification
+from tierline.values import NANO, Attempt, Classification, Decision, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -266,6 +269,67 @@ def test_records_that_nobody_wrote(tmp_path: Path, log: tuple[Path, Report], wro
     path.write_text(json.dumps({**first, **wrong}) + "\n")
     scenario = Scenario(routes=ROUTES, budgets=(Budget("$1/day"),))
     assert wanted(scenario, path).unknown == {"the record is not as a Router writes it": 1}
+
+
+async def test_what_the_server_holds(tmp_path: Path) -> None:
+    """The SDK's tool runner keeps its model, in a simulation too, unless the policy forbids that."""
+    path, replies = tmp_path / "decisions.jsonl", [Reply(tool="look", input={"n": 1}), Reply(text="Done.")]
+    fake = FakeClaude(answer=lambda _: replies.pop(0))
+
+    @beta_async_tool
+    async def look(n: int) -> str:
+        """Look something up.
+
+        Args:
+            n: Which.
+        """
+        return f"{n} is prime"
+
+    router = Router(fake.client(), decision_log=path, policy=policy(label="complex"))
+    await router.claude.beta.messages.tool_runner(
+        model="auto", max_tokens=900, tools=[look], messages=[{"role": "user", "content": "Go."}]
+    ).until_done()
+    await router.aclose()
+    found = wanted(Scenario(), path)
+    assert (found.simulated, found.moved, found.by_tier["opus"].calls_then) == (2, 0, 2)
+    low = wanted(Scenario(policy=Policy(ceiling="sonnet")), path)
+    assert low.by_tier["sonnet"].calls_then == 2
+
+
+def made(**fields: Any) -> str:
+    """A line of a log: a call that Sonnet answered with the second attempt, as the fields say."""
+    usage = Usage(1_000, 100)
+    tried = fields.pop("tried", ("sonnet", "sonnet"))
+    models = {tier.name: tier.model for tier in DEFAULT_LADDER}
+    attempts = (
+        Attempt(tried[0], models[tried[0]], "first", "ok", usage, 3_000_000),
+        Attempt(tried[1], models[tried[1]], "retry" if tried[0] == tried[1] else "fallback", "ok", usage, 3_000_000),
+    )
+    decision = Decision("a", "sonnet", models["sonnet"], tried[0], fields.pop("label", "moderate"), 0.9, "local",
+                        attempts=attempts, usage=usage + usage, cost=6_000_000, settled=True, **fields)  # fmt: skip
+    return json.dumps(record_of(decision, at=1.0, outcome="ok")) + "\n"
+
+
+def test_only_the_answer_is_asked_for_elsewhere(tmp_path: Path) -> None:
+    """Of several attempts that used something the recorded cost has all, and another tier's only the last."""
+    path = tmp_path / "decisions.jsonl"
+    path.write_text(made())
+    same, lower = wanted(Scenario(), path), wanted(Scenario(policy=Policy(tier="haiku")), path)
+    assert (same.cost, same.cost_then, same.cost_today) == (6_000_000,) * 3
+    assert (lower.cost, lower.cost_then) == (6_000_000, PriceBook().cost("claude-haiku-5-5", Usage(1_000, 100)))
+
+
+def test_what_went_on_goes_on_where_it_may(tmp_path: Path) -> None:
+    """A fallback comes again where the call begins alike; not with another model, nor above a ceiling."""
+    path = tmp_path / "decisions.jsonl"
+    path.write_text(made(tried=("haiku", "sonnet"), label="simple"))
+    again = wanted(Scenario(), path)
+    assert (again.moved, again.cost_then) == (0, 6_000_000)
+    assert wanted(Scenario(policy=Policy(ceiling="haiku")), path).by_tier["haiku"].calls_then == 1
+    other = Ladder.of(haiku="claude-haiku-4-5", sonnet="claude-sonnet-5-5", opus="claude-opus-5-5")
+    assert wanted(Scenario(ladder=other), path).by_tier["haiku"].calls_then == 1
+    free = Ladder.of(haiku="my-own", sonnet="claude-sonnet-5-5", opus="claude-opus-5-5")
+    assert wanted(Scenario(ladder=free), path).unknown == {"model my-own has no known price": 1}
 
 
 async def test_steps_of_agents(tmp_path: Path) -> None:

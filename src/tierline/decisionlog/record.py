@@ -46,6 +46,7 @@ def record_of(
                 "model": attempt.model,
                 "role": attempt.role,
                 "outcome": attempt.outcome,
+                "usage": asdict(attempt.usage),
                 "cost": attempt.cost,
                 "seconds": round(attempt.seconds, 4),
                 "estimated": attempt.estimated,

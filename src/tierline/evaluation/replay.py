@@ -94,8 +94,9 @@ class Replay:
 
     def _decided(self, row: Row, record: Mapping[str, Any], usage: Usage, request: Request) -> Replayed | Unknown:
         scenario, reasons = self._scenario, [str(reason) for reason in record.get("reasons") or ()]
+        if record.get("source") == "sticky" and record.get("label") is None and record.get("confidence") == 1:
+            request = self._threaded(record, request)
         policy = request.policy
-        model = str(record.get("model"))
         forecast = None if policy.label is not None else _forecast(record)
         places = range(policy.floor, policy.ceiling + 1)
         taught = lesson(forecast, scenario.ladder, places, policy.quality, scenario.learn_after)
@@ -109,24 +110,28 @@ class Replay:
                 return found
             said = found
         stays = self._kept(record, reasons)
+        parts = _parts(record, usage)
         planned = plan(
             self._call(record), request, said, scenario.ladder,
             sure=scenario.min_confidence,
             fit=self._fits(reasons),
-            worst=lambda _call, there, limit: self._offer(model, usage, there, limit),
+            worst=lambda _call, there, limit: self._offer(*parts[-1], there, limit),
             hold=lambda place: (max(place, stays), "stays as recorded") if place < stays else (place, ""),
             forecast=forecast,
             learn_after=scenario.learn_after,
             explore=record.get("explored") is True,
             usual=self._usual(reasons),
         )  # fmt: skip
-        return self._charged(record, usage, planned, stays, asked=asked)
+        prices = [self._price(there, used, there) for there, used in parts]
+        today = None if None in prices else sum(price or 0 for price in prices)
+        return self._charged(record, planned, stays, today, asked=asked)
 
-    def _charged(self, record: Mapping[str, Any], usage: Usage, planned: Plan, stays: int, *, asked: bool) -> Replayed:
-        """What it costs, and what budgets make of it."""
+    def _charged(
+        self, record: Mapping[str, Any], planned: Plan, stays: int, today: int | None, *, asked: bool
+    ) -> Replayed | Unknown:
+        """What it costs, and what budgets make of it. `today` is what was recorded, at today's prices."""
         cost, classifying = int(record.get("cost") or 0), int(record.get("classifier_cost") or 0)
-        tier, model = record.get("tier"), str(record.get("model"))
-        today = self._price(model, usage, model)
+        tier, model = str(record.get("tier")), str(record.get("model"))
         at = float(record.get("at") or 0)
         lines = self._lines(record)
         used = [self._used(line, at) for line in lines]
@@ -138,13 +143,12 @@ class Replay:
         offer = planned.offers[fit.skipped]
         if fit.skipped:
             why = f"budget {fit.tight}"
-        fell = any(each.get("role") == "fallback" for each in record.get("attempts") or ())
-        spent = offer.cost or 0
-        taken = offer.tier
-        if fell and offer.tier == record.get("requested_tier"):
-            taken = str(tier)  # the API would have failed there as it did
-        if taken == tier and (offer.model == model or fell):
-            spent = cost - classifying
+        taken, spent = offer.tier, offer.cost
+        went_on = _begins_alike(record, offer) and any(each.tier == tier for each in planned.fallbacks)
+        if went_on or (taken == tier and offer.model == model):
+            taken, spent = tier, cost - classifying
+        if spent is None:
+            return Unknown(f"model {offer.model} has no known price")
         spent += classifying if asked else 0
         for line in lines:
             span = line.window.span(at)
@@ -185,6 +189,14 @@ class Replay:
         place = self._scenario.ladder.place_of(str(record.get("requested_tier")))
         stayed = any(reason.startswith(_STAYS) for reason in reasons)
         return place if stayed and place is not None else -1
+
+    def _threaded(self, record: Mapping[str, Any], request: Request) -> Request:
+        """A conversation that the server holds keeps its model, as far as the policy lets it."""
+        place = self._scenario.ladder.place_of(str(record.get("requested_tier")))
+        if place is None or request.target is not None:
+            return request
+        place = max(request.policy.floor, min(request.policy.ceiling, place))
+        return request._replace(source="sticky", target=place)
 
     def _usual(self, reasons: list[str]) -> int | None:
         found = next((match["tier"] for reason in reasons if (match := _USUALLY.match(reason))), None)
@@ -241,6 +253,18 @@ class Replay:
         if planned.reasons:
             return _NUMBER.sub("…", planned.reasons[-1])
         return planned.source if planned.label is None else f"{planned.source}: {planned.label}"
+
+
+def _parts(record: Mapping[str, Any], usage: Usage) -> list[tuple[str, Usage]]:
+    """Each attempt that used something, with its model: the last is that of the answer."""
+    tried = [(str(each["model"]), Usage(**each["usage"])) for each in record.get("attempts") or () if each.get("usage")]
+    return [each for each in tried if each[1] != Usage()] or [(str(record.get("model")), usage)]
+
+
+def _begins_alike(record: Mapping[str, Any], offer: Offer) -> bool:
+    """Whether a call that went on to another tier begins where it began: what came then comes again."""
+    tried = list(record.get("attempts") or ())
+    return any(each["role"] not in ("first", "retry") for each in tried) and tried[0]["model"] == offer.model
 
 
 def _forecast(record: Mapping[str, Any]) -> Forecast | None:
