@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pydantic import BaseModel
 
 from tests.proof import ASK, HARD, Proof, nothing_left
-from tierline import Budget, Router, policy
+from tierline import Budget, Ladder, Router, policy
 from tierline.call import read_call
 from tierline.chain import rules_for
 from tierline.classify.rating import parse_rating
@@ -342,6 +342,24 @@ async def test_no_grade(proof: Proof, answers: Answers, fake: FakeClaude, said: 
         assert text_of(await proof.ask()) == GOOD
     assert proof.models == ["haiku", "haiku"]
     assert "no grade: what was said is none" in proof.reasons()
+
+
+@pytest.mark.parametrize(
+    ("text", "ladder", "told"),
+    [
+        ("", DEFAULT_LADDER, "no grade: there is no text"),
+        (GOOD * 2_000, DEFAULT_LADDER, "no grade: the text is too long"),
+        (GOOD, Ladder.of(haiku="claude-fable-5", sonnet=SONNET), "no grade: haiku always thinks"),
+    ],
+)
+async def test_what_is_not_graded(proof: Proof, answers: Answers, text: str, ladder: Ladder, told: str) -> None:
+    """No text, too much of it, and a cheapest tier that would spend a grade's few tokens on thinking."""
+    answers.by = dict.fromkeys(["haiku", "fable"], text)
+    proof.options["ladder"] = ladder
+    with policy(escalate=Escalate(graded=True)):
+        await proof.ask(max_tokens=20_000)
+    assert len(proof.models) == 1
+    assert told in proof.reasons()
 
 
 async def test_a_grader_that_fails(proof: Proof, answers: Answers, fake: FakeClaude) -> None:
