@@ -145,7 +145,7 @@ class CallRun:
                 deadline=self.own.timeout if self.own is not None else router.health.deadline,
                 watched=self.observing,
             )
-            reply = await self._answered(self.dispatch, request, found)
+            reply = await self._improved(await self.dispatch.run(), self.dispatch, request, found)
         except BudgetExceededError as error:
             if self.own is None:
                 self._note_refusal(error.refusal)
@@ -172,9 +172,8 @@ class CallRun:
             pending.when_ended(self._streamed)
         return reply
 
-    async def _answered(self, dispatch: Dispatch, request: Request, found: Plan) -> Reply:
-        """Steps 4 to 7, over again where a better tier is to answer."""
-        reply = await dispatch.run()
+    async def _improved(self, reply: Reply, dispatch: Dispatch, request: Request, found: Plan) -> Reply:
+        """The answer that the app gets: steps 4 to 7 over again where a better tier is to give it."""
         rules = rules_for(self.call, request)
         if rules is not None and self.own is None and not self.observing and not self.call.in_tool_loop:
             self.chain = Chain(self.router, rules, self.call, found, dispatch, self.asked, self.tenant)
