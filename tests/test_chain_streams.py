@@ -17,14 +17,14 @@ from tierline import Budget, Ladder, policy
 from tierline.anthropic import attach
 from tierline.escalation import Escalate
 from tierline.escalation.answers import Answer
-from tierline.firstpart import MOST_BYTES, first_part_of
-from tierline.held import HeldAnswer
+from tierline.firstpart import MOST_BYTES, FirstPart, first_part_of
+from tierline.held import HeldAnswer, _BlockingHeld
 from tierline.testing import OK, FakeClaude, Fault, Reply
 from tierline.usage import EventStreamReader, StreamReader, WholeReader
 from tierline.values import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tierline import Router
     from tierline.testing import Received
@@ -187,6 +187,65 @@ async def test_a_stream_of_bedrock(proof: Proof, fake: FakeClaude, fake_url: str
     assert "".join(e.delta.text for e in events if getattr(getattr(e, "delta", None), "text", "")) == GOOD
     assert [tier for tier, _, _ in roles(proof)] == ["haiku", "sonnet", "opus"]
     assert "haiku: it says that it is not sure" in proof.reasons()
+
+
+async def test_nobody_is_left_to_ask(proof: Proof, fake: FakeClaude) -> None:
+    """Where the stream was let go, the next tier fails and the first does too, the app gets the API's error."""
+    fake.script(OK, Fault.overloaded(), Fault.error(400))
+    client = proof.router.claude.with_options(max_retries=0)
+    async with proof.bound():
+        with policy(ceiling="sonnet"), pytest.raises(anthropic.APIStatusError):
+            await client.messages.create(**STREAM)
+    assert [role for _, role, _ in roles(proof)] == ["first", "escalation", "fallback"]
+
+
+async def test_a_beginning_that_is_too_long(proof: Proof, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not told within the bytes that may be held, thoughts included, goes through."""
+    monkeypatch.setattr(FirstPart, "most", 400)
+    assert (await read(proof))[0] == answers["haiku"]
+    assert proof.models == ["haiku"]
+
+
+async def test_what_cannot_be_looked_at(proof: Proof, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that is not to be decoded goes through, and the decision tells that it was not checked."""
+
+    async def more(held: HeldAnswer) -> bytes | None:
+        raise ValueError("canary")
+
+    monkeypatch.setattr(HeldAnswer, "more", more)
+    assert (await read(proof))[0] == answers["haiku"]
+    assert "the answer was not checked: ValueError" in proof.reasons()
+    assert "canary" not in proof.reasons()
+
+
+class _Lines(httpx2.SyncByteStream):
+    def __init__(self, *parts: bytes | Exception) -> None:
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+
+def test_what_is_held_of_a_synchronous_stream() -> None:
+    """The same in a thread: parts that were taken, the rest, the error or the end."""
+    stream = _BlockingHeld(_Lines(b"a", b"b"))
+    assert stream.take() == b"a"
+    assert list(stream) == [b"a", b"b"]
+    assert list(_BlockingHeld(_Lines(b"a", b"b"))) == [b"a", b"b"]
+    stream = _BlockingHeld(_Lines(b"a"))
+    assert [stream.take(), stream.take()] == [b"a", None]
+    assert list(stream) == [b"a"]
+    stream = _BlockingHeld(_Lines(b"a", httpx2.ReadError("gone")))
+    stream.take()
+    with pytest.raises(httpx2.ReadError):
+        stream.take()
+    rest = iter(stream)
+    assert next(rest) == b"a"
+    with pytest.raises(httpx2.ReadError):
+        next(rest)
 
 
 async def test_bytes_of_the_last_attempt(proof: Proof, fake: FakeClaude, fake_url: str, answers: Answers) -> None:

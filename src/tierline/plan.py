@@ -199,13 +199,12 @@ def plan(
     limits, patched, fits = _sendable(call, request, ladder, None, fit)
     taught = None
     # What refuses is what the app wants to be refused, and no reason to go elsewhere.
-    among = [p for p in allowed if not fits[p].blocked or fits[p].refuse]
+    asked = routed and (forecast is not None or begin is not None)
+    among = [p for p in allowed if not fits[p].blocked or fits[p].refuse] if asked else []
     if routed and forecast is not None:
         taught = lesson(forecast, ladder, among, policy.quality, learn_after)
-    if routed and begin is not None and among:
-        chosen = beginning(begin(among), reasons)
-    else:
-        chosen = choose(request, opinion, taught, ladder, sure, usual, reasons)
+    begun = begin(among) if begin is not None and among else None
+    chosen = beginning(begun, reasons) if begun else choose(request, opinion, taught, ladder, sure, usual, reasons)
     if chosen.label in ladder.caps and not policy.critical and chosen.source != "step":  # caps are for what people ask
         limits, patched, fits = _sendable(call, request, ladder, chosen.label, fit)
     source = chosen.source
