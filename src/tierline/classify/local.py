@@ -27,7 +27,7 @@ from tierline.recent import Recent, keyed
 from tierline.values import LABELS, Classification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tierline.classify.base import Consult
     from tierline.classify.weights import Weighed
@@ -187,23 +187,42 @@ def _checked(weights: Weights) -> Weights:
     kinds = weights.about.get("kinds", ())
     needed = {f"{part} {kind}" for kind in kinds for part in ("gate", "need")}
     ends = [weights.about.get(end, ()) for end in ("lowest", "highest")]
+    whole = all(len(end) == WIDTH for end in ends)
     if weights.kind == _LABELS:
-        ends = []
-        needed = {"known", *(f"label {label}" for label in LABELS)}
-    if not needed or needed - set(weights.heads) or any(len(end) != WIDTH for end in ends):
+        needed = {"words", "numbers", "known"}
+        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1
+    if not whole or not needed or needed - set(weights.heads):
         raise ConfigurationError("the weights are not whole: heads or their ranges are missing; train them again")
     return weights
 
 
+def ordered(place: float, cuts: Sequence[float]) -> list[float]:
+    """How likely each label is, of a text at this place of a line with cuts: see `tierline.classify.training`."""
+    above, far = (sigmoid(place - cut) for cut in cuts)
+    # Cuts may lie in the wrong order, where hardly any text is moderate.
+    found = [1 - above, max(above - far, 0.0), far]
+    total = sum(found)
+    return [share / total for share in found]
+
+
+def sigmoid(odds: float) -> float:
+    """The chance that log-odds of any size stand for."""
+    return 1 / (1 + exp(-min(max(odds, -_FAR), _FAR)))
+
+
+_FAR: Final = 30.0
+"""Log-odds past which a chance is as good as 0 or 1."""
+
+
 def _labelled(about: Mapping[str, Any], found: Weighed, blind: bool) -> Opinion:
     """Of an app's own labels: shrunk to how often each was given, by the share of words that are not known."""
-    scores = [found.scores[f"label {label}"] for label in LABELS]
-    shares = [exp(score - max(scores)) for score in scores]
-    # The head counts known words, and like all heads divides by the root of how many there are.
-    known = 0.0 if blind or not found.buckets else found.scores["known"] / sqrt(len(found.buckets))
+    root = sqrt(len(found.buckets))
+    # All heads divide by that root; here words are added up.
+    place = found.scores["words"] * root + found.scores["numbers"]
+    shares = ordered(place, about["cuts"])
+    known = 0.0 if blind or not found.buckets else found.scores["known"] / root
     familiarity = min(known / _KNOWN, 1.0)
-    total = sum(shares)
-    mixed = [usual + familiarity * (share / total - usual) for share, usual in zip(shares, about["prior"], strict=True)]
+    mixed = [usual + familiarity * (share - usual) for share, usual in zip(shares, about["prior"], strict=True)]
     return Opinion(dict(zip(LABELS, mixed, strict=True)), familiarity, "the app's own")
 
 
