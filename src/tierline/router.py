@@ -135,7 +135,7 @@ class Router(Generic[ClientT_co]):
     - `deadline`: seconds for a whole call, with its waits, retries and fallbacks; by default what the SDK's own timeout
       allows all of its attempts together. An answer that has begun to stream is read for as long as it takes
     - `decision_log`: where each decision is written down: a path, or a `DecisionLog`. By default nowhere
-    - `shadow`: for this share of calls (0.01 is one in a hundred) the tier above answers too, in the background, and
+    - `shadow`: for this share of calls (0.01 is one in a hundred; 0 is none) the tier above answers too, in the background, and
       `shadow_judge`, the name of a tier (the top one), compares both answers blind. `shadow_budget`, such as
       `"$1/day"`, is what that may cost; the Router's budgets without `per` pay for it too. `shadow_text` keeps the
       texts of what was worse, in memory. See `shadows` and `tierline.shadow`
@@ -176,7 +176,7 @@ class Router(Generic[ClientT_co]):
         on_budget: Hook | None = None,
         deadline: float | None = None,
         decision_log: DecisionLog | str | os.PathLike[str] | None = None,
-        shadow: float = 0.0,
+        shadow: float | None = None,
         shadow_budget: str | Budget | None = None,
         shadow_judge: str | None = None,
         shadow_text: bool = False,

@@ -10,7 +10,7 @@ from tierline.admission import Admission
 from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
-from tierline.call import view_of
+from tierline.call import turn_of
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
 from tierline.errors import BudgetExceededError, TierlineError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tierline.shadow import Drawn
     from tierline.upstream import Upstream
     from tierline.usage import Metered
-    from tierline.values import Attempt, Refusal, View
+    from tierline.values import Attempt, Refusal
 
 log: Final = logging.getLogger("tierline")
 
@@ -75,14 +75,11 @@ class CallRun:
         else:
             admission = router.rules.admission(now, binding)
         self.policy, _, self.lines, self.route, self.tenant = self.admission = admission
-        self.view: View | None = None
-        """What of it is classified, once that is read."""
         self.asked: Asked | None = None
         """What is learned from of this call: nothing of Tierline's own questions."""
         if self.own is None:
             router.learning.begin()
-            self.view = view = view_of(call, self.policy)
-            self.asked = router.learning.asked(self.route, self.tenant, view.text, view.tools)
+            self.asked = router.learning.asked(self.route, self.tenant, *turn_of(call))
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
         if router.caching is not None and self.own is None and not self.observing:
@@ -188,7 +185,7 @@ class CallRun:
         router = self.router
         grounds = Grounds()
         if request.target is None:
-            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view)
+            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked)
             silence = silent or router.rejected.get(self.upstream.client, "")
             grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
@@ -328,7 +325,7 @@ class CallRun:
                 at=self.router.timing.now(),
                 outcome=outcome,
                 tools=len(tools) if isinstance(tools, list) else 0,
-                text=view_of(self.call, self.policy).text if written.text else None,
+                text=turn_of(self.call)[0] if written.text else None,
             )
 
     def _record(self, decision: Decision) -> None:

@@ -15,7 +15,7 @@ _REMEMBERED: Final = 8
 _HALVINGS: Final = 20
 _ENOUGH: Final = 1e-4
 """Of what the slope promises, a step must bring so much."""
-_STILL: Final = 1e-6
+_STILL: Final = 1e-5
 """A round that brings less than this share of the height is the last."""
 
 

@@ -95,6 +95,11 @@ class LocalClassifier:
         """Changes with the weights, and with what is read of a text."""
         return fingerprint_of(self.name, self.weights.version, VERSION, self._familiar, self._least)
 
+    def prepare(self) -> None:
+        """Read the weights now, and make ready what they are looked up in: some 0.1 s that no call then waits for."""
+        self.weights.prepare()
+        _ = self.fingerprint
+
     def probabilities(self, text: str, tools: int = 0, context: str = "", turns: int = 1) -> dict[Label, float]:
         """How likely each label is, for the latest turn's `text` with `tools` offered: they add up to 1.
 
