@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from tierline.values import Classification
 
-__all__ = ["Asking", "Certain", "Classifier", "Consult", "Preparing", "Question", "View", "fingerprint_of", "members_fingerprint"]
+__all__ = [
+    "Asking",
+    "Certain",
+    "Classifier",
+    "Consult",
+    "Preparing",
+    "Question",
+    "View",
+    "fingerprint_of",
+    "members_fingerprint",
+]
 
 
 @dataclass(frozen=True, slots=True)

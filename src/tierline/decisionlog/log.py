@@ -41,8 +41,8 @@ _AT_EXIT: Final = 2.0
 _AT_FORK: Final = 1.0
 """Seconds that a fork waits for a write to end: locks inside of SQLite would stay locked in the child."""
 _WRITE: Final = (
-    'write a path of JSON lines (a name in .jsonl or .ndjson), such as "decisions.jsonl", or of SQLite (a name in .db or '
-    '.sqlite, or "sqlite:///decisions.db", with four slashes for an absolute path)'
+    'write a path of JSON lines (a name in .jsonl or .ndjson), such as "decisions.jsonl", or of SQLite (a name in .db '
+    'or .sqlite, or "sqlite:///decisions.db", with four slashes for an absolute path)'
 )
 
 
