@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.classify.base import check_confidence, fingerprint_of
+from tierline.classify.prose import is_prose
 from tierline.classify.weights import Weights
 from tierline.errors import ConfigurationError
 from tierline.features import NAMES, VERSION, WIDTH, read
@@ -124,8 +125,9 @@ class LocalClassifier:
         """All that is made of a text, for those who learn from it too: it is read once."""
         reading = read(text, tools, context, turns)
         found = self.weights.weigh(reading)
-        # What a leaning turn leans on is not known: then the text is not what the request is about.
-        blind = reading.leans and not context
+        # What a leaning turn leans on is not known: then the text is not what the request is about. And of what is no
+        # text the weights of the package know nothing; an app's own may have learned from such.
+        blind = (reading.leans and not context) or (self.weights.kind == _EXPERTS and not is_prose(reading))
         return found, _WAYS[self.weights.kind](self.weights.about, found, blind)
 
     async def classify(self, view: View, consult: Consult) -> Classification | None:  # noqa: ARG002

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FEWEST: Final = 20
 """Examples below which nothing is learned."""
-_WORD_PENALTIES: Final = (10.0, 30.0, 100.0)
+_WORD_PENALTIES: Final = (100.0, 30.0, 10.0)
 """Of the squared weights of words: the one under which examples are the likeliest that were not learned from."""
 _PENALTY: Final = 3.0
 """The same of numbers; which one it is hardly matters."""
@@ -116,9 +116,12 @@ def fit(examples: Iterable[Example]) -> Weights:
 
 
 class _Line:
-    """What is learned of rows: the weight of each word and number, and the cuts."""
+    """What is learned of rows: the weight of each word and number, and the cuts.
 
-    def __init__(self, rows: Sequence[_Row], penalty: float) -> None:
+    `near` is a line of the same rows under another penalty: from there the way is short.
+    """
+
+    def __init__(self, rows: Sequence[_Row], penalty: float, near: _Line | None = None) -> None:
         buckets = sorted({word for row in rows for word in row.words})
         place = {bucket: at for at, bucket in enumerate(buckets)}
         words = [[place[word] for word in row.words] for row in rows]
@@ -152,7 +155,7 @@ class _Line:
 
         shares = [(sum(good) + 1) / (len(rows) + 2) for good in right]
         start = [0.0] * end + [log((1 - share) / share) for share in shares]
-        found = least(slopes, start)
+        found = self.found = least(slopes, start if near is None else near.found)
         self.words = dict(zip(buckets, found, strict=False))
         self.numbers, self.cuts = found[many:end], found[end:]
 
@@ -172,8 +175,9 @@ def _best(rows: Sequence[_Row]) -> float:
         seen = [row for row, part in zip(few, parts, strict=True) if part != held]
         if not seen:
             return _WORD_PENALTIES[1]  # all are of the same text
+        line = None
         for penalty in found:
-            line = _Line(seen, penalty)
+            line = _Line(seen, penalty, line)
             found[penalty] += sum(line.likelihood(row) for row, part in zip(few, parts, strict=True) if part == held)
     return max(found, key=found.__getitem__)
 
