@@ -308,8 +308,8 @@ def main() -> None:
     late = min(1_000, calls - 1)
     print(
         f"{calls:,} calls of a Starlette app over FakeClaude, {GRADED:.0%} of the answers graded, quality {QUALITY}, "
-        f"mean of {given.seeds} run{'s' * (given.seeds > 1)}. Regret counts a good answer as {WORTH} mean answers of the "
-        "top tier.\n"
+        f"mean of {given.seeds} run{'s' * (given.seeds > 1)}. Regret counts a good answer as {WORTH} mean answers of "
+        "the top tier.\n"
     )
     print(table(
         ["way", "good answers", "of the top tier's", "cost, of the top tier's", "regret, $",

@@ -121,6 +121,8 @@ class _Line:
     `near` is a line of the same rows under another penalty: from there the way is short.
     """
 
+    found: list[float]
+
     def __init__(self, rows: Sequence[_Row], penalty: float, near: _Line | None = None) -> None:
         buckets = sorted({word for row in rows for word in row.words})
         place = {bucket: at for at, bucket in enumerate(buckets)}
@@ -155,7 +157,8 @@ class _Line:
 
         shares = [(sum(good) + 1) / (len(rows) + 2) for good in right]
         start = [0.0] * end + [log((1 - share) / share) for share in shares]
-        found = self.found = least(slopes, start if near is None else near.found)
+        found = least(slopes, start if near is None else near.found)
+        self.found = found
         self.words = dict(zip(buckets, found, strict=False))
         self.numbers, self.cuts = found[many:end], found[end:]
 
