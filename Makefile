@@ -55,9 +55,9 @@ bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.ledgers
 
-quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md
+quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md (PARTS="text pace": those anew)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
-	@$(BIN)/python -m benchmarks.quality --data "$(or $(DATA),$(error write make quality DATA=DIR, the directory of the data))"
+	@$(BIN)/python -m benchmarks.quality --data "$(or $(DATA),$(error write make quality DATA=DIR, the directory of the data))" $(if $(PARTS),--parts $(PARTS))
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist

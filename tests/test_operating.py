@@ -7,7 +7,10 @@ import contextlib
 import logging
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -16,7 +19,10 @@ from anthropic import AsyncAnthropic, AsyncAnthropicFoundry
 
 from tierline import Budget, Ladder, Router
 from tierline.attempts import Timing
+from tierline.classify import CascadeClassifier, KeywordClassifier, LocalClassifier
+from tierline.classify.weights import Weights
 from tierline.errors import BudgetExceededError, LedgerUnavailableError
+from tierline.learn import OutcomeModel
 from tierline.ledger import MemoryLedger
 from tierline.testing import Fault
 
@@ -226,3 +232,33 @@ async def test_every_line_is_one_line_without_secrets(
     told = lines(caplog)
     assert len(told) >= 2
     assert not [line for line in told if "\n" in line or "\r" in line or "canary" in line or fake.api_key in line]
+
+
+# What is read before the first call
+
+
+async def test_weights_are_made_ready_at_start_up(make_router: MakeRouter) -> None:
+    """Before the app serves: those of a classifier among others, and those of what routes teach."""
+    path = Path(str(files("tierline.classify") / "local.weights"))
+    one, other = Weights.load(path), Weights.load(path)
+    model = OutcomeModel(classifier=LocalClassifier(other))
+    router = make_router(classifier=CascadeClassifier([KeywordClassifier(), LocalClassifier(one)]), outcomes=model)
+    assert not any("_lanes" in vars(weights) for weights in (one, other))
+    async with router.lifespan():
+        assert all("_lanes" in vars(weights) for weights in (one, other))
+
+
+async def test_a_classifier_is_prepared_off_the_loop(make_router: MakeRouter) -> None:
+    """One of the app's own that has something to read does so where it holds nobody up; off, nothing is read."""
+    where: list[threading.Thread] = []
+
+    class Reading(KeywordClassifier):
+        def prepare(self) -> None:
+            where.append(threading.current_thread())
+
+    async with make_router(classifier=Reading()).lifespan():
+        assert where
+        assert threading.current_thread() not in where
+    before = len(where)
+    async with make_router(classifier=Reading(), mode="off").lifespan():
+        assert len(where) == before

@@ -122,7 +122,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--without-litellm", action="store_true")
     options = parser.parse_args()
-    print(peers_section(measured(options.data, litellm=not options.without_litellm)))
+    found = measured(options.data, litellm=not options.without_litellm)
+    if not options.without_litellm:
+        print(f"LiteLLM {LITELLM} was installed for the run.\n")
+    print(peers_section(found))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ prompts (numpy and scikit-learn: the group `quality`); `--quick` leaves that pri
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks.quality.data import SETS, claude
+from benchmarks.quality.figures import exactly, keep, options
 from benchmarks.quality.scores import Score, scored
 from benchmarks.quality.writing import apgr, table
 from tierline.classify import LocalClassifier
@@ -30,8 +29,10 @@ from tierline.learn import Outcome, OutcomeModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from benchmarks.quality.data import Pair
+    from benchmarks.quality.figures import Figures
     from tierline.values import Label
 
 FOLDS: Final = 5
@@ -151,16 +152,23 @@ def row(name: str, size: str, found: Found) -> list[str]:
     return [name, size, apgr(found.score), "-" if cost is None else f"{cost:.3f}", f"{found.ece:.3f}"]
 
 
+def of_both(name: str, found: Found) -> Figures:
+    """What the targets are told of."""
+    cost = found.score.cost_at_95
+    figures = {f"{name}: APGR": found.score.apgr, f"{name}: ECE": exactly(found.ece)}
+    return figures if cost is None else {**figures, f"{name}: cost at 95%": exactly(cost)}
+
+
 def main() -> None:
     """Print the section as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the directory of the data")
+    parser = options(__doc__)
     parser.add_argument("--quick", action="store_true", help="without priors that are trained for each fold")
-    options = parser.parse_args()
-    pairs = claude(options.data)
+    given = parser.parse_args()
+    pairs = claude(given.data)
+    figures: Figures = {}
     blind = [Blind()] * FOLDS
-    priors = {"no prior of texts": blind} if options.quick else {
-        "no prior of texts": blind, "trained prior": trained(options.data, pairs),
+    priors = {"no prior of texts": blind} if given.quick else {
+        "no prior of texts": blind, "trained prior": trained(given.data, pairs),
     }  # fmt: skip
     lines = []
     for size in SIZES:
@@ -169,7 +177,9 @@ def main() -> None:
         for name, classifiers in priors.items():
             text = crossed(pairs, size, classifiers=classifiers, route=lambda _: "/")
             lines.append(row(f"text alone, {name}", shown, text))
-            lines.append(row(f"both, {name}", shown, crossed(pairs, size, classifiers=classifiers)))
+            both = crossed(pairs, size, classifiers=classifiers)
+            lines.append(row(f"both, {name}", shown, both))
+            figures |= of_both(f"both, {name}, {shown}", both)
     perfect = scored([pair.strong - pair.weak for pair in pairs], pairs)
     lines.append(["oracle", "-", apgr(perfect), f"{perfect.cost_at_95:.3f}", "-"])
     print(f"Claude 3 Haiku and Opus, {len(pairs):,} prompts of {len({p.source for p in pairs})} sources as routes.\n")
@@ -179,13 +189,14 @@ def main() -> None:
     print(table(["route", "prompts", "APGR"], [[name, str(score.rows), apgr(score)] for name, score in strange]))
     print(f"\nTheir mean is {fmean(score.apgr.value for _, score in strange):.3f}.\n")
     print("Other pairs of models, their sources or subjects as routes, all outcomes, no prior of texts:\n")
-    others = [(name, load(options.data)) for name, load in SETS.items() if load is not claude]
+    others = [(name, load(given.data)) for name, load in SETS.items() if load is not claude]
     found = [(name, there, crossed(there, None, classifiers=blind)) for name, there in others]
     print(table(
         ["set", "prompts", "routes", "APGR", "ECE"],
         [[name, f"{len(there):,}", str(len({p.source for p in there})), apgr(each.score), f"{each.ece:.3f}"]
          for name, there, each in found],
     ))  # fmt: skip
+    keep(given.figures, figures)
 
 
 if __name__ == "__main__":

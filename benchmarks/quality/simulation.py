@@ -17,7 +17,6 @@ WORTH mean answers of the top tier cost.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 from contextlib import nullcontext
@@ -31,6 +30,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from benchmarks.quality.data import CHEAP, DEAR, claude
+from benchmarks.quality.figures import exactly, keep, options
 from benchmarks.quality.routes import folds, trained
 from benchmarks.quality.simtime import SimulatedLoop
 from benchmarks.quality.world import World, tasks_of
@@ -261,12 +261,12 @@ def known_of(data: Path, tasks: Sequence[Task]) -> Known:
 def played(known: Known, tasks: Sequence[Task], calls: int, seeds: int) -> dict[str, Run]:
     """Each way's means over the seeds."""
     found = {}
-    for name, options in WAYS.items():
+    for name, way in WAYS.items():
         runs = []
         for seed in range(seeds):
             with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
                 bandit = name == "epsilon-greedy by route"
-                runs.append(runner.run(simulate(options(known), tasks, seed, calls, bandit=bandit)))
+                runs.append(runner.run(simulate(way(known), tasks, seed, calls, bandit=bandit)))
         found[name] = Run(*([fmean(sums) for sums in zip(*each, strict=True)] for each in zip(*runs, strict=True)))
     return found
 
@@ -296,20 +296,20 @@ def plot(found: dict[str, Run], to: Path) -> None:
 
 def main() -> None:
     """Print the table, and draw the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the directory of the data")
+    parser = options(__doc__)
     parser.add_argument("--plot", type=Path, default=PICTURE, help="an SVG to write")
     parser.add_argument("--calls", type=int, default=CALLS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    options = parser.parse_args()
-    tasks = tasks_of(options.data, TIERS)
-    known = known_of(options.data, tasks)
-    found = played(known, set_apart(tasks)[1], options.calls, options.seeds)
-    top, calls = found["always the top tier"], options.calls
+    given = parser.parse_args()
+    tasks = tasks_of(given.data, TIERS)
+    known = known_of(given.data, tasks)
+    found = played(known, set_apart(tasks)[1], given.calls, given.seeds)
+    top, calls = found["always the top tier"], given.calls
     late = min(1_000, calls - 1)
     print(
         f"{calls:,} calls of a Starlette app over FakeClaude, {GRADED:.0%} of the answers graded, quality {QUALITY}, "
-        f"mean of {options.seeds} runs. Regret counts a good answer as {WORTH} mean answers of the top tier.\n"
+        f"mean of {given.seeds} run{'s' * (given.seeds > 1)}. Regret counts a good answer as {WORTH} mean answers of "
+        "the top tier.\n"
     )
     print(table(
         ["way", "good answers", "of the top tier's", "cost, of the top tier's", "regret, $",
@@ -319,8 +319,9 @@ def main() -> None:
           f"{(run.regret[-1] - run.regret[-1 - late]) / 1e9:.2f}"]
          for name, run in found.items()],
     ))  # fmt: skip
-    plot(found, options.plot)
-    print(f"\n![Regret, cost and quality of the ways]({options.plot.name})")
+    plot(found, given.plot)
+    keep(given.figures, {f"simulation: {name}: regret": exactly(run.regret[-1] / 1e9) for name, run in found.items()})
+    print(f"\n![Regret, cost and quality of the ways]({given.plot.name})")
 
 
 if __name__ == "__main__":

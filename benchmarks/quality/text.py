@@ -8,15 +8,14 @@ The same data gives the same figures. Needs the group `quality`.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 from benchmarks.quality.data import SETS, Pair, rows
+from benchmarks.quality.figures import exactly, keep, options
 from benchmarks.quality.scores import scored
 from benchmarks.quality.writing import apgr, table
 from scripts.train_classifier import examples_of, train
@@ -26,6 +25,9 @@ from tierline.evaluation import bootstrap, expected_calibration_error, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from benchmarks.quality.figures import Figures
 
 FOLDS: Final = 5
 _OPENING: Final = 60
@@ -45,7 +47,7 @@ def need_of(classifier: LocalClassifier, pair: Pair) -> float:
     return found["complex"] + found["moderate"] / 2
 
 
-def unseen_prompts(pairs: dict[str, list[Pair]], data: Path) -> str:
+def unseen_prompts(pairs: dict[str, list[Pair]], data: Path, figures: Figures) -> str:
     """APGR and cost by weights that were trained without each prompt's fold, and how honest p(simple) is."""
     examples = examples_of(data)
     judges = [
@@ -58,11 +60,14 @@ def unseen_prompts(pairs: dict[str, list[Pair]], data: Path) -> str:
         areas.append(found.apgr.value)
         cost = "-" if found.cost_at_95 is None else f"{found.cost_at_95:.3f}"
         lines.append([f"{name} ({len(those):,})", apgr(found), cost])
+        figures[f"unseen prompts: {name}"] = found.apgr
     lines.append(["macro", f"{fmean(areas):.3f}", "-"])
+    figures["unseen prompts: macro"] = exactly(fmean(areas))
     claude = pairs["Claude 3 tiers"]
     chances = [judges[fold_of(pair.prompt)].probabilities(pair.prompt, tools=pair.tools)["simple"] for pair in claude]
     good = [float(pair.weak >= pair.strong) for pair in claude]
     error = bootstrap(partial(_error, chances, good), len(claude), resamples=200)
+    figures["unseen prompts: ECE"] = error
     return (
         "Unseen prompts:\n\n"
         + table(["set", "APGR", "cost at 95%"], lines)
@@ -74,7 +79,7 @@ def _error(chances: Sequence[float], good: Sequence[float], weights: Sequence[fl
     return expected_calibration_error(chances, good, weights=weights)
 
 
-def unseen_sources(pairs: dict[str, list[Pair]], data: Path) -> str:
+def unseen_sources(pairs: dict[str, list[Pair]], data: Path, figures: Figures) -> str:
     """APGR on prompts of a source, by weights that were trained without it, beside that of the length alone."""
     subjects = sorted({pair.source for pair in pairs["MMLU (Mixtral)"]}, key=lambda name: crc32(name.encode()))
     nines = [frozenset(subjects[at : at + _SUBJECTS]) for at in (0, _SUBJECTS)]
@@ -88,7 +93,7 @@ def unseen_sources(pairs: dict[str, list[Pair]], data: Path) -> str:
         "MMLU": partial(_among, frozenset(subjects)),
     }
     examples = examples_of(data)
-    lines = []
+    lines, areas = [], []
     for name, held in ways.items():
         gone = {pair.prompt for those in pairs.values() for pair in those if held(pair)}
         judge = LocalClassifier(train([example for example in examples if example.text not in gone]))
@@ -97,12 +102,16 @@ def unseen_sources(pairs: dict[str, list[Pair]], data: Path) -> str:
             if not out:
                 continue
             familiar = fmean(judge.opinion(pair.prompt, pair.tools).familiarity for pair in out)
+            found = scored([need_of(judge, pair) for pair in out], out)
+            areas.append(found.apgr.value)
             lines.append([
                 f"{name}: {title} ({len(out):,})",
-                apgr(scored([need_of(judge, pair) for pair in out], out)),
+                apgr(found),
                 apgr(scored([float(len(pair.prompt)) for pair in out], out)),
                 f"{familiar:.2f}",
             ])  # fmt: skip
+    figures["unseen sources: mean"] = exactly(fmean(areas))
+    figures["unseen sources: lowest"] = exactly(min(areas))
     return "Unseen sources:\n\n" + table(["trained without", "APGR", "length alone", "mean familiarity"], lines)
 
 
@@ -110,7 +119,7 @@ def _among(subjects: frozenset[str], pair: Pair) -> bool:
     return pair.source in subjects
 
 
-def own_labels(data: Path) -> str:
+def own_labels(data: Path, figures: Figures) -> str:
     """Agreement with people on the difficulty of questions to a database, by weights of an app's own."""
     labelled = [row for row in rows(data, "complexity_labels") if row["source"] == "bird-dev"]
     folds = [fold_of(row["prompt"][-_OPENING:]) for row in labelled]
@@ -124,7 +133,8 @@ def own_labels(data: Path) -> str:
                 if part == held:
                     found = judge.probabilities(row["prompt"])
                     right += max(found, key=found.__getitem__) == row["label"]
-        lines.append([name, str(wilson(right, len(labelled)))])
+        figures[f"own labels: {name}"] = wilson(right, len(labelled))
+        lines.append([name, str(figures[f"own labels: {name}"])])
     usual = Counter(row["label"] for row in labelled).most_common(1)[0][1]
     lines.append(["the most frequent label", str(wilson(usual, len(labelled)))])
     return "Agreement with BIRD's annotators, by weights fitted to their labels:\n\n" + table(["", "agreement"], lines)
@@ -132,13 +142,13 @@ def own_labels(data: Path) -> str:
 
 def main() -> None:
     """Print all tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the directory of the data")
-    given = parser.parse_args()
+    given = options(__doc__).parse_args()
     pairs = {name: load(given.data) for name, load in SETS.items()}
-    print(unseen_prompts(pairs, given.data), flush=True)
-    print(f"\n{own_labels(given.data)}\n", flush=True)
-    print(unseen_sources(pairs, given.data))
+    figures: Figures = {}
+    print(unseen_prompts(pairs, given.data, figures), flush=True)
+    print(f"\n{own_labels(given.data, figures)}\n", flush=True)
+    print(unseen_sources(pairs, given.data, figures))
+    keep(given.figures, figures)
 
 
 if __name__ == "__main__":

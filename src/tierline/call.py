@@ -343,26 +343,31 @@ def _has_block(message: object, kind: str) -> bool:
     return isinstance(content, list) and any(isinstance(b, dict) and b.get("type") == kind for b in content)
 
 
+def _is_turn(message: object) -> bool:
+    """Whether a person wrote it: what tools say comes as the user's, too."""
+    return isinstance(message, dict) and message.get("role") == "user" and not _has_block(message, "tool_result")
+
+
+def turn_of(call: Call) -> tuple[str, int]:
+    """`text` and `tools` of `view_of`, without a look at what came before the latest turn."""
+    messages: list[Any] = call.body["messages"]
+    turn = next(filter(_is_turn, reversed(messages)), messages[-1])
+    tools = call.body.get("tools")
+    return cut(_text_of(turn)), len(tools) if isinstance(tools, list) else 0
+
+
 def view_of(call: Call, policy: Effective) -> View:
     """The bounded view of a call that is classified: the same for every step of one tool loop."""
     messages: list[Any] = call.body["messages"]
-    at = len(messages) - 1
-    turns = 0
-    latest: int | None = None
-    while at >= 0:
-        message = messages[at]
-        if isinstance(message, dict) and message.get("role") == "user" and not _has_block(message, "tool_result"):
-            turns += 1
-            latest = at if latest is None else latest
-        at -= 1
-    turn = messages[latest] if latest is not None else messages[-1]
-    images, documents = _attachments(turn)
-    tools = call.body.get("tools")
+    turns = [at for at, message in enumerate(messages) if _is_turn(message)]
+    latest = turns[-1] if turns else 0
+    images, documents = _attachments(messages[latest] if turns else messages[-1])
+    text, tools = turn_of(call)
     return View(
-        text=cut(_text_of(turn)),
+        text=text,
         context=_text_of(messages[latest - 1])[-CONTEXT_CHARS:] if latest else "",
-        turns=max(turns, 1),
-        tools=len(tools) if isinstance(tools, list) else 0,
+        turns=max(len(turns), 1),
+        tools=tools,
         forced_tool="forced tool" in call.features,
         images=images,
         documents=documents,

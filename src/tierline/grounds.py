@@ -59,11 +59,10 @@ class Inquiry:
         upstream: Upstream,
         admission: Admission,
         asked: Asked | None,
-        view: View | None,
         step: Step | None = None,
     ) -> None:
         self._router, self._call, self._upstream, self._admission = router, call, upstream, admission
-        self._asked, self._view, self._step = asked, view, step
+        self._asked, self._step = asked, step
         self._consulted: Consultation | None = None
         self._unbelieved = self._learns = False
         self._failed: tuple[str, ...] = ()
@@ -108,7 +107,7 @@ class Inquiry:
             return Grounds(Classification(policy.label, 1.0, "label"))
         router, call, (_, version, _, _, tenant) = self._router, self._call, self._admission
         classifier = policy.classifier or router.classifier
-        view = self._view or view_of(call, policy)
+        view = view_of(call, policy)
         loop = b""
         if view.tools:
             # A tool that is forced in the first step is free in the next: the loop is the same.

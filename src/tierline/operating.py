@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from tierline.classify.base import Preparing
 from tierline.errors import LedgerUnavailableError
 from tierline.models import notice_of
 from tierline.report import Readiness
@@ -41,6 +42,13 @@ def announce(router: Router[Any], clients: Sequence[Slot]) -> None:
                 "tier %s: model %s has no price; hard budgets will refuse it. Give one: "
                 "PriceBook({%r: Rates(…)})", tier.name, tier.model, tier.model,
             )  # fmt: skip
+
+
+async def prepare(router: Router[Any]) -> None:
+    """Let the classifier, and the model of what routes teach, read what they need: no call is to wait for that."""
+    for each in (router.classifier, router.learning.model):
+        if isinstance(each, Preparing):
+            await asyncio.to_thread(each.prepare)
 
 
 async def readiness(router: Router[Any], clients: Sequence[Slot], timeout: float, *, closing: bool) -> Readiness:

@@ -147,10 +147,10 @@ class Router(Generic[ClientT_co]):
     - `deadline`: seconds for a whole call, with its waits, retries and fallbacks; by default what the SDK's own timeout
       allows all of its attempts together. An answer that has begun to stream is read for as long as it takes
     - `decision_log`: where each decision is written down: a path, or a `DecisionLog`. By default nowhere
-    - `shadow`: for this share of calls (0.01 is one in a hundred) the tier above answers too, in the background, and
-      `shadow_judge`, the name of a tier (the top one), compares both answers blind. `shadow_budget`, such as
-      `"$1/day"`, is what that may cost; the Router's budgets without `per` pay for it too. `shadow_text` keeps the
-      texts of what was worse, in memory. See `shadows` and `tierline.shadow`
+    - `shadow`: for this share of calls (0.01 is one in a hundred; 0 is none) the tier above answers too, in the
+      background, and `shadow_judge`, the name of a tier (the top one), compares both answers blind. `shadow_budget`,
+      such as `"$1/day"`, is what that may cost; the Router's budgets without `per` pay for it too. `shadow_text` keeps
+      the texts of what was worse, in memory. Without `shadow` they are refused. See `shadows` and `tierline.shadow`
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -191,7 +191,7 @@ class Router(Generic[ClientT_co]):
         on_budget: Hook | None = None,
         deadline: float | None = None,
         decision_log: DecisionLog | str | os.PathLike[str] | None = None,
-        shadow: float = 0.0,
+        shadow: float | None = None,
         shadow_budget: str | Budget | None = None,
         shadow_judge: str | None = None,
         shadow_text: bool = False,
@@ -313,9 +313,9 @@ class Router(Generic[ClientT_co]):
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Start up and shut down with the app: `FastAPI(lifespan=router.lifespan)`, or inside a lifespan of your own.
 
-        At start-up the policies of the app's routes are checked, the client and the price table are made, and a second
-        worker with a hard budget in memory is refused. At shutdown what is still open is settled, the report is
-        logged, and a client and a ledger that the Router made are closed.
+        At start-up the policies of the app's routes are checked, the client and the price table are made, the weights
+        of classifiers are read, and a second worker with a hard budget in memory is refused. At shutdown what is still
+        open is settled, the report is logged, and a client and a ledger that the Router made are closed.
         May be nested: the outermost one counts.
         """
         for where, rule in policies_in(app):
@@ -345,6 +345,7 @@ class Router(Generic[ClientT_co]):
         if isinstance(self.ledger, GuardedLedger) and self._mode != "off":
             await self.ledger.start()
         if self._mode != "off":
+            await operating.prepare(self)
             await self.learning.start()
 
     async def aclose(self, timeout: float = 5.0) -> None:

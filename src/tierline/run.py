@@ -10,7 +10,7 @@ from tierline.admission import Admission
 from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
-from tierline.call import view_of
+from tierline.call import turn_of, view_of
 from tierline.chain import Chain, Loop, beginning_for, rules_for
 from tierline.conversation import moving, told
 from tierline.dispatch import Dispatch
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from tierline.steps import Step
     from tierline.upstream import Upstream
     from tierline.usage import Metered
-    from tierline.values import Attempt, Refusal, View
+    from tierline.values import Attempt, Refusal
 
 log: Final = logging.getLogger("tierline")
 
@@ -91,8 +91,6 @@ class CallRun:
         else:
             admission = router.rules.admission(now, binding)
         self.policy, _, self.lines, self.route, self.tenant = self.admission = admission
-        self.view: View | None = None
-        """What of it is classified, once that is read."""
         self.marked = False
         """Whether the prefix is cached for an app that did not ask for it."""
         self.step: Step | None = None
@@ -122,8 +120,7 @@ class CallRun:
         learning, policy = self.router.learning, self.policy
         self.step = step_of(self.call, known=self.talk is not None) if policy.per_step else None
         learning.begin()
-        self.view = view = view_of(self.call, policy)
-        self.asked = learning.asked(learned_on(self.route, self.step), self.tenant, view.text, view.tools)
+        self.asked = learning.asked(learned_on(self.route, self.step), self.tenant, *turn_of(self.call))
 
     async def run(self) -> Reply:
         """Steps 2 to 8."""
@@ -253,7 +250,7 @@ class CallRun:
         grounds = Grounds()
         begin = None
         if request.target is None:
-            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.view, self.step)
+            self.inquiry = Inquiry(router, self.call, self.upstream, self.admission, self.asked, self.step)
             silence = silent or router.rejected.get(self.upstream.client, "")
             if (begin := self._beginning(request, self.inquiry)) is None:
                 if not silence and (speculation := speculation_of(self, request, self.inquiry)) is not None:
@@ -307,8 +304,8 @@ class CallRun:
         policy = request.policy
         if rules_for(self.call, request) is None or self.own is not None:
             return None
-        if self.view is not None and self.view.tools:
-            self.loop = Loop(self.router, self.call, self.view, self.tenant)
+        if self.call.body.get("tools"):
+            self.loop = Loop(self.router, self.call, view_of(self.call, policy), self.tenant)
             if self.call.in_tool_loop:
                 return None if policy.per_step else self.loop.beginning(policy)
         if policy.critical or policy.label is not None or self.call.in_tool_loop:
@@ -447,7 +444,7 @@ class CallRun:
                 at=self.router.timing.now(),
                 outcome=outcome,
                 tools=len(tools) if isinstance(tools, list) else 0,
-                text=view_of(self.call, self.policy).text if written.text else None,
+                text=turn_of(self.call)[0] if written.text else None,
             )
 
     def _record(self, decision: Decision) -> None:

@@ -77,7 +77,7 @@ def shadowing_of(
     keep_text: bool,
 ) -> Shadowing | None:
     """The shadows of a Router, or None where there are to be none. ConfigurationError for what cannot be."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+    if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1):
         raise ConfigurationError(f"shadow={share!r:.80}: write a share of all calls, such as 0.01, or 0 for none")
     if isinstance(budget, str):
         # It is there to be used up: nobody need be told.
@@ -86,6 +86,13 @@ def shadowing_of(
         raise ConfigurationError(f'shadow_budget={budget!r:.80}: write an amount such as "$1/day", or a Budget')
     if judge is not None:
         router.ladder.index(judge, "shadow_judge")
+    if share is None:
+        given = {"shadow_budget": budget is not None, "shadow_judge": judge is not None, "shadow_text": keep_text}
+        if named := [name for name, there in given.items() if there]:
+            raise ConfigurationError(
+                f"{', '.join(named)} without shadow: write the share of calls to compare, such as shadow=0.01, or "
+                "shadow=0 for none now"
+            )
     if not share:
         return None
     if budget is None:

@@ -50,7 +50,7 @@ def test_the_same_examples_give_the_same_weights(tmp_path):
     path = tmp_path / "mine.weights"
     path.write_bytes(again.pack())
     assert LocalClassifier(path).fingerprint == LocalClassifier(TRAINED).fingerprint
-    assert fit(made_up(200, 1), seed=1).version != TRAINED.version
+    assert fit(made_up(200, 3)).version != TRAINED.version
 
 
 async def test_its_own_weights_say_the_likeliest_label():
@@ -79,6 +79,26 @@ def test_tools_can_be_learned():
     classifier = LocalClassifier(fit(examples))
     assert classifier.probabilities("Help me with this", 5)["complex"] > 0.7
     assert classifier.probabilities("Help me with this", 0)["simple"] > 0.7
+
+
+def test_labels_have_an_order():
+    """What follows the length alone is found between and beyond the lengths that were seen, in the right order."""
+    lengths = [("simple", range(1, 10)), ("moderate", range(15, 24)), ("complex", range(30, 39))]
+    examples = [Example("word " * count, label) for label, counts in lengths for count in counts for _ in range(3)]
+    classifier = LocalClassifier(fit(examples))
+    found = [classifier.probabilities("word " * count) for count in (2, 19, 36, 200)]
+    assert [max(each, key=each.__getitem__) for each in found] == ["simple", "moderate", "complex", "complex"]
+    needs = [each["complex"] + each["moderate"] / 2 for each in found]
+    assert needs == sorted(needs)
+
+
+def test_a_label_that_nobody_gave_is_not_given():
+    """Of two labels the third is next to impossible, whichever it is."""
+    for missing in ("simple", "moderate", "complex"):
+        examples = [example for example in made_up(120, 4) if example.label != missing]
+        found = LocalClassifier(fit(examples)).probabilities(examples[0].text)
+        assert found[missing] < 0.05
+        assert sum(found.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

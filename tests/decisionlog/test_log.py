@@ -362,6 +362,8 @@ async def test_a_log_that_is_dropped_ends_its_thread(tmp_path: Path) -> None:
         ({"path": ""}, "write a path"),
         ({"path": 7}, "write a path"),
         ({"path": "redis://here"}, "write a path"),
+        ({"path": "d.csv"}, "JSON lines"),
+        ({"path": "decisions"}, "JSON lines"),
         ({"path": "d.jsonl", "text": "yes"}, "True or False"),
         ({"path": "d.jsonl", "max_bytes": 10}, "at least 4096"),
         ({"path": "d.jsonl", "keep": 0}, "at least 1"),
@@ -380,4 +382,5 @@ def test_how_a_path_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     assert DecisionLog("sqlite:///d.log").path == tmp_path / "d.log"
     assert DecisionLog("sqlite:////var/d.log").path == Path("/var/d.log")
+    assert DecisionLog("d.ndjson").path == tmp_path / "d.ndjson"
     assert repr(DecisionLog("d.db")) == f"DecisionLog('{tmp_path}/d.db', text=False)"

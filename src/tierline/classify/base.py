@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
     from tierline.values import Classification
 
-__all__ = ["Asking", "Certain", "Classifier", "Consult", "Question", "View", "fingerprint_of", "members_fingerprint"]
+__all__ = [
+    "Asking",
+    "Certain",
+    "Classifier",
+    "Consult",
+    "Preparing",
+    "Question",
+    "View",
+    "fingerprint_of",
+    "members_fingerprint",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,15 @@ class Asking(Protocol):
 
     def question(self, view: View) -> Question:
         """What it asks about `view`."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A classifier, or a model of outcomes, that has something to read before it can work, such as weights."""
+
+    def prepare(self) -> None:
+        """Read it. Called in a thread when the app starts up; whoever is never prepared reads at the first call."""
         ...
 
 

@@ -6,7 +6,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from tierline.classify.base import Certain, check_classifier, check_confidence, fingerprint_of, members_fingerprint
+from tierline.classify.base import (
+    Certain,
+    Preparing,
+    check_classifier,
+    check_confidence,
+    fingerprint_of,
+    members_fingerprint,
+)
 from tierline.classify.claude import ClaudeClassifier
 from tierline.classify.keyword import KeywordClassifier
 from tierline.classify.local import LocalClassifier
@@ -64,6 +71,12 @@ class CascadeClassifier:
     def fingerprint(self) -> str:
         """Changes with its members."""
         return fingerprint_of(self.name, members_fingerprint(self.members), self.sure)
+
+    def prepare(self) -> None:
+        """Let those of the members read their weights that have some."""
+        for member in self.members:
+            if isinstance(member, Preparing):
+                member.prepare()
 
     def certain(self, view: View) -> Classification | None:
         """What the first member says that knows something for certain, such as a rule of the app's own."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.classify.base import check_confidence, fingerprint_of
+from tierline.classify.prose import is_prose
 from tierline.classify.weights import Weights
 from tierline.errors import ConfigurationError
 from tierline.features import NAMES, VERSION, WIDTH, read
@@ -27,7 +28,7 @@ from tierline.recent import Recent, keyed
 from tierline.values import LABELS, Classification
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tierline.classify.base import Consult
     from tierline.classify.weights import Weighed
@@ -95,6 +96,11 @@ class LocalClassifier:
         """Changes with the weights, and with what is read of a text."""
         return fingerprint_of(self.name, self.weights.version, VERSION, self._familiar, self._least)
 
+    def prepare(self) -> None:
+        """Read the weights now, and make ready what they are looked up in: some 0.1 s that no call then waits for."""
+        self.weights.prepare()
+        _ = self.fingerprint
+
     def probabilities(self, text: str, tools: int = 0, context: str = "", turns: int = 1) -> dict[Label, float]:
         """How likely each label is, for the latest turn's `text` with `tools` offered: they add up to 1.
 
@@ -119,8 +125,9 @@ class LocalClassifier:
         """All that is made of a text, for those who learn from it too: it is read once."""
         reading = read(text, tools, context, turns)
         found = self.weights.weigh(reading)
-        # What a leaning turn leans on is not known: then the text is not what the request is about.
-        blind = reading.leans and not context
+        # What a leaning turn leans on is not known: then the text is not what the request is about. And of what is no
+        # text the weights of the package know nothing; an app's own may have learned from such.
+        blind = (reading.leans and not context) or (self.weights.kind == _EXPERTS and not is_prose(reading))
         return found, _WAYS[self.weights.kind](self.weights.about, found, blind)
 
     async def classify(self, view: View, consult: Consult) -> Classification | None:  # noqa: ARG002
@@ -187,23 +194,42 @@ def _checked(weights: Weights) -> Weights:
     kinds = weights.about.get("kinds", ())
     needed = {f"{part} {kind}" for kind in kinds for part in ("gate", "need")}
     ends = [weights.about.get(end, ()) for end in ("lowest", "highest")]
+    whole = all(len(end) == WIDTH for end in ends)
     if weights.kind == _LABELS:
-        ends = []
-        needed = {"known", *(f"label {label}" for label in LABELS)}
-    if not needed or needed - set(weights.heads) or any(len(end) != WIDTH for end in ends):
+        needed = {"words", "numbers", "known"}
+        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1
+    if not whole or not needed or needed - set(weights.heads):
         raise ConfigurationError("the weights are not whole: heads or their ranges are missing; train them again")
     return weights
 
 
+def ordered(place: float, cuts: Sequence[float]) -> list[float]:
+    """How likely each label is, of a text at this place of a line with cuts: see `tierline.classify.training`."""
+    above, far = (sigmoid(place - cut) for cut in cuts)
+    # Cuts may lie in the wrong order, where hardly any text is moderate.
+    found = [1 - above, max(above - far, 0.0), far]
+    total = sum(found)
+    return [share / total for share in found]
+
+
+def sigmoid(odds: float) -> float:
+    """The chance that log-odds of any size stand for."""
+    return 1 / (1 + exp(-min(max(odds, -_FAR), _FAR)))
+
+
+_FAR: Final = 30.0
+"""Log-odds past which a chance is as good as 0 or 1."""
+
+
 def _labelled(about: Mapping[str, Any], found: Weighed, blind: bool) -> Opinion:
     """Of an app's own labels: shrunk to how often each was given, by the share of words that are not known."""
-    scores = [found.scores[f"label {label}"] for label in LABELS]
-    shares = [exp(score - max(scores)) for score in scores]
-    # The head counts known words, and like all heads divides by the root of how many there are.
-    known = 0.0 if blind or not found.buckets else found.scores["known"] / sqrt(len(found.buckets))
+    root = sqrt(len(found.buckets))
+    # All heads divide by that root; here words are added up.
+    place = found.scores["words"] * root + found.scores["numbers"]
+    shares = ordered(place, about["cuts"])
+    known = 0.0 if blind or not found.buckets else found.scores["known"] / root
     familiarity = min(known / _KNOWN, 1.0)
-    total = sum(shares)
-    mixed = [usual + familiarity * (share / total - usual) for share, usual in zip(shares, about["prior"], strict=True)]
+    mixed = [usual + familiarity * (share - usual) for share, usual in zip(shares, about["prior"], strict=True)]
     return Opinion(dict(zip(LABELS, mixed, strict=True)), familiarity, "the app's own")
 
 

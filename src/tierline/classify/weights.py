@@ -101,6 +101,10 @@ class Weights:
             lanes[_LANE * at :: width] = head.table.tobytes().translate(_RAISED)
         return [int.from_bytes(lanes[at : at + width], "little") for at in range(0, len(lanes), width)]
 
+    def prepare(self) -> None:
+        """Make at once what is otherwise made at the first use."""
+        _ = self.version, self._lanes
+
     def _within(self, numbers: tuple[float, ...]) -> Iterable[float]:
         """The numbers, none beyond what the weights were trained on: a line says nothing of what lies past its end."""
         if "lowest" not in self.about:

@@ -31,6 +31,7 @@ log: Final = logging.getLogger("tierline")
 MOST_WAITING: Final = 10_000
 """Most records that wait for the disk: of those beyond, none is kept, and the log tells how many."""
 _BATCH: Final = 256
+_LINES: Final = (".jsonl", ".ndjson")
 _SQLITE: Final = (".db", ".sqlite", ".sqlite3")
 _SCHEME: Final = "sqlite:///"
 SHUTDOWN: Final = 2.0
@@ -40,7 +41,8 @@ _AT_EXIT: Final = 2.0
 _AT_FORK: Final = 1.0
 """Seconds that a fork waits for a write to end: locks inside of SQLite would stay locked in the child."""
 _WRITE: Final = (
-    'write a path, such as "decisions.jsonl", or "sqlite:///decisions.db" (four slashes for an absolute path)'
+    'write a path of JSON lines (a name in .jsonl or .ndjson), such as "decisions.jsonl", or of SQLite (a name in .db '
+    'or .sqlite, or "sqlite:///decisions.db", with four slashes for an absolute path)'
 )
 
 
@@ -57,7 +59,8 @@ class _Entry(NamedTuple):
 class DecisionLog:
     """Where decisions are written down, one record for each call that has ended: see docs/evaluation.md for its fields.
 
-    - `path`: a file of JSON lines, or SQLite: `sqlite:///decisions.db`, or a name that ends in `.db` or `.sqlite`
+    - `path`: a file of JSON lines, with a name that ends in `.jsonl` or `.ndjson`; or SQLite: `sqlite:///decisions.db`,
+      or a name that ends in `.db`, `.sqlite` or `.sqlite3`
     - `text`: whether the latest turn of the prompt is in the record. That is the only way in which it gets there
     - `max_bytes`: of one file. Then it is moved to `decisions.jsonl.1`, that one to `.2`, and so on; in SQLite the
       oldest tenth is dropped instead
@@ -172,9 +175,10 @@ def _place(path: str | bytes) -> tuple[Path, bool]:
         path = os.fsdecode(path)
     if path.startswith(_SCHEME) and len(path) > len(_SCHEME):
         return Path(path[len(_SCHEME) :]).absolute(), True
-    if "://" in path:
+    place = Path(path).absolute()
+    if "://" in path or place.suffix not in (*_LINES, *_SQLITE):
         raise ConfigurationError(f"DecisionLog(path={path!r:.80}): {_WRITE}")
-    return Path(path).absolute(), path.endswith(_SQLITE)
+    return place, place.suffix in _SQLITE
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

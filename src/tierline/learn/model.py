@@ -80,6 +80,10 @@ class OutcomeModel:
         self._lessons = self._empty()
         self._keep: Callable[[Outcome], None] | None = None
 
+    def prepare(self) -> None:
+        """Read the weights of the prior now, and not at the first outcome or prediction."""
+        self._classifier.prepare()
+
     def fit(self, outcomes: Iterable[Outcome]) -> Self:
         """Forget everything, and learn these: to the end, so that their order does not matter at all."""
         now = self._clock()
