@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tierline.admission import Admission
 from tierline.attempts import LEFT
-from tierline.budgets import first_fit
-from tierline.caching import gain
 from tierline.call import turn_of, view_of
 from tierline.chain import Chain, Loop, beginning_for, rules_for
 from tierline.conversation import moving, told
@@ -21,19 +19,18 @@ from tierline.ledger.checks import plain
 from tierline.legality import fit
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
-from tierline.report import Downgrade
 from tierline.speculation import speculation_of
 from tierline.steps import best_place, learned_on, step_of
 from tierline.telemetry import CallTrace, describe
-from tierline.usage import StreamReader
-from tierline.values import Decision, Observed, Terms, Usage
+from tierline.telling import close, decision_of, fit_of, record
+from tierline.values import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from tierline.attempts import Reply
     from tierline.binding import Binding, Context
-    from tierline.budgets import Fit, Line
+    from tierline.budgets import Line
     from tierline.call import Call
     from tierline.conversation import Conversation
     from tierline.escalation.beginning import Beginning
@@ -50,7 +47,6 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
-_USUAL: Final = Terms(geo="global")
 _FREE: Final = "a token count is free"
 
 
@@ -68,11 +64,13 @@ class CallRun:
         self.named = binding.run
         self.own = now.own
         self.started = router.timing.perf()
+        self.costs: dict[str, int] = {}
+        """What the usage would have cost on each tier, once it is known."""
+        self.took: float | None = None
+        """Seconds until it was over, where something of it is read on."""
         self.dispatch: Dispatch | None = None
         self.inquiry: Inquiry | None = None
         self.speculation: Speculation | None = None
-        self.took: float | None = None
-        """Seconds until it was over, where something of it is read on."""
         self.talk_keys: tuple[bytes, ...] = ()
         self.talk: Conversation | None = None
         self.chain: Chain | None = None
@@ -83,8 +81,6 @@ class CallRun:
         """What would have happened to a call that is only observed, once that is known."""
         self.shadow: Drawn | None = None
         """Set where this call was chosen to be compared with the tier above."""
-        self.all_on: dict[str, int] = {}
-        """What the usage would have cost on each tier, once it is known."""
         if self.own is not None:
             policy = combine((Policy(tier=self.own.tier, max_tokens=self.own.max_tokens),), router.ladder)
             admission = Admission(policy, "", self.own.lines, self.own.route, self.own.tenant)
@@ -136,16 +132,16 @@ class CallRun:
         except BudgetExceededError as error:
             if self.own is None:
                 self._note_refusal(error.refusal)
-            self._close("refused", "budget_exceeded", describe(error.refusal))
+            close(self, "refused", "budget_exceeded", describe(error.refusal))
             raise
         except TierlineError as error:
-            self._close("failed", type(error).__name__)
+            close(self, "failed", type(error).__name__)
             raise
         except BaseException as error:
             if isinstance(error, Exception):
-                self._close("failed", type(error).__name__)
+                close(self, "failed", type(error).__name__)
             else:
-                self._close("cancelled")
+                close(self, "cancelled")
             raise
         assert self.dispatch is not None  # noqa: S101  (it has sent)
         self._note_key(reply)
@@ -153,10 +149,10 @@ class CallRun:
         self.shadow = self._drawn(found, request.policy, self.dispatch, reply)
         pending = self.dispatch.pending
         if pending is None:
-            self._close(reply.error or "ok", reply.error)
+            close(self, reply.error or "ok", reply.error)
         else:
             # The app is about to read the answer: what it costs is known when that ends.
-            self._record(self._decision(settled=False))
+            record(self, decision_of(self, settled=False))
             pending.when_ended(self._streamed)
         return reply
 
@@ -354,7 +350,7 @@ class CallRun:
             self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
         if self.talk_keys and self.observing:
             # A conversation that is only observed goes on where it would have gone.
-            fit = self._fit()
+            fit = fit_of(self)
             offers = self.plan.offers if self.plan is not None and fit is not None else ()
             offer = offers[fit.skipped] if fit is not None and fit.skipped < len(offers) else None
         if self.talk_keys and offer is not None:
@@ -379,171 +375,9 @@ class CallRun:
         self.dispatch.streamed(attempt)
         if self.dispatch.pending is not None and self.dispatch.pending.reader is not None:
             self._keep(self.dispatch.pending.reader.seen)
-        self._close(attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)
+        close(self, attempt.outcome, "" if attempt.outcome in ("ok", *LEFT) else attempt.outcome)
         if self.anonymous or self.binding.over:
             self.router.books.background.start(self.router.forget(self.binding))
-
-    def _close(self, outcome: str, error: str = "", why: str = "") -> None:
-        """Record, count and trace a call that is over."""
-        own, beside = self.own, self.speculation
-        if beside is not None and beside.later(partial(self._late, outcome, error, why)):
-            # What was sent in vain is read to its end by a thread: the app does not wait for what that cost.
-            self.took = self.router.timing.perf() - self.started
-            self._record(self._decision(settled=False, why=why))
-            return
-        decision = self._decision(settled=True, why=why)
-        if own is not None:
-            own.cost += decision.cost
-            self.router.tally.asked(decision.cost, own.route, own.tenant, own.purpose)
-        else:
-            self.binding.charge(decision.cost)
-            self._record(decision)
-            self._log(decision, outcome)
-            if outcome != "refused" or decision.attempts:
-                self._count(decision, failed=bool(error))
-        if beside is not None:
-            beside.count()
-        self.trace.end(decision, outcome, error)
-        dispatch = self.dispatch
-        answer = dispatch.pending if dispatch is not None else None
-        began = answer.began_at if answer is not None and isinstance(answer.reader, StreamReader) else None
-        self.router.metrics.ended(
-            decision,
-            outcome,
-            error,
-            asked=self.call.model,
-            mode="observe" if self.observing else "enforce",
-            purpose="answer" if own is None else own.purpose,
-            first_chunk=None if began is None else began - self.started,
-            held=dispatch.admitted if dispatch is not None else None,
-        )
-        if self.shadow is not None:
-            self.shadow.ended(decision, outcome, self.trace)
-
-    def _late(self, outcome: str, error: str, why: str) -> None:
-        """What was sent in vain has ended, after the call."""
-        self._close(outcome, error, why)
-        if self.anonymous or self.binding.over:
-            self.router.books.background.start(self.router.forget(self.binding))
-
-    def _count(self, decision: Decision, *, failed: bool) -> None:
-        router, held = self.router, self.dispatch.admitted if self.dispatch is not None else None
-        router.tally.ended(decision, {} if failed else self.all_on, failed=failed)
-        if self.marked and decision.usage.cache_read + decision.usage.cache_write_5m:
-            router.tally.cached(gain(decision.model, decision.usage, router.prices, _USUAL))
-        if held is not None and held.skipped:
-            router.tally.downgraded(
-                Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share)
-            )
-
-    def _log(self, decision: Decision, outcome: str) -> None:
-        if (written := self.router.decision_log) is not None:
-            tools = self.call.body.get("tools")
-            written.write(
-                decision,
-                at=self.router.timing.now(),
-                outcome=outcome,
-                tools=len(tools) if isinstance(tools, list) else 0,
-                text=turn_of(self.call)[0] if written.text else None,
-            )
-
-    def _record(self, decision: Decision) -> None:
-        if self.own is None:
-            self.binding.record(decision)
-
-    def _all_on(self, usage: Usage) -> dict[str, int]:
-        """What a usage would have cost on each tier, at standard prices."""
-        costs = {tier.name: self.router.prices.cost(tier.model, usage, _USUAL) for tier in self.router.ladder}
-        return {name: cost for name, cost in costs.items() if cost is not None}
-
-    def _decision(self, *, settled: bool, why: str = "") -> Decision:
-        router, found, dispatch, asked = self.router, self.plan, self.dispatch, self.inquiry
-        beside = self.speculation.attempts if self.speculation is not None else ()
-        own = tuple(dispatch.attempts) if dispatch is not None else ()
-        attempts = (*beside, *own)
-        offer = dispatch.offer if dispatch is not None and dispatch.offer is not None else None
-        first = found.offers[0] if found is not None else None
-        taken = offer or first
-        answered = own[0].usage if own else Usage()
-        for attempt in own[1:]:
-            answered = answered + attempt.usage
-        usage = answered
-        for attempt in beside:
-            usage = usage + attempt.usage
-        spent = asked.spent if asked is not None else 0
-        graded = self.chain.spent if self.chain is not None else 0
-        cost = sum(attempt.cost for attempt in attempts) + spent + graded
-        answer = (dispatch.answered if dispatch is not None else None) or (own[-1] if own else None)
-        known = settled and answer is not None and answer.outcome == "ok"
-        if settled and answer is not None:
-            # One tier alone would have answered once, and not beside a verdict.
-            self.all_on = self._all_on(answer.usage if self.chain is not None and self.chain.let_go else answered)
-        top = self.all_on.get(router.ladder[router.ladder.top].name) if known else None
-        reasons = (
-            *(asked.reasons if asked is not None else ()),
-            *(found.reasons if found is not None else self.policy.reasons),
-            *(self.speculation.reasons if self.speculation is not None else ()),
-            *(dispatch.reasons if dispatch is not None else ()),
-            *((why,) if why else ()),
-            *(("the prefix is marked for caching",) if self.marked else ()),
-            *((f"only observed: sent to {offer.model[:60]}",) if self.observing and offer is not None else ()),
-        )
-        held = dispatch.reservation if dispatch is not None else None
-        decision = Decision(
-            id=dispatch.key if dispatch is not None else router.next_id(),
-            tier=taken.tier if taken is not None else router.ladder[self.policy.floor].name,
-            model=taken.model if taken is not None else self.call.model,
-            requested_tier=found.requested if found is not None else router.ladder[self.policy.floor].name,
-            label=found.label if found is not None else None,
-            confidence=found.confidence if found is not None else 0.0,
-            source=found.source if found is not None else "default",
-            reasons=reasons,
-            attempts=attempts,
-            usage=usage,
-            cost=cost,
-            saved=top - cost if top is not None else 0,
-            classifier_cost=spent,
-            grading_cost=graded,
-            latency_s=router.timing.perf() - self.started if self.took is None else self.took,
-            classifier_latency_s=asked.seconds if asked is not None else 0.0,
-            budgets=held.remaining if held is not None else (),
-            estimated=any(attempt.estimated for attempt in attempts),
-            settled=settled,
-            route=self.route,
-            tenant=self.tenant,
-            tags=self.policy.tags,
-            run=self.named,
-            forecast=asked.forecast if asked is not None else None,
-            explored=found is not None and found.explored and taken is not None and taken.tier == found.requested,
-            observed=self._observed(cost - spent, spent, known=bool(known)) if self.observing else None,
-        )
-        if self.asked is not None and offer is not None and router.ladder.rung_of(offer.model) is not None:
-            decision.with_grader(self.asked)
-        return decision
-
-    def _fit(self) -> Fit | None:
-        """What budgets would have made of the plan: from the balances as they were when the call was admitted."""
-        held = self.dispatch.admitted if self.dispatch is not None else None
-        if self.plan is None or held is None:
-            return None
-        return first_fit(self.plan.offers, self.lines, held.used, thresholds=self.plan.thresholds)
-
-    def _observed(self, paid: int, spent: int, *, known: bool) -> Observed | None:
-        """What enforcing would have made of this call."""
-        fit = self._fit()
-        if self.observed is not None or self.plan is None or fit is None:
-            return self.observed
-        offers = self.plan.offers
-        if fit.skipped == len(offers):
-            return Observed(None, offers[-1].unbounded or f"budget {fit.tight} has no room")
-        tier = offers[fit.skipped].tier
-        if not known or tier not in self.all_on:
-            return Observed(tier, downgraded=fit.skipped > 0)
-        # An id on no rung is sent as it is, whatever rung it is ranked with.
-        cost = (
-            self.all_on[tier] if self.router.ladder.rung_of(offers[fit.skipped].model) is not None else paid
-        ) + spent
-        return Observed(tier, "", fit.skipped > 0, cost, paid - cost)
 
     def _note_refusal(self, refusal: Refusal) -> None:
         """Count a refusal, and tell the operator of the first one in each window of an account."""
