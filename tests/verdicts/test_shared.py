@@ -449,6 +449,25 @@ async def test_looks_of_one_moment_are_one(level: Any) -> None:
     assert (await shared.stats()).hits == 2
 
 
+async def test_others_are_answered_meanwhile(level: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a store answers, part by part, those of the same moment that come later are waited for as well."""
+    shared, store, _ = level
+    store.open.set()
+    await shared.find(about("first"))
+    monkeypatch.setattr(shared_module, "PATIENCE", 0.2)
+    monkeypatch.setattr(shared_module, "_BATCH", 1)
+    get = store.get
+
+    async def slowly(keys: Sequence[str]) -> list[str | None]:
+        await asyncio.sleep(0.06)
+        found: list[str | None] = await get(keys)
+        return found
+
+    monkeypatch.setattr(store, "get", slowly)
+    await asyncio.gather(*(shared.find(about(f"{n}")) for n in range(6)))
+    assert (len(store.gets), shared.passed_over) == (7, 0)
+
+
 async def test_one_who_is_cancelled(level: Any) -> None:
     """Takes nobody along."""
     shared, store, _ = level

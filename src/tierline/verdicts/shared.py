@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 PATIENCE: Final = 0.05
-"""Seconds that a look-up may take: a question to Claude takes ten times as long, and no call is to wait for both."""
+"""Seconds that a store may be silent for: a question to Claude takes ten times as long."""
 FIRST: Final = 0.5
 """Seconds for the first one, which makes the connection that the ledger needs as well."""
 RETRY: Final = 5.0
 """Seconds for which a store that did not answer is passed over."""
 LINGER: Final = 0.25
 """Seconds in which verdicts are gathered before they are written."""
-_LATE: Final = 5
-"""How often a look-up is waited for anew at most, because this process itself was too busy to read the answer."""
+_LONGEST: Final = 10
+"""How many times longer is waited at most, while others are answered, or this process is too busy to read."""
 _BATCH: Final = 200
 _MOST_WAITING: Final = 10_000
 """Verdicts that wait to be written: of the oldest, those above that are dropped."""
@@ -72,8 +72,8 @@ class SharedVerdicts:
     """The second level of a verdict cache.
 
     - those who look at the same time on one event loop do so in one step
-    - a look-up is waited for 50 ms at most; a store that does not answer in that time, or is known to be away, is
-      passed over for five seconds, and Claude is asked as if it were not there
+    - a store that says nothing for 50 ms while it is looked in, or is known to be away, is passed over for five
+      seconds, and Claude is asked as if it were not there
     - verdicts are written in the background, many at a time; what the store does not take is kept, up to 10,000
     - nothing is stored but keyed digests, labels and numbers, sealed with the secret of the Router or of the store
 
@@ -98,6 +98,8 @@ class SharedVerdicts:
         self._now, self._clock, self._away, self._on_look = now, clock, away, on_look
         self._sealed: Sealing | None = None
         self._met = False
+        self._heard = 0.0
+        """When the store answered last, by the clock of loops."""
         self._next = 0.0
         self._looks: dict[asyncio.AbstractEventLoop, list[_Look]] = {}
         """Those of a loop that have not been asked for yet; each loop touches its own alone."""
@@ -126,13 +128,7 @@ class SharedVerdicts:
             self._looks[loop] = []
             loop.call_soon(self._begin, loop)
         self._looks[loop].append(look)
-        patience = PATIENCE if self._met else FIRST
-        for _ in range(_LATE):
-            due = loop.time() + patience
-            await asyncio.wait((look.found,), timeout=patience)
-            # Where the loop was late, the answer may be there and not be read yet.
-            if look.found.done() or loop.time() - due < patience / 2:
-                break
+        await self._patiently(loop, look.found)
         if not look.found.done():
             self._next = self._clock() + RETRY
             look.found.cancel()
@@ -142,28 +138,45 @@ class SharedVerdicts:
             self._on_look("hit")
         return found
 
+    async def _patiently(self, loop: asyncio.AbstractEventLoop, found: asyncio.Future[Found | None]) -> None:
+        """Wait until it is there, or the store has been silent for too long."""
+        patience = PATIENCE if self._met else FIRST
+        began = loop.time()
+        due = began + patience
+        while not found.done() and (now := loop.time()) < due:
+            await asyncio.wait((found,), timeout=due - now)
+            late = loop.time() - due
+            # Where the loop was late, the answer may be there and not be read yet; where others of the same moment are
+            # answered, this one is next.
+            since = loop.time() if late > patience / 2 else self._heard
+            due = min(max(due, since + patience), began + _LONGEST * patience)
+
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._start(self._look(self._looks.pop(loop)))
 
     async def _look(self, looks: Sequence[_Look]) -> None:
-        found: dict[str, Found | None] = {}
-        keys: list[str] = []
+        waiting: dict[str, list[_Look]] = {}
         try:
             sealing = await self._sealing()
-            keys = [sealing.key(look.about) for look in looks]
-            distinct = list(dict.fromkeys(keys))
-            for place in range(0, len(distinct), _BATCH):
-                part = distinct[place : place + _BATCH]
-                for key, value in zip(part, await self.store.get(part), strict=True):
-                    found[key] = self._read(sealing, key, value)
-            self._met = True
+            for look in looks:
+                waiting.setdefault(sealing.key(look.about), []).append(look)
+            keys = list(waiting)
+            for place in range(0, len(keys), _BATCH):
+                part = keys[place : place + _BATCH]
+                values = await self.store.get(part)
+                self._met, self._heard = True, asyncio.get_running_loop().time()
+                for key, value in zip(part, values, strict=True):
+                    found = self._read(sealing, key, value)
+                    for look in waiting.pop(key):
+                        self._tell(look, key, found)
         except LedgerUnavailableError:
             self._next = self._clock() + RETRY
         except Exception as error:  # noqa: BLE001  (those who wait ask Claude; what it was about is not told)
             log.error("a look-up of stored verdicts failed: %s", type(error).__name__)  # noqa: TRY400
-        for place, look in enumerate(looks):
-            key = keys[place] if keys else ""
-            self._tell(look, key, found.get(key), asked=key in found)
+        for look in looks:
+            if not look.found.done():
+                self._pass_over()
+                look.found.set_result(None)
 
     def _read(self, sealing: Sealing, key: str, value: str | None) -> Found | None:
         unsealed = sealing.unseal(key, value) if value is not None else None
@@ -172,18 +185,16 @@ class SharedVerdicts:
         age = max(0.0, self._now() - unsealed.at)  # clocks of machines differ
         return Found(unsealed.verdict, age) if age < self._ttl else None
 
-    def _tell(self, look: _Look, key: str, found: Found | None, *, asked: bool) -> None:
+    def _tell(self, look: _Look, key: str, found: Found | None) -> None:
         if look.found.done():
             return
-        if found is not None:
+        if found is None:
+            self._on_look("miss")
+        else:
             with self._lock:
                 self._hits[key] += 1
                 self._saved += found.verdict.cost
             self._soon(LINGER)
-        elif asked:
-            self._on_look("miss")
-        else:
-            self._pass_over()
         look.found.set_result(found)
 
     def _pass_over(self) -> None:
