@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from tierline.values import Attempt
 
 ASK: dict[str, Any] = {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": "Why is it blue?"}]}
-HARD = Budget("$50/day", downgrade_at=None, cheapest_at=None)
+HARD = Budget("$50", downgrade_at=None, cheapest_at=None)
+"""Of no window: clocks of tests may jump over midnight."""
 _PATIENCE = 2.0
 """Seconds in which everything that a call left has ended: what is promised is one, a slow machine has two."""
 
 
 class Clock:
-    """A clock that only waits move. It begins at noon, so that hours of waiting end in the same day."""
+    """A clock that only waits move."""
 
     def __init__(self) -> None:
-        self.at = time.time() // 86_400 * 86_400 + 43_200
+        self.at = time.time()
         self.waits: list[float] = []
 
     def now(self) -> float:
