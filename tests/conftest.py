@@ -153,18 +153,17 @@ async def serve() -> AsyncIterator[Callable[[ASGIApp], Awaitable[httpx.AsyncClie
 _modules = 0
 
 
-def _collect() -> None:
-    """Collect what a test left. Modules stay, so nobody need look at them again for the next one."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Modules stay, so that collecting garbage after a test need not look at them again each time.
+
+    Before any fixture is made: what is frozen here is not collected any more.
+    """
     global _modules  # noqa: PLW0603
-    gc.collect()
     if len(sys.modules) > _modules:
         _modules = len(sys.modules)
+        gc.collect()
         gc.freeze()
-
-
-def pytest_collection_finish() -> None:
-    """All is imported that tests import at their top."""
-    _collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -184,7 +183,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail where asyncio, OpenTelemetry or the server logged an error: lost tasks, detached contexts, crashed apps."""
     caplog.set_level(logging.WARNING)
     yield
-    _collect()
+    gc.collect()
     noisy = ("asyncio", "opentelemetry", "uvicorn")
     records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
     assert [r.getMessage() for r in records if r.name.startswith(noisy)] == []
