@@ -1,6 +1,6 @@
 """A support desk that calls Claude, routed by Tierline.
 
-Six endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
+Seven endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
 calls an offline stand-in for the API, and says so. Start it with `make run`, and ask:
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
@@ -130,6 +130,20 @@ class Answer(BaseModel):
     """What the desk answers."""
 
     text: str
+    why: Why
+
+
+class Order(BaseModel):
+    """What a customer wants to buy."""
+
+    item: str
+    quantity: int
+
+
+class Read(BaseModel):
+    """An order, as it was read from a mail."""
+
+    order: Order | None
     why: Why
 
 
@@ -270,6 +284,18 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
             messages=question.messages(),
         )
         return Answer(text=text_of(message), why=Why.of(routing.decisions[-1]))
+
+    @desk.post("/order", dependencies=[Depends(policy(escalate=True, task="read an order from a mail"))])
+    async def order(question: Question, claude: Claude, routing: Routing) -> Read:
+        # The cheapest tier reads it; what is no order by its form is read again by the next.
+        message = await claude.messages.parse(
+            model="auto",
+            max_tokens=300,
+            system="Read from the mail what the customer orders.",
+            messages=question.messages(),
+            output_format=Order,
+        )
+        return Read(order=message.parsed_output, why=Why.of(routing.decisions[-1]))
 
     @desk.post("/contracts", dependencies=[Depends(policy(floor="sonnet", critical=True))])
     async def contracts(question: Question, claude: Claude, routing: Routing) -> Answer:

@@ -14,12 +14,14 @@ from starlette.websockets import WebSocketDisconnect
 
 from example_app import demo
 from example_app.main import PLANS, build
+from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.types import ASGIApp
 
+ORDER = '{"item": "brake pads", "quantity": 2}'
 ACME = {"authorization": "Bearer desk-acme"}
 
 
@@ -47,6 +49,23 @@ async def test_contracts_hold_their_floor(desk: httpx.AsyncClient) -> None:
     why = (await desk.post("/contracts", json={"text": "hi"})).json()["why"]
     assert why["tier"] == "sonnet"
     assert "raised to the floor sonnet" in why["reasons"]
+
+
+async def test_an_order_is_read_again_where_it_is_none() -> None:
+    """What the cheapest tier reads goes to the app where it is an order by its form; else the next tier reads it."""
+    cheap = [ORDER, "Two brake pads, I think."]
+    fake = FakeClaude(answer=lambda request: cheap.pop(0) if "haiku" in request.model else ORDER)
+    async with fake.client() as client:
+        app = build(client)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://desk", headers=ACME) as http,
+        ):
+            read = [(await http.post("/order", json={"text": "Two brake pads, please."})).json() for _ in range(2)]
+    assert [answer["order"] for answer in read] == [json.loads(ORDER)] * 2
+    assert [answer["why"]["tier"] for answer in read] == ["haiku", "sonnet"]
+    assert "escalation from haiku to sonnet" in read[1]["why"]["reasons"]
 
 
 async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient) -> None:
