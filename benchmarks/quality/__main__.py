@@ -75,7 +75,8 @@ _NOTES: Final = """Read them with care.
 - Where a whole source is left out, the text says little: look at the length alone beside it. A familiarity near 1 does
   not tell that a source is new.
 - "30 graded answers" are of each tier, so 60 a route.
-- Times are CPU time, of each prompt the shortest of several runs.
+- Times are CPU time, of each prompt the shortest of several runs in a row. In an app, where each text is another one
+  and other work goes on, a decision takes longer.
 """
 
 _CITED: Final = """RouteLLM's figures are published on other data, and cited, not measured (Ong et al., ICLR 2025,
