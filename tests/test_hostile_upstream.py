@@ -245,8 +245,9 @@ async def test_all_breakers_open(proof: Proof, fake: FakeClaude) -> None:
     await fail(proof, 60, anthropic.OverloadedError)
     sent = len(fake.requests)
     assert sent <= 3 * IN_A_ROW
+    waits = len(proof.clock.waits)
     error = await fail(proof, 20, anthropic.OverloadedError)
-    assert len(fake.requests) == sent
+    assert (len(fake.requests), len(proof.clock.waits)) == (sent, waits)
     assert all(f"{tier}: its breaker" in str(error) for tier in ("haiku", "sonnet", "opus"))
     url = f"{str(proof.router.claude.base_url).rstrip('/')}/v1/messages"
     for path in ("/v1/messages", "v1/messages", url):

@@ -160,6 +160,74 @@ def test_the_synchronous_code_of_the_guide_works(
     assert {received.status for received in fake.requests} == {200}
 
 
+def functions_of(*words: str) -> dict[str, Any]:
+    """The names that those blocks of the guide leave which have one of the words."""
+    document = parsed(GUIDE)
+    for example in document.examples():
+        if any(word in example.parsed for word in words):
+            example.evaluate()
+    return document.namespace
+
+
+async def test_the_guide_labels_many_texts(
+    make_router: Callable[..., Router], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeClaude
+) -> None:
+    """Its function says how far it is, and a second run takes all labels from the file."""
+    monkeypatch.chdir(tmp_path)
+    fake.verdict = lambda text, _: ("praise" if "Great" in text else "bug", 0.9)
+    sort_mail = functions_of("classify_many")["sort_mail"]
+    mails = [f"Great, {n}" if n % 2 else f"It broke, {n}" for n in range(25)]
+    labels = ["praise" if n % 2 else "bug" for n in range(25)]
+    for asked in (2, 0):
+        before = len(fake.requests)
+        assert await sort_mail(make_router(), mails) == labels
+        assert len(fake.requests) - before == asked
+
+
+async def test_the_agents_of_the_guide(
+    fake: FakeClaude, thread_url: str, make_router: Callable[..., Router], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop is routed step by step, and two calls of one run are charged to one account."""
+    names = functions_of("per_step=True")
+    router = make_router(budgets=[Budget("$5", per="run")])
+    tools = [{"name": "look", "input_schema": {"type": "object"}}]
+    turns: list[Any] = [{"role": "user", "content": "Look it up."}]
+    used = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    loop = [
+        *turns,
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "There."}]},
+    ]
+    async with router.bind(run="r1") as binding:
+        await names["agent"](router.claude, turns, tools)
+        await names["agent"](router.claude, loop, tools)
+    assert binding.decisions[-1].source == "step"
+    monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", thread_url)
+    names = functions_of('per="run"')
+    before = len(fake.requests)
+    for _ in range(2):
+        await names["step"]("r2", turns)
+    (balance,) = await names["router"].balances("acme/r2")
+    assert balance.spent == sum(received.billed for received in fake.requests[before:]) > 0
+    await names["router"].aclose()
+
+
+async def test_the_escalation_of_the_guide(make_router: Callable[..., Router], fake: FakeClaude) -> None:
+    """Its check sends an answer without a clause to the next tier, and lets one with a clause through."""
+    contracts = functions_of("cites_a_clause")["contracts"]
+    fake.answer = lambda received: "It is so by § 5." if "sonnet" in str(received.model) else "It is so."
+    fake.grade = lambda *_: 5
+    router = make_router()
+    with contracts:
+        message = await router.claude.messages.create(
+            model="auto", max_tokens=2_000, messages=[{"role": "user", "content": "Is it valid?"}]
+        )
+    assert message.content[-1].text == "It is so by § 5."
+    assert "sonnet" in message.model
+    assert router.report().escalations == 1
+
+
 def test_the_readme_names_the_two_commands() -> None:
     """A newcomer finds `make demo` and `make test`."""
     text = README.read_text(encoding="utf-8")

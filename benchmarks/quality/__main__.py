@@ -45,6 +45,7 @@ PARTS: Final = (
 _HEAD: Final = """# How well tiers are chosen
 
 Written by `make quality DATA=DIR` on {date}: commit {commit}, Python {python}, {system}, genai-prices {prices}.
+Parts that were measured at another commit say so, and their figures in the table of targets are of that commit too.
 
 **These are benchmark prompts, answered by older models** (Claude 3, Mixtral, GPT-4, open models of 2024). They tell
 routers apart; they do not tell what your app would save. That is what [`tierline eval`](evaluation.md) on your own
@@ -69,8 +70,13 @@ _NOTES: Final = """Read them with care.
   that were left out, so those are no unseen figures.
 - That an app's own labels are fitted as an order, by sums of words, was chosen on BIRD's labels; the penalty is chosen
   within each fold.
+- A target is met by the figure itself; only the first asks for the lower bound, too. Of the others, look at the
+  interval: its worse end may be beyond the target.
+- Where a whole source is left out, the text says little: look at the length alone beside it. A familiarity near 1 does
+  not tell that a source is new.
 - "30 graded answers" are of each tier, so 60 a route.
-- Times are CPU time, of each prompt the shortest of several runs.
+- Times are CPU time, of each prompt the shortest of several runs in a row. In an app, where each text is another one
+  and other work goes on, a decision takes longer.
 """
 
 _CITED: Final = """RouteLLM's figures are published on other data, and cited, not measured (Ong et al., ICLR 2025,

@@ -306,10 +306,12 @@ def main() -> None:
     found = played(known, set_apart(tasks)[1], given.calls, given.seeds)
     top, calls = found["always the top tier"], given.calls
     late = min(1_000, calls - 1)
+    # What the page says of its command is so without options.
+    other = "" if given.seeds == SEEDS else f" (`--seeds {given.seeds}`)"
     print(
         f"{calls:,} calls of a Starlette app over FakeClaude, {GRADED:.0%} of the answers graded, quality {QUALITY}, "
-        f"mean of {given.seeds} run{'s' * (given.seeds > 1)}. Regret counts a good answer as {WORTH} mean answers of "
-        "the top tier.\n"
+        f"mean of {given.seeds} run{'s' * (given.seeds > 1)}{other}. "
+        f"Regret counts a good answer as {WORTH} mean answers of the top tier.\n"
     )
     print(table(
         ["way", "good answers", "of the top tier's", "cost, of the top tier's", "regret, $",

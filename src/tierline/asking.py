@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tierline.classify.base import Question
     from tierline.ladder import Tier
 
-_TOO_MUCH: Final = (400, 413)
+ONE_TEXT: Final = (400, 413, 422)
 """Statuses of an answer that one text in a request may be the cause of."""
 
 
@@ -41,7 +41,7 @@ class Answers(NamedTuple):
         return (
             error is None
             or isinstance(error, (BudgetExceededError, GoneError))  # less money, or another thread
-            or getattr(error, "status_code", None) in _TOO_MUCH
+            or getattr(error, "status_code", None) in ONE_TEXT
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Final, Literal
 
-from tierline.asking import shares_of
+from tierline.asking import ONE_TEXT, shares_of
 from tierline.classify.sheet import MOST, about_others
 from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
 from tierline.gathering import MOST_CHARS
@@ -41,8 +41,6 @@ _LONGEST_ASKED: Final = 300.0
 """Seconds that are waited at most: by oneself, and because the API asks for it."""
 _REJECTED: Final = (401, 403, 404)
 """Statuses that every other request will meet as well."""
-_ONE_TEXT: Final = (400, 413, 422)
-"""Statuses that one of the texts may be the cause of."""
 
 Origin = Literal["claude", "cache", "file"]
 
@@ -261,7 +259,7 @@ class Run:
             self._stop(f"{type(error).__name__}: {error}")
         elif status in _REJECTED:
             self._stop(f"the API answered {status} {type(error).__name__}")
-        elif status in _ONE_TEXT:
+        elif status in ONE_TEXT:
             await self._split(batch, error)
         else:
             batch.tries += 1

@@ -115,7 +115,8 @@ class Router(Generic[ClientT_co]):
       route is being learned; never for critical or labelled calls, pins and ids that are respected
     - `max_upgrades`: how much of its recent calls (0 to 1) an account may have sent above the usual tier of a route by
       what its texts look like, beyond its own usual share; 1 is no bound. See `tierline.upgrades`
-    - `second_worth`: what a second that a call waits less is worth, for `policy(speculate="auto")`
+    - `second_worth`: what a second that a call waits less is worth, such as `"$0.001"` (the default), for
+      `policy(speculate="auto")`
     - `cache_size`, `cache_ttl`: entries and seconds of the verdict cache
     - `share_verdicts`: verdicts are kept in `store` as well, where that is SQLite or Redis: for all processes, and over
       a restart, for `cache_ttl` seconds. See `tierline.verdicts.shared`
@@ -131,7 +132,7 @@ class Router(Generic[ClientT_co]):
       kept in memory, and for `"open"` in a file in the state directory of the user
     - `prices`: by default the list prices of `genai-prices`
     - `secret`: keys the hashes of the verdict cache and signs handles; without one they are made at random, and that of
-      the handles is kept in the store
+      the handles and of stored verdicts is kept in the store
     - `outcomes`: an `OutcomeModel` over the tiers of the ladder, perhaps one that was fitted; by default a new one
     - `handle_ttl`: seconds for which a `decision.handle` is good
     - `tracer_provider`, `meter_provider`: by default OpenTelemetry's global ones
@@ -409,7 +410,8 @@ class Router(Generic[ClientT_co]):
 
         `progress` is called with a `Progress`, or awaited, after each batch. `resume` is the path of a file in which
         labels are written down as they come, with salted hashes of the texts: a second run with the same file, labels
-        and instruction asks only for what is missing there. ConfigurationError for arguments that cannot work.
+        and instruction asks only for what is missing there. `batch_size` and `concurrency` are from 1 to 100.
+        ConfigurationError for arguments that cannot work.
         """
         return await self._classifications.many(items, labels, instruction, batch_size, concurrency, progress, resume)
 

@@ -39,7 +39,7 @@ def test_each_text_stays_in_its_place(pairs: list[tuple[str, str]]) -> None:
     assert found is not None
     valid = [(t.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if not _plain(t) else t) for t, _ in pairs]
     assert [one.text for _, one in found] == valid
-    assert [one.context == given_ or not _plain(given_) for (_, one), (_, given_) in zip(found, pairs, strict=True)]
+    assert all(one.context == given_ or not _plain(given_) for (_, one), (_, given_) in zip(found, pairs, strict=True))
     assert len({number for number, _ in found}) == len(pairs)
     assert {one.labels for _, one in found} == {LABELS}
 

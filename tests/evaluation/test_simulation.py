@@ -165,7 +165,6 @@ async def test_texts_say_what_nobody_was_asked(tmp_path: Path) -> None:
     assert sum(alone.unknown.values()) == 60 - alone.simulated == 16
     assert all(why.startswith("nobody was asked what it is") for why in alone.unknown)
     judged = wanted(Scenario(), path, classifier=Told())
-    assert sum(alone.unknown.values()) == sum("nobody was asked" in why for why in alone.unknown) * 8 or alone.unknown
     assert judged.unknown == {}
     assert judged.simulated == 60
 

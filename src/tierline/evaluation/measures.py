@@ -31,8 +31,6 @@ CHARS_PER_TOKEN: Final = 3.6
 """Of a prompt whose tokens are not given: English, as Claude's tokenizer counts it."""
 OUTPUT_TOKENS: Final = 300
 """Of an answer whose tokens are not given."""
-CALIBRATED: Final = 0.05
-"""Up to this expected calibration error nothing is said."""
 
 _MONEY: Final[tuple[tuple[Money, str], ...]] = (
     ("cost", "price"),
