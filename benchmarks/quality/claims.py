@@ -87,15 +87,9 @@ def _saved(played: Sequence[tuple[str, Setting, Mapping[str, Figures]]]) -> str:
                 for name, each in kept.items()
                 if name not in saving and saved_by(each, which).value >= SAVED
             ]
-            there = [
-                f"“{name}” ({saved_by(each, which)})"
-                for name, each in kept.items()
-                if name not in saving and saved_by(each, which).value >= SAVED
-            ]
             most = saved_by(found[CHEAPEST], which)
             said = f"it holds for {', '.join(sure)}" if sure else "it is shown for no way"
-            said += f"; {', '.join(doubtful)}: the money holds, and the quality is not shown" if doubtful else ""
-            said += f"; by the figure alone, its interval having both, for {', '.join(there)}" if there else ""
+            said += f"; {', '.join(doubtful)} would, but the quality is not shown" if doubtful else ""
             said += f"; by the figure alone, its interval having both, for {', '.join(there)}" if there else ""
             said += f"; no choice of tiers could, as the cheapest alone saves {most}" if most.high < SAVED else ""
             told.append(f"- {title}, {prices} prices: {said}.")
@@ -127,9 +121,9 @@ def _split(played: Sequence[tuple[str, Setting, Mapping[str, Figures]]]) -> str:
             ])  # fmt: skip
             told.append(
                 f"- {title}, {prices} prices: the arithmetic {money}: {found.cost.value:.3f} of the top tier's cost, "
-                f"instead of {found.plain:.3f}. That this keeps {ENOUGH:.0%} of its good answers "
-                f"{holds(found.chosen, ENOUGH, BEYOND)}, where the {DEAR:.0%} are chosen in hindsight; it "
-                f"{holds(found.blind, ENOUGH, BEYOND)}, where they are drawn at random."
+                f"instead of {found.plain:.3f}. That {ENOUGH:.0%} of its good answers are kept "
+                f"{holds(found.chosen, ENOUGH, BEYOND)} where the {DEAR:.0%} are chosen in hindsight, and "
+                f"{holds(found.blind, ENOUGH, BEYOND)} where they are drawn at random."
             )
     return (
         f"### “{1 - DEAR:.0%} on the cheap tier, {DEAR:.0%} on the dear one”\n\nThe arithmetic: {1 - DEAR:.2f} times "

@@ -160,10 +160,10 @@ def holds(found: Interval, least: float, most: float = 1.0) -> str:
     if least <= found.low and found.high <= most:
         return "holds"
     if found.high < least:
-        return "does not hold: it is less"
+        return "does not hold (it is less)"
     if found.low > most:
-        return "does not hold: it is more"
-    return "is not shown: its interval has both"
+        return "does not hold (it is more)"
+    return "is not shown (its interval has both)"
 
 
 def keeps(found: Figures) -> bool:

@@ -182,8 +182,8 @@ def test_figures_are_ratios_and_percentiles() -> None:
 def test_claims_hold_by_their_intervals() -> None:
     """All of it on the right side, or none, or it is not shown."""
     assert holds(Interval(0.7, 0.65, 0.75), 0.6, 0.8) == "holds"
-    assert holds(Interval(0.5, 0.4, 0.55), 0.6, 0.8) == "does not hold: it is less"
-    assert holds(Interval(0.9, 0.85, 0.95), 0.6, 0.8) == "does not hold: it is more"
+    assert holds(Interval(0.5, 0.4, 0.55), 0.6, 0.8) == "does not hold (it is less)"
+    assert holds(Interval(0.9, 0.85, 0.95), 0.6, 0.8) == "does not hold (it is more)"
     assert holds(Interval(0.8, 0.75, 0.85), 0.6, 0.8).startswith("is not shown")
 
 
