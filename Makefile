@@ -9,10 +9,10 @@ OVERLAYS := $(VENV)/overlays/.ready
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench quality clean
+.PHONY: help setup demo run test soak check format bench quality strategies clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(READY) $(OVERLAYS) ## create .venv with everything that the tasks need
 
@@ -58,6 +58,10 @@ bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their
 quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md (PARTS="text pace": those anew)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
 	@$(BIN)/python -m benchmarks.quality --data "$(or $(DATA),$(error write make quality DATA=DIR, the directory of the data))" $(if $(PARTS),--parts $(PARTS))
+
+strategies: $(READY) ## what escalation, speculation and the like cost and gain, on DATA=DIR: writes docs/strategies.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
+	@$(BIN)/python -m benchmarks.quality.strategies --data "$(or $(DATA),$(error write make strategies DATA=DIR, the directory of the data))"
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist
