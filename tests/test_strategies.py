@@ -70,6 +70,7 @@ class Case:
     def __init__(self, router: Router[Any]) -> None:
         self.router = router
         self.bindings: list[Binding] = []
+        self.threads: list[asyncio.Future[None]] = []
 
     @property
     def decisions(self) -> list[Decision]:
@@ -105,7 +106,9 @@ class Case:
                 for _ in answer:
                     pass
 
-        await anyio.to_thread.run_sync(ask)
+        # A thread cannot be cancelled: it makes its call to the end, whoever waits for it.
+        self.threads.append(thread := asyncio.ensure_future(anyio.to_thread.run_sync(ask)))
+        await asyncio.shield(thread)
 
     async def _over(self) -> None:
         """What somebody left is ended soon, and not by those who leave."""
@@ -113,13 +116,15 @@ class Case:
         for _ in range(200):
             await router.books.background.drain(5)
             waits = any(binding.open for binding in self.bindings) or not all(each.settled for each in self.decisions)
-            if not waits and not any(balance.held for balance in await router.balances()):
+            shadows = router.shadowing is not None and len(router.shadowing._under_way)
+            if not waits and not shadows and not any(balance.held for balance in await router.balances()):
                 return
             await asyncio.sleep(0.01)
 
     async def even(self, fake: FakeClaude, *, enforced: bool, left: bool) -> None:
         """The sums of decisions, report, ledger and API are one; `left`: whether somebody was cancelled."""
         router = self.router
+        await asyncio.gather(*self.threads, return_exceptions=True)
         await router.cache.drain(5)
         await fake.idle()
         await self._over()
@@ -137,7 +142,9 @@ class Case:
         assert whole.spent == report.cost
         # A verdict outlives who asked for it, and is for others.
         verdicts = sum(each.classifier_cost for each in decisions)
-        assert sum(each.cost for each in decisions) - verdicts == report.cost - report.classifier_cost
+        assert (
+            sum(each.cost for each in decisions) - verdicts == report.cost - report.classifier_cost - report.shadow_cost
+        )
         assert verdicts == report.classifier_cost or (left and verdicts < report.classifier_cost)
         assert sum(each.grading_cost for each in decisions) == report.grading_cost
         assert whole.spent - whole.estimated <= fake.billed
@@ -160,12 +167,13 @@ class Case:
     st.sampled_from([None, "sonnet"]),
     st.lists(st.sampled_from(FAULTS), max_size=4),
     st.booleans(),
+    st.sampled_from([None, None, 1.0]),
     st.sampled_from(["enforce", "enforce", "observe"]),
     st.integers(0, 9),
 )
 def test_any_policy(
     calls: list[Asked], escalate: Escalate | bool, speculate: bool, per_step: bool, budgets: str, bound: str | None,
-    faults: list[Fault], at_once: bool, mode: Mode, seed: int,
+    faults: list[Fault], at_once: bool, shadow: float | None, mode: Mode, seed: int,
 ) -> None:  # fmt: skip
     """A decision is its attempts, verdict and grades; all of them are the report, the ledger and the bill; held = 0."""
     rules = policy(
@@ -194,6 +202,8 @@ def test_any_policy(
                         budgets=[ALL, *BUDGETS[budgets]],
                         policy=rules,
                         mode=mode,
+                        shadow=shadow,
+                        shadow_budget="$1" if shadow else None,
                         classifier=ClaudeClassifier(worth=0),
                         timing=Timing(sleep=lambda _: asyncio.sleep(0), jitter=lambda: 0.5, chance=dice.random),
                     )
