@@ -39,7 +39,7 @@ BUDGETS: dict[str, list[Budget]] = {
     "none": [],
     "run": [Budget("$0.02", per="run", name="run")],
     "small": [Budget("$0.012", name="small", downgrade_at=None, cheapest_at=None)],
-    "saving": [Budget("$0.03/day", name="saving", downgrade_at=0.05, cheapest_at=0.4)],
+    "saving": [Budget("$0.03", name="saving", downgrade_at=0.002, cheapest_at=0.4)],
     "soft": [Budget("$0.001", name="soft", hard=False)],
     "request": [Budget("$0.009", per="request", name="request")],
 }
