@@ -23,22 +23,24 @@ from tierline import Budget, Ladder, Router, policy
 from tierline.call import read_call
 from tierline.chain import rules_for
 from tierline.classify.rating import parse_rating
-from tierline.errors import BudgetExceededError
+from tierline.errors import BudgetExceededError, LedgerUnavailableError
 from tierline.escalation import Escalate
 from tierline.ladder import DEFAULT_LADDER
 from tierline.learn import Outcome, OutcomeModel
+from tierline.ledger import MemoryLedger
 from tierline.plan import admit
 from tierline.policies import combine
 from tierline.prices import PriceBook
 from tierline.testing import OK, FakeClaude, Fault, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from anthropic import Anthropic
 
     from tierline.learn.outcomes import Evidence
     from tierline.testing import Received
+    from tierline.values import Offer
 
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
 MODELS = {"haiku": HAIKU, "sonnet": SONNET, "opus": OPUS}
@@ -395,6 +397,36 @@ async def test_a_budget_that_has_begun_to_save(proof: Proof) -> None:
     with policy(critical=True, label="simple"):
         assert text_of(await proof.ask()) == GOOD
     assert proof.models[-3:] == ["haiku", "haiku", "sonnet"]
+
+
+class Away(MemoryLedger):
+    """A ledger that goes away when money is to be held for a tier, for the so-manieth time."""
+
+    def __init__(self, tier: str, after: int) -> None:
+        super().__init__()
+        self._tier, self._after = tier, after
+
+    async def reserve(self, key: str, offers: Sequence[Offer], *args: Any, **more: Any) -> Any:
+        if offers[0].tier == self._tier:
+            if not self._after:
+                raise LedgerUnavailableError("away")
+            self._after -= 1
+        return await super().reserve(key, offers, *args, **more)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_ledger_goes_away(proof: Proof, fake: FakeClaude, after: int, stream: bool) -> None:
+    """The answer that was paid for goes to the app, whether the next tier cannot be asked, or not once more."""
+    proof.options["ledger"] = Away("sonnet", after)
+    fake.always(SONNET, Fault.overloaded())
+    if stream:
+        assert (await proof.read())[-1] == "message_stop"
+    else:
+        assert text_of(await proof.ask()) == UNSURE
+    assert proof.models == ["haiku", "sonnet"][: 1 + after]
+    assert "the ledger cannot be asked" in proof.reasons()
+    assert proof.decisions[-1].tier == "haiku"
 
 
 async def test_the_deadline_is_near(proof: Proof, answers: Answers) -> None:

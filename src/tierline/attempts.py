@@ -305,8 +305,10 @@ class OpenAttempt:
         except Exception as error:  # noqa: BLE001  (what is paid for reaches the app, whatever the ledger does)
             log.warning("not settled (%s): the hold is charged as estimated when its lease ends", type(error).__name__)
         finally:
-            if self._on_end is not None:
-                self._on_end(self.result)
+            # Not kept: they lead here, by way of the call, whose prompt would wait for the garbage collector.
+            on_end, self._on_end, self.close = self._on_end, None, None
+            if on_end is not None:
+                on_end(self.result)
 
     async def failed(self, reply: Reply) -> None:
         """End an attempt that brought no answer: an error of the API costs nothing, silence may have cost all."""

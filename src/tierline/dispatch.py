@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from tierline.attempts import OpenAttempt
 from tierline.budgets import within_thresholds
-from tierline.errors import BudgetExceededError, UnknownModelError
+from tierline.errors import BudgetExceededError, LedgerUnavailableError, UnknownModelError
 from tierline.health import silence_of
 from tierline.ledger.base import NOWHERE
 from tierline.models import model_of
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 _UNASKED: Final = "the ledger could not be asked: it is told what this costs when it is back"
+_AWAY: Final = "the ledger cannot be asked"
 _THINKING: Final = ("enabled", "adaptive", "between_tools")
 _RATE_LIMITED: Final = 429
 _BROKEN: Final = ("overloaded_error", "api_error", "timeout_error", "connection_error", "truncated")
@@ -124,7 +125,8 @@ class Dispatch:
         """Ask another tier when there is an answer already. None where it may not be asked now; the reason is added.
 
         `let_go` is awaited when the money is held and before anything is sent. With `thresholds` a budget that has
-        begun to save has no room. What fails is tried again, but nobody waits for long, and no further tier is asked.
+        begun to save has no room. What fails is tried again, but nobody waits for long, and no further tier is asked. A
+        ledger that is away costs no answer that there is.
         """
         if not self.left >= LEAST_LEFT:
             self._not_made(f"no {role} to {offer.tier}", "the deadline is near", "deadline")
@@ -133,7 +135,11 @@ class Dispatch:
             by = "rate_limit" if self._lets(self._tier(offer)) else "breaker"
             self._not_made(f"no {role} to {offer.tier}", why, by)
             return None
-        held = await self._reserve((offer,), thresholds=False)
+        try:
+            held = await self._reserve((offer,), thresholds=False)
+        except LedgerUnavailableError:
+            self.reasons.append(f"no {role} to {offer.tier}: {_AWAY}")
+            return None
         if isinstance(held, Refusal):
             self.reasons.append(f"no {role} to {offer.tier}: {describe(held)}")
             return None
@@ -397,7 +403,14 @@ class Dispatch:
             free = any(other.tier != offer.tier and not self._why_not(other) for other in elsewhere)
             ways = (away, wait) if free and reply.elsewhere else (wait, away)
         for role, way in ways:
-            if (held := await way(reply, offer, elsewhere)) is not None:
+            try:
+                held = await way(reply, offer, elsewhere)
+            except LedgerUnavailableError:
+                if not self.before:
+                    raise
+                self.reasons.append(f"no {role}: {_AWAY}")
+                return role, None  # there is an answer
+            if held is not None:
                 return role, held
         return "retry", None
 

@@ -99,7 +99,9 @@ class Speculation:
             run.router, run.call, policy, run.route, run.trace,
         )  # fmt: skip
         self._recallable = run.upstream.recallable
-        self._plan_of, self._dispatch_of = plan, dispatch
+        self._plan_of: Callable[[Classification], Plan] | None = plan
+        self._dispatch_of: Callable[[Plan], Dispatch] | None = dispatch
+        """Both lead to the call, and are let go when it is over."""
         self._streamed = bool(run.call.body.get("stream"))
         self._offer: Offer | None = None
         self._room_for: int | None = 0
@@ -115,28 +117,29 @@ class Speculation:
 
     def begin(self, question: Question) -> None:
         """Claude is being asked: send. Called by whoever asks, any number of times; never raises, never waits."""
-        if self._asked or self._over:
+        plan_of, dispatch_of = self._plan_of, self._dispatch_of
+        if self._asked or self._over or plan_of is None or dispatch_of is None:
             return
         self._asked = True
         self._began = self._router.timing.perf()
         try:
-            found = self._plan_of(EASIEST)
+            found = plan_of(EASIEST)
             self._offer = found.offers[0]
-            self._room_for = self._most(found, question)
+            self._room_for = self._most(found, question, plan_of)
             why = self._against(self._offer)
             if not why:
-                self._dispatch = self._dispatch_of(found._replace(offers=found.offers[:1], fallbacks=()))
+                self._dispatch = dispatch_of(found._replace(offers=found.offers[:1], fallbacks=()))
                 why = self._send(self._dispatch)
         except Exception as error:  # noqa: BLE001  (the call goes on without)
             why = type(error).__name__
         if why:
             self._tell("withheld", why)
 
-    def _most(self, found: Plan, question: Question) -> int | None:
+    def _most(self, found: Plan, question: Question, plan_of: Callable[[Classification], Plan]) -> int | None:
         """The most that the verdict may cost and lead to (nano-USD). None where that has no bound."""
         # Tiers are in every plan; but a label may cap what is asked of them.
         capped = LABELS[1:] if self._router.ladder.caps else ()
-        plans = (found, *(self._plan_of(replace(EASIEST, label=label)) for label in capped))
+        plans = (found, *(plan_of(replace(EASIEST, label=label)) for label in capped))
         costs = [offer.cost for each in plans for offer in (*each.offers, *each.fallbacks)]
         verdict = self._worst_of(question)
         return None if verdict is None or None in costs else verdict + max(cost or 0 for cost in costs)
@@ -248,6 +251,8 @@ class Speculation:
     async def end(self) -> None:
         """The call is over: call off what is still out. Does nothing after `answer` has said what becomes of it."""
         task, dispatch = self._task, self._dispatch
+        # They lead to the call, and it to this: its prompt would wait for the garbage collector.
+        self._plan_of = self._dispatch_of = None
         if not self._over and task is not None and dispatch is not None:
             self._over = True
             self._tell("cancelled")
