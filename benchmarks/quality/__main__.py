@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks.quality.figures import Figures, kept, targets
-from benchmarks.quality.writing import MARK
+from benchmarks.quality.writing import MARK, commit
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "quality.md"
@@ -112,13 +112,13 @@ def measure(part: Part, data: Path, keep: Path, more: list[str]) -> None:
          *(more if part.name == "peers" else ["--figures", str(keep / f"{part.name}.figures")])],
         check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    found = {"text": done.stdout.strip(), "commit": _commit()}
+    found = {"text": done.stdout.strip(), "commit": commit()}
     (keep / f"{part.name}.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def page(keep: Path) -> str:
     """The page of what was kept. A part that is of another commit than the latest says so."""
-    now, figures = _commit(), Figures()
+    now, figures = commit(), Figures()
     for file in sorted(keep.glob("*.figures")):
         figures |= kept(file)
     sections = [
@@ -134,13 +134,6 @@ def page(keep: Path) -> str:
         command = f"python -m benchmarks.quality.{part.name} --data DIR"
         sections.append(f"## {part.title}\n\n{part.about} `{command}`{of}\n\n{found['text']}\n")
     return "\n".join([*sections, _CITED])
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True, cwd=ROOT
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

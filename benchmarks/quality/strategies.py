@@ -22,7 +22,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from benchmarks.quality.__main__ import _commit
 from benchmarks.quality.assumed import EXPERTS, LABELS, shares_of
 from benchmarks.quality.claims import claims
 from benchmarks.quality.data import claude
@@ -31,7 +30,7 @@ from benchmarks.quality.simulation import FIRST, set_apart
 from benchmarks.quality.standings import ENOUGH, Figures, cost_of, figures, keeps
 from benchmarks.quality.ways import BEFORE, BEST, MIDDLE, SEEN, TODAY, VARIED, WAYS, Setting, play
 from benchmarks.quality.world import PACES, tasks_of
-from benchmarks.quality.writing import table
+from benchmarks.quality.writing import commit, table
 from tierline import Ladder
 from tierline.classify import LocalClassifier
 from tierline.values import NANO, usd
@@ -281,7 +280,7 @@ def head(shares: Sequence[float]) -> str:
     from benchmarks.quality.scores import RESAMPLES  # noqa: PLC0415
 
     return _HEAD.format(
-        date=f"{datetime.now(UTC):%Y-%m-%d}", commit=_commit(), python=platform.python_version(),
+        date=f"{datetime.now(UTC):%Y-%m-%d}", commit=commit(), python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}", prices=version("genai-prices"),
         today=", ".join(TODAY.values()), before=", ".join(BEFORE.values()),
         paces=", ".join(f"{tier} {pace.first} s and {pace.rate:g} tokens/s" for tier, pace in PACES.items()),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 
 MARK: Final = " ⚠"
 """Beside each figure that is worse than random: a defect."""
+
+
+def commit() -> str:
+    """The commit that is measured, in short."""
+    where = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True, cwd=where
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -50,7 +50,7 @@ def test_figures_pass_through_a_file(tmp_path: Path) -> None:
 
 def test_the_page_is_of_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has the table of targets and each part in its place; a part of another commit says of which."""
-    monkeypatch.setattr("benchmarks.quality.__main__._commit", lambda: "abc1234")
+    monkeypatch.setattr("benchmarks.quality.__main__.commit", lambda: "abc1234")
     kept_in(tmp_path, "abc1234")
     keep(tmp_path / "text.figures", {"own labels: unseen prompts": Interval(0.83, 0.8, 0.86)})
     found = page(tmp_path)
