@@ -14,17 +14,18 @@ from tierline.classify import ClaudeClassifier
 from tierline.decisionlog import record_of
 from tierline.errors import ConfigurationError
 from tierline.escalation import Escalate
-from tierline.evaluation import Scenario, read_scenario
+from tierline.evaluation import Assumed, Scenario, read_scenario
 from tierline.evaluation.rows import read
 from tierline.evaluation.simulation import Escalation, Quality, Speculation
-from tierline.evaluation.strategies import Assumed
 from tierline.ladder import DEFAULT_LADDER
 from tierline.prices import PriceBook
-from tierline.testing import FakeClaude
+from tierline.testing import FakeClaude, Reply
 from tierline.values import Attempt, Chance, Decision, Forecast, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tierline.testing import Received
 
 USED = Usage(1_000, 100)
 MODELS = {tier.name: tier.model for tier in DEFAULT_LADDER}
@@ -111,7 +112,8 @@ def test_what_nobody_knows_is_not_made_up(path: Path) -> None:
     assert good.graded == Quality(1, 1.0, pytest.approx(0.7))
     assert good.by_tier["sonnet"].calls_then == 1  # 0.63 of it
     path.write_text(line(chances=CHANCES))
-    mixed = wanted(ESCALATING, path, grades={"a": {"haiku": 1.0}})
+    mixed = wanted(ESCALATING, path, grades={"a": {"haiku": 1.0, "sonnet": 0.8}})
+    assert mixed.graded is None  # of Opus there is no grade
     assert mixed.cost_then == round(HAIKU + 0.1 * SONNET + 0.1 * (0.2 * 0.7 + 0.8 * 0.1) * OPUS)
     strange = Ladder.of(haiku="claude-haiku-5-5", sonnet="my-own", opus="claude-opus-5-5")
     unpriced = wanted(Scenario(ladder=strange, policy=Policy(escalate=True)), path)
@@ -146,6 +148,9 @@ def test_tool_loops(path: Path) -> None:
     path.write_text(line(tools=2, **step))
     kept = wanted(ESCALATING, path)
     assert (kept.simulated, kept.cost_then, kept.moved, kept.escalation) == (1, SONNET, 0, None)
+    assert wanted(Scenario(policy=Policy(escalate=True, ceiling="haiku")), path).by_tier["haiku"].calls_then == 1
+    path.write_text(line("opus", tools=2, label="complex", source="step"))
+    assert wanted(ESCALATING, path).by_tier["opus"].calls_then == 1
 
 
 async def test_calls_of_a_router_that_did_not_escalate(path: Path) -> None:
@@ -184,6 +189,57 @@ async def test_calls_of_a_router_that_escalated(path: Path) -> None:
     without = wanted(Scenario(policy=Policy(label="moderate")), path)
     assert without.cost_then < same.cost
     assert wanted(Scenario(policy=Policy(label="simple")), path).by_tier["haiku"].calls_then == 4
+
+
+async def test_what_is_expected_is_what_a_router_bills(tmp_path: Path) -> None:
+    """By grades of every tier, and checks that see all: the cost and the tiers of a Router that does escalate."""
+    tiers = list(MODELS)
+
+    def answer(seen: Received) -> Reply:
+        asked = str(seen.body["messages"][0]["content"])
+        good = tiers.index(str(seen.model).split("-")[1]) >= int(asked.split()[2]) % 3
+        return Reply(text="It is 42." if good else "I'm not sure.", input_tokens=900, output_tokens=50)
+
+    async def played(path: Path, **options: Any) -> tuple[Router, FakeClaude]:
+        fake = FakeClaude(answer=answer)
+        router = Router(fake.client(), classifier=Told(), decision_log=path, **options)
+        async with router.bind():
+            for number in range(12):
+                said: Any = [{"role": "user", "content": f"moderate 0.9 {number}"}]
+                await router.claude.messages.create(model="auto", max_tokens=300, messages=said)
+        await router.aclose()
+        return router, fake
+
+    await played(tmp_path / "plain.jsonl")
+    real, fake = await played(tmp_path / "real.jsonl", policy=policy(escalate=True))
+    grades = {
+        row.id: {tier: float(place >= number % 3) for place, tier in enumerate(tiers)}
+        for number, row in enumerate(read(tmp_path / "plain.jsonl"))
+    }
+    scenario = Scenario(policy=Policy(escalate=Assumed(noticed=1, false_alarms=0)))
+    found = wanted(scenario, tmp_path / "plain.jsonl", grades=grades)
+    assert found.cost_then == real.report().cost == fake.billed
+    assert {name: sums.calls_then for name, sums in found.by_tier.items()} == dict.fromkeys(tiers, 4)
+    assert {name: spend.calls for name, spend in real.report().by_tier.items()} == dict.fromkeys(tiers, 4)
+    assert found.graded == Quality(12, pytest.approx(8 / 12), 1.0)
+    assert found.escalation.more == len(fake.requests) - 12
+
+
+@pytest.mark.parametrize("ended", ["haiku: it is a refusal, and no tier is above", "no escalation to opus: budget b"])
+def test_a_recorded_chain_that_was_stopped_may_go_on(path: Path, ended: str) -> None:
+    """What it would have found above is expected, and not taken as recorded; nor is a way that leaves a tier out."""
+    begun = "escalates from haiku, the cheapest tier here"
+    path.write_text(line("haiku", CHANCES, label=None, source="default", reasons=(begun, ended)))
+    again = wanted(ESCALATING, path)
+    assert again.escalation is not None
+    assert wanted(Scenario(policy=Policy(escalate=True, ceiling="sonnet")), path).escalation is not None
+    costs = {"haiku": HAIKU, "opus": OPUS}
+    tried = tuple(Attempt(tier, MODELS[tier], "escalation", "ok", USED, cost) for tier, cost in costs.items())
+    path.write_text(line("opus", CHANCES, label=None, source="default", reasons=(begun,), attempts=tried))
+    assert wanted(ESCALATING, path).escalation is not None
+    two = Ladder.of(haiku=MODELS["haiku"], opus=MODELS["opus"])
+    same = wanted(Scenario(ladder=two, policy=Policy(escalate=True)), path)
+    assert (same.escalation, same.cost_then) == (None, HAIKU + OPUS)
 
 
 # Speculation

@@ -5,6 +5,7 @@ How well checks tell a poor answer from a good one is in no log: those rates are
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 NOTICED: Final = 0.7
 FALSE_ALARMS: Final = 0.1
 _ESCALATES: Final = "escalates from "
+_STOPPED: Final = re.compile(r", and no tier is above\Z|\Ano escalation to ")
 _LOOP: Final = ("a tool loop stays on ", "step on ")
 
 
@@ -84,7 +86,7 @@ class Walk(NamedTuple):
                 break
             if name not in known:
                 return None
-            good, on = float(known[name]), 0.0
+            good, on = _share(known[name]), 0.0
             if name != self.tiers[-1]:
                 on = fails(good, self.rates)
                 good *= 1 - self.rates.false_alarms
@@ -96,6 +98,10 @@ class Walk(NamedTuple):
 def fails(good: float, rates: Assumed) -> float:
     """How likely an answer fails a check that is good by this chance."""
     return (1 - good) * rates.noticed + good * rates.false_alarms
+
+
+def _share(good: float) -> float:
+    return min(1.0, max(0.0, float(good)))
 
 
 def walk(chain: list[Offer], known: Mapping[str, float], rates: Assumed) -> Walk:
@@ -116,7 +122,7 @@ def walk(chain: list[Offer], known: Mapping[str, float], rates: Assumed) -> Walk
         if offer is not chain[-1]:
             if offer.tier not in known:
                 return Walk(tiers, rates, answers, 0, "how good its answers are is neither in the log nor graded")
-            on = fails(float(known[offer.tier]), rates)
+            on = fails(_share(known[offer.tier]), rates)
         answers[offer.tier] = reached * (1 - on)
         reached *= on
     return Walk(tiers, rates, answers, round(cost))
@@ -153,10 +159,13 @@ def began(record: Mapping[str, Any]) -> bool:
 
 
 def escalated_alike(record: Mapping[str, Any], chain: Sequence[Offer]) -> bool:
-    """Whether it was a chain already that began there, and all that it asked may be asked again."""
-    tried, models = list(record.get("attempts") or ()), {offer.model for offer in chain}
-    alike = bool(tried) and tried[0]["model"] == chain[0].model and all(each["model"] in models for each in tried)
-    return alike and began(record)
+    """Whether it was a chain already that went this very way, and had reason to end where it did."""
+    tried = tuple(dict.fromkeys(str(each["model"]) for each in record.get("attempts") or ()))
+    models = tuple(offer.model for offer in chain)
+    if not tried or not began(record) or tried != models[: len(tried)]:
+        return False
+    # It may go on where it wanted to, and was not let.
+    return len(tried) == len(models) or not any(_STOPPED.search(str(reason)) for reason in record["reasons"])
 
 
 def beyond(record: Mapping[str, Any], policy: Effective) -> bool:
