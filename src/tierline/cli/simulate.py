@@ -57,6 +57,8 @@ def _as_json(found: Simulation, **more: Any) -> str:
         "moves": [move._asdict() for move in found.moves],
         "forecast": found.forecast and found.forecast._asdict(),
         "graded": found.graded and found.graded._asdict(),
+        "escalation": found.escalation and found.escalation._asdict(),
+        "speculation": found.speculation and found.speculation._asdict(),
     }
     return json.dumps(more | whole, indent=2, ensure_ascii=False)
 
@@ -82,6 +84,8 @@ def _show(console: Console, found: Simulation, top: int) -> None:
     for what, quality in (("what routes have taught", found.forecast), ("grades", found.graded)):
         if quality is not None:
             console.print(_quality(what, quality), highlight=False, soft_wrap=True)
+    for told in _strategies(found):
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     for why, calls in found.unknown.items():
         console.print(f"{calls:,} not simulated: {harmless(why)}", markup=False, highlight=False, soft_wrap=True)
     for note in found.notes:
@@ -98,6 +102,16 @@ def _sums(title: str, what: str, sums: Any) -> Table:
         costs = (_money(each.cost), _money(each.cost_then), saved)
         table.add_row(harmless(name), f"{each.calls:,}", f"{each.calls_then:,}", *costs)
     return table
+
+
+def _strategies(found: Simulation) -> list[str]:
+    told = []
+    if (chains := found.escalation) is not None:
+        each = ", ".join(f"{harmless(name)} {n:,.1f}" for name, n in chains.answers.items())
+        told.append(f"{chains.calls:,} calls escalate, {chains.more:,.1f} further answers; expected to answer: {each}")
+    if (bets := found.speculation) is not None:
+        told.append(f"{bets.calls:,} calls speculate, {bets.lost:,} of them in vain, for {_money(bets.cost)}")
+    return told
 
 
 def _quality(what: str, found: Quality) -> str:

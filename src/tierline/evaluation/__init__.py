@@ -8,10 +8,12 @@ from tierline.evaluation.calibration import Bin, expected_calibration_error, rel
 from tierline.evaluation.intervals import Interval, bootstrap, wilson
 from tierline.evaluation.scenario import Scenario, read_scenario
 from tierline.evaluation.simulation import Simulation, simulate
+from tierline.evaluation.strategies import Assumed
 from tierline.evaluation.sweep import Point, Sweep, apgr, cost_at, curve
 
 __all__ = [
     "Agreement",
+    "Assumed",
     "Bin",
     "Errors",
     "Interval",

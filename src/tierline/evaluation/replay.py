@@ -9,23 +9,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.budgets import first_fit
 from tierline.call import AUTO, read_call
-from tierline.choice import lesson
+from tierline.choice import enough, lesson
 from tierline.conversation import tokens_scale
 from tierline.decisionlog.record import SCHEMA
 from tierline.errors import TierlineError
+from tierline.escalation.beginning import Beginning, Known, begin
 from tierline.evaluation.opinions import Offline, opinion, view_of
+from tierline.evaluation.strategies import assumed, began, beyond, climb, escalated_alike, in_loop, walk
 from tierline.legality import AS_IT_IS, Fit
 from tierline.plan import admit, plan
 from tierline.values import LABELS, NO_PRICE, Chance, Classification, Forecast, Offer, Terms, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tierline.budgets import Line
     from tierline.call import Call
     from tierline.classify.base import Classifier
+    from tierline.escalation.rules import Escalate
     from tierline.evaluation.rows import Row
     from tierline.evaluation.scenario import Scenario
+    from tierline.evaluation.strategies import Walk
     from tierline.plan import Plan, Request
     from tierline.prices import PriceBook
 
@@ -38,6 +42,8 @@ _MOVED: Final = re.compile(r"(?P<model>\S+) is (?:below the floor|above the ceil
 _USUALLY: Final = re.compile(r"(?P<tier>.+) as usual here: ")
 _NUMBER: Final = re.compile(r"\$?\d[\d,.]*")
 _MOST_ACCOUNTS: Final = 10_000
+_EASIEST: Final = Classification("simple", 1.0, "claude")
+"""The verdict that a speculation bets on."""
 
 
 class Replayed(NamedTuple):
@@ -53,6 +59,10 @@ class Replayed(NamedTuple):
     why: str
     held: bool = False
     """Whether its conversation stayed where it was, as recorded: what would be warm elsewhere is not in the log."""
+    chain: Walk | None = None
+    """Where it escalates, what is expected of that: `tier` is then the likeliest, and `cost` that of the chain."""
+    lost: int | None = None
+    """Where it speculates, what an attempt in vain costs: 0 where it is the answer."""
 
 
 class Unknown(NamedTuple):
@@ -61,14 +71,39 @@ class Unknown(NamedTuple):
     why: str
 
 
+class _Way(NamedTuple):
+    """What a decision would have been, before budgets have their say.
+
+    `today` is what was recorded, at today's prices; `rules` are those of a call that escalates, `bet` is the offer of
+    one that speculates, and `part` the model and usage of its answer. `beyond` says that more was asked than would be.
+    """
+
+    planned: Plan
+    stays: int
+    today: int | None
+    asked: bool
+    rules: Escalate | None
+    bet: Offer | None
+    part: tuple[str, Usage]
+    beyond: bool
+
+
 class Replay:
     """Decides records again, in the order in which they are given: budgets fill up on the way.
 
     `classifier` says what a text is where the log has the text and nobody was asked; None: that is not simulated.
+    `grades` are how good answers were, by the id of the decision and the tier.
     """
 
-    def __init__(self, scenario: Scenario, prices: PriceBook, classifier: Classifier | None = None) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        prices: PriceBook,
+        classifier: Classifier | None = None,
+        grades: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         self._scenario, self._prices, self._classifier = scenario, prices, classifier
+        self._grades = grades or {}
         self._consult = Offline()
         self._spent: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
         self._prune_at = _MOST_ACCOUNTS
@@ -100,7 +135,12 @@ class Replay:
         forecast = None if policy.label is not None else _forecast(record)
         places = range(policy.floor, policy.ceiling + 1)
         taught = lesson(forecast, scenario.ladder, places, policy.quality, scenario.learn_after)
-        asked = request.target is None and policy.label is None and (taught is None or taught.place is None)
+        stays, parts = self._kept(record, reasons), _parts(record, usage)
+        begins = self._beginning(record, request, parts[-1], stays)
+        if isinstance(begins, Unknown):
+            return begins
+        silent = begins is not None or policy.label is not None
+        asked = request.target is None and not silent and (taught is None or taught.place is None)
         said: Classification | None = None
         if policy.label is not None:
             said = Classification(policy.label, 1.0, "label")
@@ -109,27 +149,35 @@ class Replay:
             if isinstance(found, Unknown):
                 return found
             said = found
-        stays = self._kept(record, reasons)
-        parts = _parts(record, usage)
-        planned = plan(
-            self._call(record), request, said, scenario.ladder,
-            sure=scenario.min_confidence,
-            fit=self._fits(reasons),
-            worst=lambda _call, there, limit: self._offer(*parts[-1], there, limit),
-            hold=lambda place: (max(place, stays), "stays as recorded") if place < stays else (place, ""),
-            forecast=forecast,
-            learn_after=scenario.learn_after,
-            explore=record.get("explored") is True,
-            usual=self._usual(reasons),
-        )  # fmt: skip
+
+        def decided(opinion: Classification | None) -> Plan:
+            return plan(
+                self._call(record), request, opinion, scenario.ladder,
+                sure=scenario.min_confidence,
+                fit=self._fits(reasons),
+                worst=lambda _call, there, limit: self._offer(*parts[-1], there, limit),
+                hold=lambda place: (max(place, stays), "stays as recorded") if place < stays else (place, ""),
+                forecast=forecast,
+                learn_after=scenario.learn_after,
+                explore=record.get("explored") is True,
+                usual=self._usual(reasons),
+                begin=begins,
+            )  # fmt: skip
+
+        planned = decided(said)
+        bet: Offer | None = None
+        if asked and record.get("source") == "claude" and policy.speculate and not policy.critical:
+            bet = decided(_EASIEST).offers[0]
         prices = [self._price(there, used, there) for there, used in parts]
         today = None if None in prices else sum(price or 0 for price in prices)
-        return self._charged(record, planned, stays, today, asked=asked)
+        way = _Way(
+            planned, stays, today, asked, self._escalate(record, request), bet, parts[-1], beyond(record, policy)
+        )
+        return self._charged(row.id, record, way)
 
-    def _charged(
-        self, record: Mapping[str, Any], planned: Plan, stays: int, today: int | None, *, asked: bool
-    ) -> Replayed | Unknown:
-        """What it costs, and what budgets make of it. `today` is what was recorded, at today's prices."""
+    def _charged(self, name: str, record: Mapping[str, Any], way: _Way) -> Replayed | Unknown:
+        """What it costs, and what budgets make of it."""
+        planned, today = way.planned, way.today
         cost, classifying = int(record.get("cost") or 0), int(record.get("classifier_cost") or 0)
         tier, model = str(record.get("tier")), str(record.get("model"))
         at = float(record.get("at") or 0)
@@ -143,18 +191,82 @@ class Replay:
         offer = planned.offers[fit.skipped]
         if fit.skipped:
             why = f"budget {fit.tight}"
-        taken, spent = offer.tier, offer.cost
+        taken, spent, chain = offer.tier, offer.cost, None
         went_on = _begins_alike(record, offer) and any(each.tier == tier for each in planned.fallbacks)
-        if went_on or (taken == tier and offer.model == model):
+        same = not way.beyond and (went_on or (taken == tier and offer.model == model))
+        if way.rules is not None:
+            offers = climb(planned, offer, self._scenario.ladder, lines, used)
+            same = escalated_alike(record, offers)
+            if not same:
+                chances = record.get("chances")
+                known = {**(chances if isinstance(chances, dict) else {}), **self._grades.get(name, {})}
+                chain = walk(offers, known, assumed(way.rules))
+                if chain.unknown:
+                    return Unknown(chain.unknown)
+                taken, spent = chain.likeliest, chain.cost
+        if same:
             taken, spent = tier, cost - classifying
         if spent is None:
             return Unknown(f"model {offer.model} has no known price")
-        spent += classifying if asked else 0
+        spent += classifying if way.asked else 0
+        lost = None
+        if way.bet is not None and not any(u >= line.alarm_from for line, u in zip(lines, used, strict=True)):
+            lost = self._lost(record, way, offer, same=same)
+            spent += lost or 0
         for line in lines:
             span = line.window.span(at)
             self._spent.setdefault((line.budget, line.account), []).append((span.start, span.end, spent))
-        held = stays >= 0 and planned.source == "sticky" and offer.tier == planned.requested
-        return Replayed(taken, spent, cost, before, why, held)
+        held = way.stays >= 0 and planned.source == "sticky" and offer.tier == planned.requested
+        return Replayed(taken, spent, cost, before, why, held, chain, lost)
+
+    # Strategies
+
+    def _escalate(self, record: Mapping[str, Any], request: Request) -> Escalate | None:
+        """What answers are checked for; None for calls that a Router does not escalate."""
+        if request.target is not None or request.model is not None or in_loop(record):
+            return None
+        return request.policy.escalate
+
+    def _beginning(
+        self, record: Mapping[str, Any], request: Request, part: tuple[str, Usage], stays: int
+    ) -> Callable[[Sequence[int]], Beginning] | Unknown | None:
+        """Where a chain begins; None where the tier is chosen as for any other call."""
+        policy, ladder = request.policy, self._scenario.ladder
+        if policy.escalate is None or request.target is not None or request.model is not None:
+            return None
+        if in_loop(record):
+            if stays < 0 or record.get("label") is not None:
+                return None
+            place = max(policy.floor, min(policy.ceiling, stays))
+            kept = Beginning(place, f"a tool loop stays on {ladder[place].name}", source="sticky")
+            return lambda _: kept
+        if record.get("tools") and not began(record):
+            return Unknown("tools were offered, and the log does not tell the steps of a loop, which do not escalate")
+        if policy.critical or policy.label is not None:
+            return None
+        forecast = _forecast(record)
+        if forecast is not None and not enough(forecast.evidence, self._scenario.learn_after):
+            forecast = None
+        chances = {each.tier: each for each in forecast.chances} if forecast is not None else {}
+
+        def beginning(among: Sequence[int]) -> Beginning:
+            known = {}
+            for place in among:
+                tier = ladder[place]
+                chance, cost = chances.get(tier.name), self._price(*part, tier.model)
+                known[place] = Known(cost, chance.good, chance.evidence) if chance is not None else Known(cost)
+            return begin(among, known, [tier.name for tier in ladder])
+
+        return beginning
+
+    def _lost(self, record: Mapping[str, Any], way: _Way, offer: Offer, *, same: bool) -> int | None:
+        """What a speculation in vain costs: the input. None where it is in the recorded cost, or has no price."""
+        if way.bet is None or (same and any(each["role"] == "speculative" for each in record.get("attempts") or ())):
+            return None
+        if (way.bet.tier, way.bet.model) == (offer.tier, offer.model):
+            return 0
+        recorded, usage = way.part
+        return self._price(recorded, replace(usage, output_tokens=0), way.bet.model)
 
     def _call(self, record: Mapping[str, Any]) -> Call:
         """What was asked for, as far as the log tells."""
@@ -174,7 +286,7 @@ class Replay:
 
     def _opinion(self, row: Row, record: Mapping[str, Any]) -> Classification | Unknown | None:
         source, label = record.get("source"), record.get("label")
-        if source == "default":
+        if source == "default" and not began(record):
             return None
         if source not in _SILENT and label in LABELS:
             return Classification(str(label), float(record.get("confidence") or 0), source)  # type: ignore[arg-type]
@@ -264,7 +376,7 @@ def _parts(record: Mapping[str, Any], usage: Usage) -> list[tuple[str, Usage]]:
 def _begins_alike(record: Mapping[str, Any], offer: Offer) -> bool:
     """Whether a call that went on to another tier begins where it began: what came then comes again."""
     tried = list(record.get("attempts") or ())
-    return any(each["role"] not in ("first", "retry") for each in tried) and tried[0]["model"] == offer.model
+    return any(each["role"] == "fallback" for each in tried) and tried[0]["model"] == offer.model
 
 
 def _forecast(record: Mapping[str, Any]) -> Forecast | None:

@@ -11,6 +11,8 @@ moderate = "opus"
 
 [policy]                          # holds for every call
 quality = 0.9
+escalate = true                   # or { noticed = 0.7, false_alarms = 0.1 }: the rates that are assumed of its checks
+speculate = true
 
 [routes."/contracts/*"]           # as the table of the middleware
 floor = "opus"
@@ -31,6 +33,7 @@ from tierline.budgets import Budget, check_budgets
 from tierline.choice import LEARN_AFTER
 from tierline.classify.base import check_confidence
 from tierline.errors import ConfigurationError
+from tierline.evaluation.strategies import Assumed
 from tierline.ladder import DEFAULT_LADDER, Ladder, Tier
 from tierline.policies import Policy, combine
 from tierline.routes import Route, RouteTable
@@ -41,7 +44,8 @@ if TYPE_CHECKING:
     from tierline.policies import Effective
 
 _TOP: Final = ("min_confidence", "learn_after", "ladder", "labels", "policy", "routes", "budgets")
-_POLICY: Final = ("floor", "ceiling", "tier", "critical", "label", "quality", "explicit_model")
+_POLICY: Final = ("floor", "ceiling", "tier", "critical", "label", "quality", "explicit_model", "escalate", "speculate")
+_RATES: Final = ("noticed", "false_alarms")
 _BUDGET: Final = ("amount", "per", "name", "hard", "downgrade_at", "cheapest_at", "timezone")
 _MOST_ROUTES: Final = 10_000
 
@@ -55,7 +59,10 @@ class Scenario:
     - `budgets`: for all, or per tenant, route or run
     - `min_confidence`, `learn_after`: as of a Router
 
-    ConfigurationError for what cannot work, and for a budget per request: the log does not say which calls are of one.
+    Escalation is simulated at assumed rates: see `tierline.evaluation.strategies.Assumed`.
+
+    ConfigurationError for what cannot work, for a budget per request (the log does not say which calls are of one), and
+    for `speculate="auto"` (nor what an attempt would gain).
     """
 
     ladder: Ladder = DEFAULT_LADDER
@@ -73,6 +80,9 @@ class Scenario:
             raise ConfigurationError(f"learn_after is {self.learn_after!r:.60}; write a number of outcomes above 0")
         if self.policy is not None:
             self.policy.check(self.ladder, "policy")
+        for each in (*((self.policy,) if self.policy else ()), *self.routes.values()):
+            if each.speculate == "auto":
+                raise ConfigurationError('speculate is "auto": a log does not tell what is gained; write true or false')
         check_budgets(self.budgets)
         for budget in self.budgets:
             if budget.per == "request" or callable(budget.per):
@@ -137,9 +147,20 @@ def _policy(where: str, rule: object) -> Policy:
         raise ConfigurationError(f"{where} is {rule!r:.60}; write a table, such as [{where}] and floor = …")
     _check_keys(f"{where}.", rule, _POLICY)
     try:
-        return Policy(**rule)
+        return Policy(**{**rule, **({"escalate": _escalate(rule["escalate"])} if "escalate" in rule else {})})
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def _escalate(rule: object) -> bool | Assumed:
+    if isinstance(rule, bool):
+        return rule
+    if not isinstance(rule, dict):
+        raise ConfigurationError(
+            f"escalate is {rule!r:.60}; write true, false or {{ noticed = 0.7, false_alarms = 0.1 }}"
+        )
+    _check_keys("escalate.", rule, _RATES)
+    return Assumed(**rule)
 
 
 def _budget(where: str, budget: object) -> Budget:

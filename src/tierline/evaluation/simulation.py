@@ -31,6 +31,16 @@ LIMITS: Final = (
 )
 
 
+ESCALATES: Final = (
+    "escalation: a call is counted on the tier that most likely answers it, at the expected cost of all that is asked; "
+    "grades that the cheapest tier gives are not in it"
+)
+SPECULATES: Final = (
+    "speculation: an attempt in vain costs its input, and more where it cannot be called off in time; the seconds that "
+    "it gains are not simulated"
+)
+
+
 class Sums(NamedTuple):
     """Calls and their cost (nano-USD), as recorded and as simulated."""
 
@@ -59,6 +69,27 @@ class Quality(NamedTuple):
     simulated: float
 
 
+class Escalation(NamedTuple):
+    """What is expected of calls that escalate, those left out that went the same way already.
+
+    `answers` is how many of them each tier is expected to answer, and `more` how many further answers are
+    expected to be asked for: fractions of calls add up. `assumed` says what of their checks.
+    """
+
+    calls: int
+    answers: Mapping[str, float]
+    more: float
+    assumed: tuple[str, ...]
+
+
+class Speculation(NamedTuple):
+    """Calls that speculate, and of them those in vain, with what these cost beside the answer (nano-USD)."""
+
+    calls: int
+    lost: int
+    cost: int
+
+
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """What was found. Money in nano-USD.
@@ -71,7 +102,10 @@ class Simulation:
     - `held`: calls that stayed where their conversation was, as recorded
     - `forecast`: by what routes have taught, of calls for which the log has it; None: of none
     - `graded`: by grades of these very calls on both tiers; None: there are none
+    - `escalation`, `speculation`: what is in that of these strategies; None where no call is concerned
     - `notes`: what to bear in mind
+
+    A call that escalates is counted on the tier that most likely answers it, at the expected cost of its whole chain.
     """
 
     calls: int = 0
@@ -88,6 +122,8 @@ class Simulation:
     moves: tuple[Move, ...] = ()
     forecast: Quality | None = None
     graded: Quality | None = None
+    escalation: Escalation | None = None
+    speculation: Speculation | None = None
     notes: tuple[str, ...] = LIMITS
 
     @property
@@ -102,17 +138,54 @@ class _Mean:
     def __init__(self) -> None:
         self._calls, self._recorded, self._simulated = 0, 0.0, 0.0
 
-    def add(self, good: Mapping[str, Any] | None, tier: object, then: str | None) -> None:
-        """One call, if it is known of both tiers; what is refused answers nothing."""
-        if good and tier in good and (then is None or then in good):
+    def add(self, good: Mapping[str, Any] | None, tier: object, found: Replayed) -> None:
+        """One call, if it is known of both tiers, or of all of a chain; what is refused answers nothing."""
+        if not good or tier not in good:
+            return
+        if found.chain is not None:
+            then = found.chain.good(good)
+        else:
+            then = 0.0 if found.tier is None else good.get(found.tier)
+        if then is not None:
             self._calls += 1
             self._recorded += float(good[str(tier)])
-            self._simulated += float(good[then]) if then is not None else 0.0
+            self._simulated += float(then)
 
     @property
     def found(self) -> Quality | None:
         n = self._calls
         return Quality(n, self._recorded / n, self._simulated / n) if n else None
+
+
+class _Strategies:
+    """Adds up what strategies did."""
+
+    def __init__(self) -> None:
+        self._chains, self._more = 0, 0.0
+        self._answers: dict[str, float] = {}
+        self._assumed: dict[str, None] = {}
+        self._bets, self._lost, self._cost = 0, 0, 0
+
+    def add(self, found: Replayed) -> None:
+        """One call."""
+        if (chain := found.chain) is not None:
+            self._chains += 1
+            self._assumed[chain.rates.told] = None
+            for name, share in chain.answers.items():
+                self._answers[name] = self._answers.get(name, 0.0) + share
+            self._more += sum(place * chain.answers.get(name, 0.0) for place, name in enumerate(chain.tiers))
+        if found.lost is not None:
+            self._bets += 1
+            self._lost += found.lost > 0
+            self._cost += found.lost
+
+    def escalation(self, tiers: list[str]) -> Escalation | None:
+        answers = {name: round(self._answers[name], 4) for name in tiers if name in self._answers}
+        return Escalation(self._chains, answers, round(self._more, 4), tuple(self._assumed)) if self._chains else None
+
+    @property
+    def speculation(self) -> Speculation | None:
+        return Speculation(self._bets, self._lost, self._cost) if self._bets else None
 
 
 class _Adding:
@@ -126,6 +199,7 @@ class _Adding:
         self._routes: dict[str, Sums] = {}
         self._moves: dict[tuple[str, str, str, str], tuple[int, int]] = {}
         self._forecast, self._graded = _Mean(), _Mean()
+        self._strategies = _Strategies()
 
     def skip(self, why: str) -> None:
         """One that cannot be simulated."""
@@ -159,8 +233,9 @@ class _Adding:
                 kind = (OTHERS, OTHERS, OTHERS, OTHERS)
             calls, saved = self._moves.get(kind, (0, 0))
             self._moves[kind] = calls + 1, saved + found.before - found.cost
-        self._forecast.add(record.get("chances"), tier, then)
-        self._graded.add(self._grades.get(row.id), tier, then)
+        self._forecast.add(record.get("chances"), tier, found)
+        self._graded.add(self._grades.get(row.id), tier, found)
+        self._strategies.add(found)
 
     def simulation(self, tiers: list[str]) -> Simulation:
         """What was found; tiers of the ladder first, cheapest first."""
@@ -175,8 +250,16 @@ class _Adding:
             )
         if one.held:
             notes.append("conversations that stayed for what was warm stay as recorded, where the new policy lets them")
+        escalation, speculation = self._strategies.escalation(tiers), self._strategies.speculation
+        if escalation is not None:
+            notes += [f"escalation: it is assumed, and in no log, that {told}" for told in escalation.assumed]
+            notes.append(ESCALATES)
+        if speculation is not None:
+            notes.append(SPECULATES)
         return replace(
             one,
+            escalation=escalation,
+            speculation=speculation,
             unknown=dict(self._unknown.most_common()),
             by_tier={name: self._tiers[name] for name in order},
             by_route=dict(sorted(self._routes.items(), key=lambda each: -abs(each[1].cost - each[1].cost_then))),
@@ -200,7 +283,7 @@ def simulate(
     `classifier` says what a text is where nobody was asked and the log has it. `grades` are how good answers were, from
     0 to 1, by the id of the decision and the tier. ConfigurationError for a row that is no decision.
     """
-    replay = Replay(scenario, prices or PriceBook(), classifier)
+    replay = Replay(scenario, prices or PriceBook(), classifier, grades)
     adding = _Adding(grades or {})
     for row in rows:
         if row.record is None:
