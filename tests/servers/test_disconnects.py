@@ -95,6 +95,8 @@ async def test_disconnect_in_other_streams(app_under: Served, call: str, tenant:
 async def test_disconnect_during_backpressure(app_under: Served, call: str, tenant: str) -> None:
     """Who stops reading and then leaves ends a generator that waits to be read; nobody closes it but the sweep."""
     app_under.fake.answer = lambda _: Reply("word " * 20_000, output_tokens=1_900)
+    # Nobody comes to its end, however fast a generator runs for which nobody waits any more.
+    app_under.fake.always(None, Fault.pings(every=0.05, after=100))
     browser = await Browser.get(app_under, "/events?size=100000", call, tenant)
     assert await browser.body(100)
     received = await app_under.reached(call)
