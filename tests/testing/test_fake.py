@@ -230,9 +230,9 @@ async def test_unknown_model_is_not_found(fake: FakeClaude, client: AsyncAnthrop
 
 
 async def test_unknown_paths_and_methods(fake: FakeClaude, client: AsyncAnthropic) -> None:
-    """Batches are not there yet, and a wrong method is refused."""
+    """What nobody serves is not found, and a wrong method is refused."""
     with pytest.raises(anthropic.NotFoundError):
-        await client.messages.batches.list()
+        await client.get("/v1/complete", cast_to=object)
     async with fake.serve() as url, httpx.AsyncClient(base_url=url) as http:
         assert (await http.get("/v1/messages")).status_code == 405
 

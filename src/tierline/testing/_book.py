@@ -66,6 +66,12 @@ class Book:
         self.wake()
         return number
 
+    def number(self) -> int:
+        """The next number: of an answer that belongs to no request of its own."""
+        with self._lock:
+            self._number += 1
+            return self._number
+
     def charge(self, nano: int) -> None:
         """Add what a request cost."""
         with self._lock:

@@ -10,15 +10,16 @@ import anyio
 import anyio.lowlevel
 
 from tierline.errors import ConfigurationError
+from tierline.testing._batches import MOST_BYTES, Batches, target_of
 from tierline.testing._bill import bill, load_prices
 from tierline.testing._book import Book
 from tierline.testing._brain import count_tokens, draft_of, message_of, read_prompt, reply_to, spent
 from tierline.testing._cache import PromptCache
 from tierline.testing._catalogue import model_info, model_page
 from tierline.testing._log import Received
-from tierline.testing._outgoing import Outgoing, broken, error_answer, json_answer, message_answer
+from tierline.testing._outgoing import Frame, Outgoing, broken, error_answer, json_answer, message_answer
 from tierline.testing._platforms import Door, door_of
-from tierline.testing._problem import Problem
+from tierline.testing._problem import Problem, invalid
 from tierline.testing._request import (
     Gone,
     check_headers,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tierline.classify.comparison import Comparison
     from tierline.classify.rating import Rating
     from tierline.testing._answer import Draft, Reply
+    from tierline.testing._batches import Batch, Target
     from tierline.testing._brain import Prompt
     from tierline.testing._cache import Share
     from tierline.testing._faults import Fault
@@ -102,6 +104,16 @@ class FakeClaude:
     SDK's clients for Bedrock and Vertex its URL is `base_url`, to those for Mantle and Foundry `f"{url}/anthropic"`.
     A request that is signed for AWS has the key as its access key; any secret will do.
 
+    Message Batches are processed `batch_delay` seconds after they came, by the fake's clock, which `advance` sets
+    forward, and billed at half price. What becomes of single requests is said by `batch_outcome`::
+
+        FakeClaude(batch_delay=3600, batch_outcome=lambda custom_id, params: Fault.overloaded())  # or "expired"
+        fake.advance(3600)
+        fake.script(Fault.reset_after(0), path="/v1/messages/batches")  # a batch that is taken, and not answered
+
+    The other paths of batches are written `GET /v1/messages/batches`, and `/v1/messages/batches/{id}` with `/cancel`
+    or `/results` behind it, for a script.
+
     What it is true to: request and stream formats, headers, error types, what each model rejects, thinking that is on
     by default and spends `max_tokens`, prompt caching with its minimums and TTLs, message threads, and list prices.
     What it is not: a language model, or a tokenizer (it counts bytes). Equal requests get equal answers; with a
@@ -113,7 +125,10 @@ class FakeClaude:
     - `keep`: how many requests the log holds; older ones are dropped, `billed` stays exact
     - `aliases`: further model ids, each with the known model that it behaves and is billed as
     - `inference_geo`: where requests run that do not say; "us" is billed at 1.1
-    - `clock` and `sleep`: the time of TTLs and latencies, so that a test need not wait
+    - `batch_delay`: seconds after which a batch is processed; more than 24 hours, and it expires
+    - `batch_outcome`: what becomes of a request of a batch, by its custom id and params: `"expired"`, `"canceled"`, a
+      `Fault` with an error, or None for an answer
+    - `clock` and `sleep`: the time of TTLs, latencies and batches, so that a test need not wait
 
     Raises ConfigurationError for what cannot work.
     """
@@ -132,6 +147,8 @@ class FakeClaude:
         aliases: Mapping[str, str] | None = None,
         inference_geo: str = "global",
         seed: int | None = None,
+        batch_delay: float = 0.0,
+        batch_outcome: Callable[[str, Mapping[str, Any]], Fault | str | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
     ) -> None:
@@ -150,11 +167,16 @@ class FakeClaude:
         self._aliases = dict(aliases or {})
         self._geo = inference_geo
         self._seed = seed
-        self._clock = clock
+        self._ahead = 0.0
+        self._clock = self._shifted(clock)
         self._sleep = sleep
-        self._book = Book(keep, clock)
+        self._book = Book(keep, self._clock)
+        self._batches = Batches(self._clock, batch_delay, self._batched, self._book.charge, batch_outcome)
         self._cache = PromptCache()
         self._threads = Threads()
+
+    def _shifted(self, clock: Callable[[], float]) -> Callable[[], float]:
+        return lambda: clock() + self._ahead
 
     @property
     def requests(self) -> list[Received]:
@@ -165,6 +187,15 @@ class FakeClaude:
     def billed(self) -> int:
         """What everything would have cost until now, in nano-USD."""
         return self._book.billed
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The Message Batches that have not been deleted, oldest first, as they are now."""
+        return self._batches.all()
+
+    def advance(self, seconds: float) -> None:
+        """Set the fake's clock forward."""
+        self._ahead += seconds
 
     def script(self, *steps: Fault, model: str | None = None, path: str = "/v1/messages") -> None:
         """Queue what the next requests (with this model, or any) meet, one step each.
@@ -263,6 +294,9 @@ class FakeClaude:
     async def _decide(self, exchange: _Exchange, scope: Scope, receive: Receive) -> Outgoing:
         """Route the request, and work out its answer. Raises the Problem that the API has with it."""
         received, door, method = exchange.received, exchange.door, scope["method"]
+        if (target := target_of(method, door.path)) is not None:
+            check_headers(scope["headers"], self.api_key, versioned=True)
+            return await self._of_batches(exchange, target, scope, receive)
         name = door.path.removeprefix("/v1/models").strip("/")
         posted = door.path in ("/v1/messages", "/v1/messages/count_tokens")
         if not posted and door.path != f"/v1/models/{name}".rstrip("/"):
@@ -286,6 +320,55 @@ class FakeClaude:
         if fault.kind == "reset" and fault.after is None:
             return Outgoing(0, (), (), then="reset", faulty=True, free=True)
         return self._message(exchange, body, fault)
+
+    async def _of_batches(self, exchange: _Exchange, target: Target, scope: Scope, receive: Receive) -> Outgoing:
+        """A request about batches. A fault that strikes after the headers strikes when it has been done."""
+        body = decode(await read_body(receive, MOST_BYTES)) if (target.method, target.id) == ("POST", "") else {}
+        fault = self._book.next_fault(None, target.steps)
+        if fault.kind == "error":
+            return error_answer(fault.problem(), _request_id(exchange), faulty=True, door=exchange.door)
+        if fault.kind == "reset" and fault.after is None:
+            return Outgoing(0, (), (), then="reset", faulty=True, free=True)
+        batches = self._batches
+        if target.verb == "results":
+            lines = batches.find(target.id).lines
+            if not lines:
+                raise invalid("The batch has no results yet")
+            headers = (("content-type", "application/x-jsonl"),)
+            return broken(Outgoing(200, headers, tuple(map(Frame, lines)), free=True), fault)
+        if target.verb == "cancel":
+            found = batches.cancel(target.id)
+        elif target.id:
+            found = batches.delete(target.id) if target.method == "DELETE" else batches.find(target.id).shown()
+        else:
+            found = batches.create(body) if target.method == "POST" else batches.page(query_of(scope))
+        return broken(json_answer(found), fault)
+
+    def _batched(self, params: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """The answer to a request of a batch, and what is billed for it. Raises the Problem that the API has."""
+        for field in ("stream", "speed"):
+            if params.get(field):
+                raise invalid(f"{field}: not supported in a batch")
+        prompt = read_prompt(params, self._aliases)
+        received = Received("/v1/messages/batches", {}, params, str(params["model"]))
+        reply = reply_to(
+            prompt,
+            received,
+            answer=self.answer,
+            verdict=self.verdict,
+            judge=self.judge,
+            grade=self.grade,
+            seed=self._seed,
+        )
+        number = self._book.number()
+        draft = draft_of(prompt, reply, f"toolu_fake{number:020d}")
+        share = self._cache.visit(params, prompt.parts, prompt.rules, params["model"], self._clock())
+        share = share if reply.input_tokens is None else share.of(reply.input_tokens)
+        geo = str(params.get("inference_geo") or self._geo)
+        message = message_of(prompt, draft, share, message_id=f"msg_fake{number:020d}", geo=geo)
+        message["usage"]["service_tier"] = "batch"
+        used = spent(share, draft, draft.output_tokens)
+        return message, bill(prompt.rules.id, used, geo=geo if prompt.rules.geo else None, fast=False, batch=True)
 
     def _names(self, door: Door, body: Mapping[str, Any]) -> Mapping[str, str]:
         """What the body's model is known as, where that is not its own id."""
