@@ -119,5 +119,115 @@ CREATE TABLE verdicts (         -- over all time; money in nano-USD
 );
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS)
+_TRAFFIC: Final = """
+CREATE TABLE traffic_name (     -- of routes, accounts and jobs
+    id INTEGER PRIMARY KEY,     -- above 0
+    kind INTEGER NOT NULL,      -- 0 tier, 1 route, 2 account, 3 job
+    name TEXT NOT NULL,
+    last INTEGER NOT NULL,      -- the latest hour in which it was there, or up to a day before that
+    UNIQUE (kind, name)
+);
+CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
+    kind INTEGER NOT NULL,
+    level INTEGER NOT NULL,     -- how long it is: seconds of an hour, a day, a week
+    start INTEGER NOT NULL,
+    name INTEGER NOT NULL,      -- 0: the sum over all names
+    calls INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    own INTEGER NOT NULL,
+    estimated INTEGER NOT NULL,
+    top INTEGER NOT NULL,
+    lookups INTEGER NOT NULL,
+    hits INTEGER NOT NULL,
+    downgrades INTEGER NOT NULL,
+    escalations INTEGER NOT NULL,
+    fallbacks INTEGER NOT NULL,
+    refusals INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    PRIMARY KEY (kind, level, start, name)
+) WITHOUT ROWID;
+CREATE TABLE traffic_day (      -- how many names of a kind there are on a day
+    kind INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    names INTEGER NOT NULL,
+    PRIMARY KEY (kind, start)
+) WITHOUT ROWID;
+CREATE TABLE traffic_worker (
+    id TEXT PRIMARY KEY,
+    started REAL NOT NULL,
+    seen REAL NOT NULL,
+    last INTEGER NOT NULL,      -- the number of what it wrote last
+    breakers TEXT NOT NULL      -- JSON: those that are not closed
+) WITHOUT ROWID;
+CREATE TABLE traffic_decision ( -- the latest
+    id TEXT PRIMARY KEY,
+    at REAL NOT NULL,
+    account TEXT NOT NULL,
+    record TEXT NOT NULL        -- JSON, without a text
+);
+CREATE INDEX traffic_decision_at ON traffic_decision (at);
+"""
+
+BATCHES: Final = """
+CREATE TABLE batch_job (        -- what was submitted under one name
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    uid TEXT NOT NULL UNIQUE,   -- how custom ids begin that the API is given
+    owner TEXT NOT NULL,        -- who submits, until a moment
+    until REAL NOT NULL,
+    settings TEXT NOT NULL,     -- JSON
+    whole INTEGER NOT NULL,     -- submitted to its end
+    canceled INTEGER NOT NULL
+);
+CREATE TABLE batch (
+    id TEXT PRIMARY KEY,
+    job TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner TEXT NOT NULL,        -- who works on it, until a moment
+    until REAL NOT NULL,
+    due REAL NOT NULL,          -- when it is to be looked at
+    api TEXT NOT NULL,          -- the API's id of it
+    count INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sent REAL NOT NULL,
+    fails INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    trace TEXT NOT NULL,
+    fetches INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX batch_due ON batch (due) WHERE state <> 'done';
+CREATE INDEX batch_of ON batch (job, state);
+CREATE INDEX batch_api ON batch (api) WHERE api <> '';
+CREATE TABLE batch_item (       -- a request, and what became of it; money in nano-USD
+    number INTEGER PRIMARY KEY,
+    job TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    name TEXT,                  -- the app's custom id
+    batch TEXT NOT NULL,        -- empty for one that was never sent
+    hold TEXT NOT NULL,
+    state INTEGER NOT NULL,     -- 0 waits, 1 is in its batch, 2 has its result
+    tries INTEGER NOT NULL,
+    worst INTEGER NOT NULL,
+    tier TEXT NOT NULL,
+    model TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    payload TEXT,               -- a prompt: gone when there is a result
+    result TEXT,
+    cost INTEGER NOT NULL,
+    estimated INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX batch_item_place ON batch_item (job, place);
+CREATE UNIQUE INDEX batch_item_name ON batch_item (job, name) WHERE name IS NOT NULL;
+CREATE INDEX batch_item_batch ON batch_item (batch, place);
+CREATE TABLE batch_hold (
+    id TEXT PRIMARY KEY,
+    batch TEXT NOT NULL,        -- empty for one that is about to be made
+    owner TEXT NOT NULL,
+    until REAL NOT NULL,
+    entry TEXT NOT NULL         -- JSON: what settling it needs
+) WITHOUT ROWID;
+CREATE INDEX batch_hold_of ON batch_hold (batch);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS, _TRAFFIC, BATCHES)
 """Scripts, each of which makes the version before it the next one; `user_version` says how many were run."""

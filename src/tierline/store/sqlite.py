@@ -87,6 +87,15 @@ class SQLiteStore:
         self._put(_Job(step, first, after, loop, future))
         return await future
 
+    async def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What `look` returned, who sees what was committed when it began.
+
+        It runs on a thread and a connection of its own, and may take its time: who writes does not wait for it.
+        LedgerUnavailableError where the file cannot be used.
+        """
+        await self.run(lambda _: None)  # that there is a file, and it is the right one
+        return await asyncio.to_thread(self._file.read, look)
+
     async def confirm(self) -> None:
         """Go on with the file that is there now, or with a new one: an operator's word, after the old one was lost."""
         self._file.confirmed = True

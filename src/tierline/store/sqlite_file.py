@@ -12,14 +12,17 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import quote
 
 from tierline.errors import LedgerUnavailableError
 from tierline.store.schema import APPLICATION_ID, MIGRATIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+T = TypeVar("T")
 
 PATIENCE: Final = 20
 """How many times longer than for a lock that never moves is waited for one that goes from hand to hand."""
@@ -101,6 +104,20 @@ class SQLiteFile:
             self._still = now
         self._looked = now
         return now >= min(self._still + self.timeout, since + PATIENCE * self.timeout)
+
+    def read(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What `look` returned, on a connection for reading. LedgerUnavailableError where there can be none."""
+        try:
+            connection = sqlite3.connect(
+                f"file:{quote(str(self.path))}?mode=ro", uri=True, timeout=self.timeout, isolation_level=None
+            )
+            try:
+                connection.execute("BEGIN")
+                return look(connection)
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise self.explained(error) from error
 
     def commit(self) -> None:
         """Write down what was begun. sqlite3.Error where that failed."""

@@ -1,0 +1,169 @@
+"""What a store of traffic must do, and in which pieces sums are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+
+from tierline.traffic.base import Counts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from tierline.traffic.base import BreakerStanding, Worker
+
+HOUR: Final = 3_600
+DAY: Final = 86_400
+WEEK: Final = 7 * DAY
+LEVELS: Final = (HOUR, DAY, WEEK)
+"""Seconds of a piece. Weeks begin on Thursdays, as the epoch did: nobody sees them."""
+KEPT: Final = 90 * DAY
+"""Seconds for which days are kept, and hours by tier: as long as the ledger keeps spend."""
+HOURS_KEPT: Final = 100 * HOUR
+"""Seconds for which hours by name are kept: two days, and the two before them to compare with."""
+_FINE: Final = 48 * HOUR
+"""Seconds from which on names are added up by whole days."""
+MOST_NAMES: Final = 20_000
+"""Most names of a kind that are told apart within a day: they may come from anywhere. The rest is `(other)`."""
+MOST_DECISIONS: Final = 500
+"""Decisions that a store keeps."""
+AHEAD: Final = HOUR
+"""Seconds by which clocks may differ: a decision of later than that is dropped, or it would stay the latest."""
+ALIVE: Final = 20.0
+"""Seconds since a worker was last heard of in which it counts as alive."""
+REMEMBERED: Final = DAY
+"""Seconds for which it is remembered what a worker has written."""
+
+Kind = Literal["tier", "route", "account", "job"]
+KINDS: Final[tuple[Kind, ...]] = ("route", "account", "job")
+"""Those whose names are many, and of which only the dearest are told."""
+
+
+class Row(NamedTuple):
+    """What is to be added to the sums of one name in one hour (seconds since the epoch)."""
+
+    kind: Kind
+    hour: int
+    name: str
+    counts: Counts
+
+
+class Record(NamedTuple):
+    """A decision as it is kept: `at` is when it was settled, `text` its record, as JSON."""
+
+    id: str
+    at: float
+    account: str
+    text: str
+
+
+class Beat(NamedTuple):
+    """That a worker is alive, and which of its breakers are not closed."""
+
+    worker: str
+    started: float
+    breakers: tuple[BreakerStanding, ...] = ()
+
+
+class Piece(NamedTuple):
+    """A stretch for which sums are kept: how long it is, and when it begins. Whole seconds."""
+
+    level: int
+    start: int
+
+
+class Span(NamedTuple):
+    """What is read: hours by tier from `since` to `until` (not included), and names in these pieces."""
+
+    since: int
+    until: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Names of one kind, the dearest first; how many there were, and what all of them came to."""
+
+    names: Mapping[str, Counts] = field(default_factory=dict)
+    number: int = 0
+    total: Counts = field(default_factory=Counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a store has of a span: hours by tier, in order, and the names of each kind."""
+
+    hours: Sequence[tuple[int, Mapping[str, Counts]]]
+    ranked: Mapping[Kind, Ranking]
+    workers: Sequence[Worker]
+    breakers: Sequence[BreakerStanding]
+
+
+class TrafficStore(Protocol):
+    """Where the processes of an app add up what their calls did.
+
+    - `add` adds rows, keeps records, and notes that the worker is alive: all of it or nothing
+    - the same `number` of one worker adds nothing a second time, for a day; numbers grow, and 0 adds nothing at all
+    - a row of a name counts in its hour, day and week; a tier's in its hour alone
+    - within a day at most `MOST_NAMES` names of a kind are told apart; what comes after them is `(other)`
+    - days, and hours by tier, are dropped after `KEPT` seconds, hours of names after `HOURS_KEPT`
+    - `read` gives at most `most` names of each kind, by cost; none of them is read for 0
+    - the latest `MOST_DECISIONS` records are kept; one that comes again takes the place of the first
+    - `forget` drops an account, its jobs, and its decisions. Sums without a name keep what it came to
+    - where the store is away, every method raises LedgerUnavailableError within its patience
+    - each method may be called from any event loop
+    """
+
+    async def add(self, beat: Beat, number: int, rows: Sequence[Row], records: Sequence[Record]) -> None:
+        """Add what a worker has seen."""
+        ...
+
+    async def read(self, span: Span, most: int) -> Found:
+        """Sums of a span, and who is there now."""
+        ...
+
+    async def decisions(self, most: int, before: float | None) -> list[str]:
+        """Records, the newest first, settled before that moment."""
+        ...
+
+    async def decision(self, id: str) -> str | None:  # noqa: A002  (the field's name)
+        """One record."""
+        ...
+
+    async def forget(self, account: str) -> None:
+        """Drop what is kept of an account."""
+        ...
+
+
+def span_of(since: float, until: float, now: float, *, named: bool) -> Span:
+    """The span that is read for what has a part between `since` and `until`. With `named`, names are read too."""
+    begin, end = int(since // HOUR) * HOUR, _up(until, HOUR)
+    if not named:
+        return Span(begin, end, ())
+    levels: tuple[int, ...] = (DAY, HOUR)
+    if end - begin > _FINE + HOUR or begin < now - HOURS_KEPT:
+        levels = (WEEK, DAY)
+        begin, end = begin - begin % DAY, _up(until, DAY)
+    pieces, start = [], begin
+    while start < end:
+        # Of what is to come there is nothing yet: the day, or week, that it is now may be read whole.
+        level = next(each for each in levels if start % each == 0 and (start + each <= end or end >= now))
+        pieces.append(Piece(level, start))
+        start += level
+    return Span(begin, end, tuple(pieces))
+
+
+def pieces_of(row: Row, now: float) -> tuple[Piece, ...]:
+    """Where a row counts, as long as it is kept there."""
+    levels = LEVELS[:1] if row.kind == "tier" else LEVELS
+    pieces = [Piece(level, row.hour - row.hour % level) for level in levels]
+    return tuple(each for each in pieces if each.start + each.level > now - kept_for(row.kind, each.level))
+
+
+def kept_for(kind: Kind, level: int) -> int:
+    """For how many seconds after its end a piece of this length is kept."""
+    return HOURS_KEPT if level == HOUR and kind != "tier" else KEPT
+
+
+def _up(at: float, step: int) -> int:
+    return int(-(-at // step)) * step
