@@ -1,0 +1,5 @@
+"""Work that can wait, for half the price: Message Batches, routed and within the budgets. See `Router.batches`."""
+
+from tierline.batches.values import BatchRequest, BatchResult, BatchStatus
+
+__all__ = ["BatchRequest", "BatchResult", "BatchStatus"]

@@ -1,0 +1,259 @@
+"""Where jobs are kept: the contract of every store of them, and its rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+State = Literal["filling", "sealed", "sending", "sent", "waiting", "done"]
+"""Of a batch: requests come in; it is full; the API is being given it; has it; requests of it wait for money or another
+try; all of it has come back."""
+WAITING, SENT, FINAL = 0, 1, 2
+"""Of a request: it waits to be put into a batch; is in one; has its result."""
+
+
+def waits_in(batch: str) -> str:
+    """The batch that requests wait in which were to be in another, and had no room."""
+    return f"{batch}w"
+
+
+class Item(NamedTuple):
+    """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent."""
+
+    place: int
+    name: str | None
+    payload: str | None
+    hold: str = ""
+    state: int = SENT
+    worst: int = 0
+    tier: str = ""
+    model: str = ""
+    outcome: str = ""
+    result: str | None = None
+
+
+class Ended(NamedTuple):
+    """What came back for a request. With `state` WAITING it is to be tried again."""
+
+    place: int
+    state: int
+    outcome: str
+    result: str | None
+    cost: int = 0
+    estimated: bool = False
+
+
+class Held(NamedTuple):
+    """A hold on the money of requests of one batch: its id, and what settling it needs, as JSON."""
+
+    id: str
+    entry: str
+
+
+class BatchRow(NamedTuple):
+    """One batch. Moments are in seconds since the epoch.
+
+    `due` is when it is to be looked at, `sent` when it was last given to the API. `number` counts its requests, `fails`
+    what went wrong since the last step; `note` says what. `trace` is that of the span that sent it.
+    """
+
+    id: str
+    job: str
+    uid: str
+    state: State
+    due: float
+    api: str
+    number: int
+    bytes: int
+    sent: float
+    fails: int
+    note: str
+    trace: str
+    fetches: int
+    """How often its results were read that were not all there."""
+    canceled: bool
+    settings: str
+    """Those of its job."""
+
+
+class Fact(NamedTuple):
+    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model."""
+
+    tries: int
+    worst: int
+    model: str
+
+
+class Share(NamedTuple):
+    """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait."""
+
+    hold: Held
+    cost: int
+    estimated: bool
+    waiting: int
+
+
+class Begun(NamedTuple):
+    """A job that is being submitted. `busy`: by somebody else, who lives. `whole`: it was submitted to its end."""
+
+    uid: str
+    busy: bool
+    whole: bool
+    settings: str
+
+
+class Counts(NamedTuple):
+    """How far a job is: requests and cost by outcome ("" has none yet), and what its batches have met."""
+
+    whole: bool
+    busy: bool
+    settings: str
+    outcomes: dict[str, tuple[int, int]]
+    waiting: int
+    open: bool
+    notes: tuple[str, ...]
+
+
+class ResultRow(NamedTuple):
+    """A request and what became of it; `outcome` is empty while nothing has."""
+
+    place: int
+    name: str | None
+    outcome: str
+    result: str | None
+    tier: str
+    model: str
+    cost: int
+    estimated: bool
+    tries: int
+
+
+class JobStore(Protocol):
+    """Jobs, their batches, their requests.
+
+    - every method is one atomic step, on the disk when it returns, where the store has one
+    - whoever works on a job, a batch or a hold that is not made yet is its `owner`, for `lease` seconds from then or
+      from its last `keep`; then somebody else may take it
+    - a step of somebody who is no longer the owner does nothing, and says so by False
+    - a request has one result: what comes back for it later, or from another batch than it is in, is dropped
+    - the payload of a request is gone when it has a result
+    - any thread and any event loop may call; LedgerUnavailableError where the store cannot be asked
+    """
+
+    async def begin(self, job: str, uid: str, owner: str, settings: str) -> Begun:
+        """Submit to a job; one that is there keeps its uid and settings. Without a live owner it is taken."""
+        ...
+
+    async def known(self, job: str, first: int, last: int, names: Sequence[str]) -> tuple[set[int], dict[str, int]]:
+        """Which places from `first` to `last` are taken, and where those of `names` stand that are there."""
+        ...
+
+    async def intend(self, job: str, owner: str, holds: Sequence[str]) -> None:
+        """Note ids of holds that are about to be made, so that a crash leaves none that nobody knows."""
+        ...
+
+    async def add(
+        self, job: str, owner: str, batch: str, items: Sequence[Item], holds: Sequence[Held], intents: Sequence[str]
+    ) -> bool:
+        """Take requests into a batch that this owner fills (made here, if it is new), with the holds that were made.
+
+        Those that wait go into another, whose id is `waits_in(batch)`. `intents` are forgotten. False where one of
+        them is gone, or the job or the batch is not the owner's any more; then nothing was done.
+        """
+        ...
+
+    async def seal(self, batch: str, owner: str) -> bool:
+        """The batch is full: it may be sent, or looked at, by anybody."""
+        ...
+
+    async def finish(self, job: str, owner: str, *, whole: bool) -> None:
+        """The owner submits no more; `whole` where that was all."""
+        ...
+
+    async def take(self, owner: str, limit: int) -> list[BatchRow]:
+        """Become the owner of batches that are due and have none, the first first. One still filling is sealed."""
+        ...
+
+    async def keep(self, owner: str) -> None:
+        """Begin the leases of all that this owner has anew."""
+        ...
+
+    async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
+        """Write down how a batch is now. `give_back`: somebody else may take it when it is due."""
+        ...
+
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+        """Places and payloads of the requests that are in a batch, in order, after a place."""
+        ...
+
+    async def collect(self, batch: str, owner: str, found: Sequence[Ended]) -> bool:
+        """Take in what came back."""
+        ...
+
+    async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
+        """What is known of requests of a batch, by place."""
+        ...
+
+    async def shares(self, batch: str) -> list[Share]:
+        """The holds of a batch, and those of requests that wait in it."""
+        ...
+
+    async def waiting(self, batch: str, hold: str, after: int, limit: int) -> list[tuple[int, int, str]]:
+        """Place, worst cost and last outcome of the requests that wait in a batch, by their hold, after a place."""
+        ...
+
+    async def move(
+        self, batch: str, owner: str, to: str, places: Sequence[int], hold: Held, intents: Sequence[str]
+    ) -> bool:
+        """Put requests that wait into another batch that this owner fills, under a new hold. False as for `add`."""
+        ...
+
+    async def end(self, holds: Sequence[str]) -> None:
+        """Forget holds that have been settled or released."""
+        ...
+
+    async def holds(self, after: str, limit: int) -> list[Held]:
+        """All holds that have been made, by id, after one."""
+        ...
+
+    async def lapsed(self, limit: int) -> list[str]:
+        """Holds that were intended, by somebody who is gone."""
+        ...
+
+    async def whose(self, uid: str, place: int) -> str:
+        """The batch that a request is in; empty where it is in none."""
+        ...
+
+    async def is_known(self, api: str) -> bool:
+        """Whether a batch of the API's is one of ours."""
+        ...
+
+    async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
+        """Requests of a job in order, after a place, up to the first that has no result."""
+        ...
+
+    async def counts(self, job: str) -> Counts | None:
+        """How far a job is; None where there is none."""
+        ...
+
+    async def sent(self, job: str) -> list[BatchRow]:
+        """The batches of a job that are not done."""
+        ...
+
+    async def left(self) -> bool:
+        """Whether there is a batch that is not done, of any job, or a hold that is about to be made."""
+        ...
+
+    async def jobs(self) -> list[str]:
+        """The names of all jobs, oldest first."""
+        ...
+
+    async def cancel(self, job: str) -> None:
+        """Note that nothing more of a job is to be sent, and make all of its batches due."""
+        ...
+
+    async def erase(self, job: str) -> bool:
+        """Forget a job that has ended, with its results. False for one that has not."""
+        ...

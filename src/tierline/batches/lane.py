@@ -1,0 +1,237 @@
+"""`router.batches`: what an app does with jobs of batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, get_args
+from weakref import WeakKeyDictionary
+
+from tierline.batches.api import BatchAPI
+from tierline.batches.keeping import Keeper
+from tierline.batches.opening import open_jobs
+from tierline.batches.submitting import Submission, settings_of
+from tierline.batches.tracing import here
+from tierline.batches.values import BatchResult, BatchStatus, WhenFull, checked_job
+from tierline.errors import ConfigurationError, LedgerUnavailableError
+from tierline.ledger.opening import connection_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from tierline.batches.jobs import Counts, ResultRow
+    from tierline.router import Router
+
+log: Final = logging.getLogger("tierline")
+
+UNSURE: Final = 30.0
+"""Seconds for which a batch is looked for whose creation was not answered, before it is created again."""
+_PAGE: Final = 200
+
+
+class Batches:
+    """Jobs of requests that can wait up to a day, for half the price.
+
+    A job is kept where the Router's balances are: in SQLite or Redis it outlives the process, and any process with the
+    same store goes on with it; in memory it ends with this one. Whatever is asked here starts a task that sends, polls
+    and collects for all jobs of the store, until nothing is left to do; `router.lifespan` starts it too.
+    """
+
+    def __init__(self, router: Router[Any], client: Callable[[], Any], *, unsure: float = UNSURE) -> None:
+        self._router = router
+        self._api = BatchAPI(client)
+        self._unsure = unsure
+        self._lease = router.ledger.lease
+        self._store = open_jobs(connection_of(router.ledger), clock=router.timing.now, lease=self._lease)
+        self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = WeakKeyDictionary()
+
+    async def submit(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        *,
+        job: str | None = None,
+        when_full: WhenFull = "refuse",
+    ) -> str:
+        """Take in requests (`BatchRequest`), also millions of them, and send them. The id of the job.
+
+        Each is routed by its own policy and held for at batch prices. What has no room in a hard budget is `refused`;
+        with `when_full="defer"` it waits, where that budget renews. What is no request is `invalid`. Both are said by
+        `results`, and the others go on.
+
+        `job` names the job. To submit to a name again, with the same requests in the same order, goes on where an
+        earlier run was cut off: what was taken then is not taken twice. By default it is made up.
+
+        Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
+        tried again, and said by `status`.
+
+        ConfigurationError for a name that cannot be, for no requests, and where somebody else submits to the job;
+        LedgerUnavailableError where the store is away. What was taken by then is sent.
+        """
+        many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
+        if not many:
+            raise ConfigurationError("submit: requests are many BatchRequest(…), in a list or from a generator")
+        if when_full not in get_args(WhenFull):
+            raise ConfigurationError(
+                f"submit(when_full={when_full!r:.40}): write one of {', '.join(get_args(WhenFull))}"
+            )
+        name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
+        owner = secrets.token_hex(8)
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here()))
+        if begun.busy:
+            raise ConfigurationError(
+                f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
+                f"{self._lease:g} s"
+            )
+        keeper = self._keeper()
+        keeper.also.add(owner)
+        keeper.wake()
+        kept: WhenFull = json.loads(begun.settings)["when_full"]
+        submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+        whole = False
+        try:
+            number = await submission.run(requests)
+            whole = number > 0
+        finally:
+            keeper.also.discard(owner)
+            await self._finished(submission, name, owner, whole=whole)
+        if not number and not begun.whole:
+            await self._store.erase(name)
+            raise ConfigurationError("submit: there are no requests")
+        await self._tried(name, keeper)
+        return name
+
+    async def status(self, job: str) -> BatchStatus:
+        """How far a job is. ConfigurationError for one that is not known."""
+        found = await self._counts(job)
+        self._keeper().wake_if_idle()
+        return _status(job, found)
+
+    async def results(self, job: str) -> AsyncIterator[BatchResult]:
+        """What became of each request, in the order in which they were submitted, as it comes.
+
+        Waits for what is not there yet, up to a day and its tries. May be read as often as is wanted, until the job is
+        deleted. ConfigurationError for a job that is not known.
+        """
+        after = -1
+        keeper = self._keeper()
+        while True:
+            counts = await self._counts(job)
+            while rows := await self._store.results(job, after, _PAGE):
+                after = rows[-1].place
+                for row in rows:
+                    yield _result(row)
+            if _over(counts):
+                return
+            await keeper.turned()
+
+    async def wait(self, job: str) -> BatchStatus:
+        """Wait until all of a job has come back. ConfigurationError for one that is not known."""
+        keeper = self._keeper()
+        while not _over(found := await self._counts(job)):
+            await keeper.turned()
+        return _status(job, found)
+
+    async def cancel(self, job: str) -> BatchStatus:
+        """Send nothing more of a job, and cancel what the API has. What is answered by then is paid for.
+
+        ConfigurationError for a job that is not known.
+        """
+        await self._counts(job)
+        await self._store.cancel(job)
+        self._keeper().wake()
+        return await self.status(job)
+
+    async def delete(self, job: str) -> None:
+        """Forget a job that has ended, with its results. ConfigurationError for one that has not, or is not known."""
+        await self._counts(job)
+        if not await self._store.erase(job):
+            raise ConfigurationError(f"job {job!r:.80} has not ended: cancel it, and wait for it, before it is deleted")
+
+    async def jobs(self) -> list[str]:
+        """The ids of all jobs of the store, oldest first."""
+        return await self._store.jobs()
+
+    async def start(self) -> None:
+        """Go on with what other processes have left."""
+        try:
+            if await self._store.left():
+                self._keeper().wake()
+        except LedgerUnavailableError as error:
+            log.warning("jobs of batches are not looked at, for their store is away: %s", error)
+
+    async def close(self) -> None:
+        """Leave what is under way on this loop to whoever comes after."""
+        keeper = self._keepers.pop(asyncio.get_running_loop(), None)
+        if keeper is not None:
+            await keeper.close()
+
+    def _keeper(self) -> Keeper:
+        loop = asyncio.get_running_loop()
+        found = self._keepers.get(loop)
+        if found is None:
+            found = Keeper(self._router, self._store, self._api, lease=self._lease, unsure=self._unsure)
+            self._keepers[loop] = found
+        return found
+
+    async def _counts(self, job: str) -> Counts:
+        found = await self._store.counts(checked_job(job))
+        if found is None:
+            raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
+        return found
+
+    async def _finished(self, submission: Submission, job: str, owner: str, *, whole: bool) -> None:
+        """Whatever happened, what was taken is sent, and others may go on."""
+        try:
+            await submission.seal()
+            await self._store.finish(job, owner, whole=whole)
+        except LedgerUnavailableError:
+            log.warning("job %s is cut off, for its store is away; it goes on when that is back", job)
+
+    async def _tried(self, job: str, keeper: Keeper) -> None:
+        """Wait until each batch of a job has been sent, or was not taken once."""
+        while any(row.state in ("filling", "sealed") and not row.fails for row in await self._store.sent(job)):
+            await keeper.turned()
+
+
+def _over(counts: Counts) -> bool:
+    return not counts.open and not counts.busy
+
+
+def _status(job: str, found: Counts) -> BatchStatus:
+    numbers = {outcome: number for outcome, (number, _) in found.outcomes.items()}
+    state: Any = "submitting" if found.busy else "in_progress" if found.open else "ended"
+    if not found.whole and not found.busy:
+        state = "interrupted"
+    return BatchStatus(
+        id=job,
+        state=state,
+        submitted=sum(numbers.values()),
+        processing=numbers.pop("", 0),
+        deferred=found.waiting,
+        cost=sum(cost for _, cost in found.outcomes.values()),
+        problems=found.notes,
+        **{name: numbers.get(name, 0) for name in _OUTCOMES},
+    )
+
+
+_OUTCOMES: Final = ("succeeded", "errored", "expired", "canceled", "refused", "invalid")
+
+
+def _result(row: ResultRow) -> BatchResult:
+    good = row.outcome == "succeeded"
+    outcome: Any = row.outcome
+    return BatchResult(
+        row.name,
+        row.place,
+        outcome,
+        None if good else row.result,
+        row.tier,
+        row.model,
+        row.cost,
+        row.estimated,
+        row.tries,
+        row.result if good else None,
+    )

@@ -1,0 +1,2 @@
+-- The names of all jobs.
+return cjson.encode(call('ZRANGE', P .. 'jobs', 0, -1))

@@ -1,0 +1,242 @@
+"""What every store of jobs must do: in memory, in SQLite, in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tierline.batches.jobs import FINAL, SENT, WAITING, Ended, Held, Item, Share, waits_in
+
+if TYPE_CHECKING:
+    from tests.batches.stores import Shared
+    from tierline.batches.jobs import JobStore
+
+SETTINGS = '{"when_full":"refuse"}'
+MUCH = 3_000_000_000_000_000_001
+"""Nano-USD that a float cannot tell from one more."""
+
+
+def items(*places: int, hold: str = "h1") -> list[Item]:
+    return [Item(place, f"r{place}", f'{{"n":{place}}}', hold, SENT, MUCH, "haiku", "m") for place in places]
+
+
+async def filled(store: JobStore, *places: int, batch: str = "b1", hold: str = "h1", job: str = "j") -> None:
+    """A job with requests in a batch that is sealed."""
+    await store.begin(job, f"uid-{job}", "me", SETTINGS)
+    await store.intend(job, "me", [hold])
+    assert await store.add(job, "me", batch, items(*places, hold=hold), [Held(hold, f"entry {hold}")], [hold])
+    assert await store.seal(batch, "me")
+
+
+async def test_a_job_is_as_it_was_submitted(shared: Shared) -> None:
+    """What was taken in is there for another process: batch, payloads in order, counts."""
+    await filled(shared.open(), 0, 1, 2)
+    other = shared.open()
+    await other.finish("j", "me", whole=True)
+    (row,) = await other.take("you", 5)
+    assert (row.id, row.job, row.uid, row.state, row.number, row.bytes) == ("b1", "j", "uid-j", "sealed", 3, 24)
+    assert await other.payloads("b1", 0, 10) == [(1, '{"n":1}'), (2, '{"n":2}')]
+    found = await other.counts("j")
+    assert found is not None
+    assert (found.whole, found.busy, found.open, found.outcomes) == (True, False, True, {"": (3, 0)})
+    assert await other.jobs() == ["j"]
+    assert await other.counts("k") is None
+
+
+async def test_one_submits_to_a_job_at_a_time(shared: Shared) -> None:
+    """Another is told so, until the first has finished; uid and settings stay."""
+    store = shared.open()
+    assert not (await store.begin("j", "one", "me", SETTINGS)).busy
+    assert (await store.begin("j", "two", "you", "{}")) == ("one", True, False, SETTINGS)
+    await store.finish("j", "me", whole=False)
+    assert (await store.begin("j", "two", "you", "{}")) == ("one", False, False, SETTINGS)
+
+
+async def test_what_is_known_is_told_by_place_and_by_name(shared: Shared) -> None:
+    """So that an input that is given again is passed over, and a name that comes twice is noticed."""
+    store = shared.open()
+    await filled(store, 0, 2)
+    assert await store.known("j", 0, 3, ["r2", "r7"]) == ({0, 2}, {"r2": 2})
+
+
+async def test_nothing_is_taken_under_a_hold_that_was_given_back(shared: Shared) -> None:
+    """Whoever was thought to be gone finds its intents gone, and nothing is done."""
+    store = shared.open()
+    await store.begin("j", "u", "me", SETTINGS)
+    await store.intend("j", "me", ["h1"])
+    assert await store.left()
+    await store.end(["h1"])
+    assert not await store.left()
+    assert not await store.add("j", "me", "b1", items(0), [Held("h1", "e")], ["h1"])
+    assert await store.known("j", 0, 9, []) == (set(), {})
+    assert not await store.add("j", "somebody else", "b1", items(0), [], [])
+
+
+async def test_what_is_done_twice_is_done_once(shared: Shared) -> None:
+    """A script whose answer was lost is sent again; a result that comes again changes nothing."""
+    store = shared.open()
+    await filled(store, 0, 1)
+    await store.take("you", 5)
+    for _ in range(2):
+        assert await store.collect("b1", "you", [Ended(0, FINAL, "succeeded", "text", MUCH, estimated=True)])
+    assert await store.collect("b1", "you", [Ended(0, FINAL, "errored", "later", 7)])
+    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), MUCH, True, 0)]
+    found = await store.counts("j")
+    assert found is not None
+    assert found.outcomes == {"": (1, 0), "succeeded": (1, MUCH)}
+
+
+async def test_a_payload_is_gone_with_its_result(shared: Shared) -> None:
+    """A prompt is kept no longer than it is needed."""
+    store = shared.open()
+    await filled(store, 0, 1)
+    await store.take("you", 5)
+    await store.collect("b1", "you", [Ended(0, FINAL, "succeeded", "{}", 5)])
+    assert await store.payloads("b1", -1, 10) == [(1, '{"n":1}')]
+
+
+async def test_results_come_in_order_up_to_the_first_gap(shared: Shared) -> None:
+    """However they came in; what is refused or invalid has its place among them."""
+    store = shared.open()
+    await filled(store, 0, 1, 3)
+    await store.add("j", "me", "b2", [Item(2, None, None, state=FINAL, outcome="invalid", result="why")], [], [])
+    await store.take("you", 5)
+    await store.collect("b1", "you", [Ended(3, FINAL, "succeeded", "c", 5), Ended(0, FINAL, "succeeded", "a", 5)])
+    assert [row.place for row in await store.results("j", -1, 10)] == [0]
+    await store.collect("b1", "you", [Ended(1, FINAL, "errored", "b", 0)])
+    found = await store.results("j", -1, 10)
+    assert [(row.place, row.name, row.outcome, row.result) for row in found] == [
+        (0, "r0", "succeeded", "a"),
+        (1, "r1", "errored", "b"),
+        (2, None, "invalid", "why"),
+        (3, "r3", "succeeded", "c"),
+    ]
+    assert [row.place for row in await store.results("j", 1, 1)] == [2]
+
+
+async def test_a_batch_has_one_owner(shared: Shared) -> None:
+    """Nobody else takes it, saves it or collects for it; given back, it is there again when it is due."""
+    store, other = shared.open(), shared.open()
+    await filled(store, 0)
+    (row,) = await store.take("you", 5)
+    assert await other.take("they", 5) == []
+    assert not await other.save(row, "they", give_back=True)
+    assert not await other.collect("b1", "they", [Ended(0, FINAL, "succeeded", None, 0)])
+    assert await store.save(row._replace(state="sent", api="api-1", trace="t", due=9e9), "you", give_back=True)
+    assert await other.take("they", 5) == []
+    await other.cancel("j")
+    (row,) = await other.take("they", 5)
+    assert (row.state, row.api, row.trace, row.canceled, row.settings) == ("sent", "api-1", "t", True, SETTINGS)
+    assert await store.is_known("api-1")
+    assert not await store.is_known("api-2")
+    assert await store.whose("uid-j", 0) == "b1"
+    assert await store.whose("uid-j", 1) == ""
+    await other.save(row._replace(state="done"), "they", give_back=True)
+    assert await store.sent("j") == []
+
+
+async def test_a_lease_that_ends_lets_others_in(shared: Shared) -> None:
+    """Of a batch that is filled, of one that is worked on, of a job, of an intent; but not while it is kept."""
+    store = shared.open(lease=0.3)
+    await store.begin("j", "u", "dead", SETTINGS)
+    await store.intend("j", "dead", ["h1", "h2"])
+    assert await store.add("j", "dead", "b1", items(0), [Held("h1", "e")], ["h1"])
+    await store.begin("k", "v", "alive", SETTINGS)
+    await store.intend("k", "alive", ["h3"])
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        await store.keep("alive")
+    assert await store.lapsed(5) == ["h2"]
+    assert (await store.begin("k", "w", "you", SETTINGS)).busy
+    assert not (await store.begin("j", "w", "you", SETTINGS)).busy
+    (row,) = await store.take("you", 5)
+    assert (row.id, row.state) == ("b1", "sealed")
+    assert not await store.seal("b1", "dead")
+
+
+async def test_what_waits_moves_to_another_batch(shared: Shared) -> None:
+    """Under a new hold, with one try more; the old hold knows what waits for it, and what it came to."""
+    store = shared.open()
+    await filled(store, 0, 1, 2)
+    await store.take("you", 5)
+    back = [
+        Ended(1, WAITING, "expired", "late"),
+        Ended(2, WAITING, "errored", "busy"),
+        Ended(0, FINAL, "succeeded", "a", 5),
+    ]
+    assert await store.collect("b1", "you", back)
+    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), 5, False, 2)]
+    assert await store.waiting("b1", "h1", -1, 10) == [(1, MUCH, "expired"), (2, MUCH, "errored")]
+    await store.intend("j", "you", ["h2", "h3"])
+    assert await store.move("b1", "you", "b2", [1], Held("h2", "entry h2"), ["h2"])
+    assert not await store.move("b1", "you", "b2", [1], Held("h3", "entry h3"), ["h3"])
+    assert await store.waiting("b1", "h1", -1, 10) == [(2, MUCH, "errored")]
+    assert await store.seal("b2", "you")
+    facts = await store.facts("b2", [1, 2])
+    assert facts == {1: (2, MUCH, "m")}
+    assert [(row.id, row.number, row.bytes) for row in await store.take("they", 5)] == [("b2", 1, 8)]
+    found = await store.counts("j")
+    assert found is not None
+    assert (found.waiting, found.outcomes) == (1, {"": (2, 0), "succeeded": (1, 5)})
+
+
+async def test_what_has_no_room_waits_in_a_batch_of_its_own(shared: Shared) -> None:
+    """It is looked at by anybody, at once."""
+    store = shared.open()
+    await store.begin("j", "u", "me", SETTINGS)
+    waits = items(0, hold="w1")[0]._replace(state=WAITING)
+    assert await store.add("j", "me", "b1", [waits], [Held("w1", "entry")], [])
+    (row,) = await store.take("you", 5)
+    assert (row.id, row.state) == (waits_in("b1"), "waiting")
+    assert await store.shares(row.id) == [Share(Held("w1", "entry"), 0, False, 1)]
+    assert await store.collect(row.id, "you", [Ended(0, FINAL, "refused", "no money")])
+    assert [row.outcome for row in await store.results("j", -1, 5)] == ["refused"]
+
+
+async def test_holds_are_read_page_by_page(shared: Shared) -> None:
+    """All that were made, none that is only intended, none that was settled."""
+    store = shared.open()
+    for place in range(3):
+        await filled(store, place, batch=f"b{place}", hold=f"h{place}")
+    await store.intend("j", "me", ["h9"])
+    assert [each.id for each in await store.holds("", 2)] == ["h0", "h1"]
+    assert await store.holds("h1", 2) == [Held("h2", "entry h2")]
+    await store.end(["h1", "h9"])
+    assert [each.id for each in await store.holds("", 9)] == ["h0", "h2"]
+
+
+async def test_a_job_is_forgotten_when_it_has_ended(shared: Shared) -> None:
+    """And not before; then nothing is left of it."""
+    store = shared.open()
+    await filled(store, 0)
+    assert await store.left()
+    (row,) = await store.take("you", 5)
+    await store.finish("j", "me", whole=True)
+    assert not await store.erase("j")
+    await store.collect("b1", "you", [Ended(0, FINAL, "succeeded", "a", 5)])
+    await store.save(row._replace(state="done", api="x"), "you", give_back=True)
+    assert not await store.left()
+    assert await store.erase("j")
+    assert await store.jobs() == []
+    assert await store.counts("j") is None
+    assert not await store.is_known("x")
+
+
+async def test_notes_of_batches_are_told(shared: Shared) -> None:
+    """Why the API does not take what it should."""
+    store = shared.open()
+    await filled(store, 0)
+    (row,) = await store.take("you", 5)
+    await store.save(row._replace(fails=1, note="529 overloaded_error"), "you", give_back=True)
+    found = await store.counts("j")
+    assert found is not None
+    assert found.notes == ("529 overloaded_error",)
+
+
+async def test_a_connection_that_is_no_store_is_memory() -> None:
+    """A ledger of the app's own may keep its balances anywhere."""
+    from tierline.batches.opening import open_jobs
+
+    store = open_jobs(object(), clock=lambda: 0.0, lease=1.0)
+    await filled(store, 0)
+    assert await store.jobs() == ["j"]
