@@ -1,0 +1,111 @@
+"""Every account of every budget, as it stood at one moment: sorted, searched, and turned over by the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+
+from tierline.budgets import GLOBAL_ACCOUNT
+from tierline.dashboard.forecast import forecast
+from tierline.dashboard.written import balance_row
+from tierline.ledger.base import Balance
+from tierline.ledger.limits import limit_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from tierline.budgets import Budget
+    from tierline.ledger.limits import Limits
+
+Sort = Literal["share", "spent", "name"]
+SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
+
+_KEYS: Final[Mapping[Sort, Callable[[Balance], Any]]] = {
+    "share": lambda balance: (-share_of(balance), balance.budget, balance.account),
+    "spent": lambda balance: (-balance.spent, balance.budget, balance.account),
+    "name": lambda balance: (balance.account.casefold(), balance.budget, balance.window),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Balances as they were at `at` (seconds since the epoch), the fullest first.
+
+    `limits` are those that operators have set, `rates` what is spent in an hour (nano-USD) by budget and account, for
+    windows without a beginning.
+    """
+
+    at: float
+    balances: tuple[Balance, ...]
+    limits: Limits
+    rates: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    _sorted: dict[Sort, tuple[Balance, ...]] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        at: float,
+        balances: Iterable[Balance],
+        limits: Limits,
+        rates: Mapping[tuple[str, str], int] | None = None,
+    ) -> Accounts:
+        """Balances of a ledger, in any order."""
+        return cls(at, tuple(sorted(balances, key=_KEYS["share"])), limits, rates or {})
+
+    def same(self, other: Accounts) -> bool:
+        """Whether nothing but time has passed."""
+        return (self.balances, self.limits) == (other.balances, other.limits)
+
+    def page(
+        self, search: str = "", budget: str = "", sort: Sort = "share", offset: int = 0, most: int = 50
+    ) -> dict[str, Any]:
+        """Those that have `search` in their name, of one budget or of all: how many, and the rows of one page."""
+        found: Sequence[Balance] = self._in_order(sort)
+        if budget:
+            found = [balance for balance in found if balance.budget == budget]
+        if search := search.casefold():
+            found = [balance for balance in found if search in balance.account.casefold()]
+        return {"total": len(found), "rows": self.rows(found[offset : offset + most])}
+
+    def rows(self, some: Iterable[Balance]) -> list[dict[str, Any]]:
+        """What the page shows of each."""
+        return [
+            balance_row(
+                balance,
+                share_of(balance),
+                forecast(balance, self.at, self.rates.get((balance.budget, balance.account))),
+                overridden=limit_of(self.limits, balance.budget, balance.account) is not None,
+            )
+            for balance in some
+        ]
+
+    def _in_order(self, sort: Sort) -> tuple[Balance, ...]:
+        if sort == "share":
+            return self.balances
+        if sort not in self._sorted:
+            self._sorted[sort] = tuple(sorted(self.balances, key=_KEYS[sort]))
+        return self._sorted[sort]
+
+
+def share_of(balance: Balance) -> float:
+    """How full it is."""
+    return (balance.spent + balance.held) / balance.limit
+
+
+def untouched(budgets: Iterable[Budget], balances: Iterable[Balance], limits: Limits, now: float) -> list[Balance]:
+    """Budgets with one account for all of which nothing is spent yet: ledgers do not know them, people ask for them."""
+    there = {balance.budget for balance in balances}
+    found = []
+    for budget in budgets:
+        if budget.per is None and budget.name not in there:
+            try:
+                limit = budget.limit_of(GLOBAL_ACCOUNT)
+            except Exception:  # noqa: BLE001, S112  (a function of the app, which is asked when a call comes)
+                continue
+            window = limit.window
+            renews_at = window.span(now).end if window.renews and not window.rolls else None
+            nano = limit_of(limits, budget.name, GLOBAL_ACCOUNT) or limit.nano
+            found.append(
+                Balance(budget.name, GLOBAL_ACCOUNT, 0, 0, nano, renews_at, hard=budget.hard, window=window.series)
+            )
+    return found

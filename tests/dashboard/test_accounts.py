@@ -1,0 +1,70 @@
+"""Every account of every budget: sorted, searched, page by page."""
+
+from __future__ import annotations
+
+from tierline.budgets import Budget
+from tierline.dashboard.accounts import Accounts, untouched
+from tierline.ledger import Balance
+
+LIMIT = 1_000
+NOW = 1_795_262_400.0
+
+
+def balance(account: str, spent: int, held: int = 0, budget: str = "each") -> Balance:
+    return Balance(budget, account, spent, held, LIMIT, None)
+
+
+ALL = [balance(f"t{n:05}", n % 997, held=n % 3) for n in range(10_000)]
+ACCOUNTS = Accounts.of(NOW, ALL, {("each", "t00007"): 5, ("other", None): 7})
+
+
+def names(found: dict[str, object]) -> list[str]:
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    return [row["account"] for row in rows]
+
+
+def test_every_account_is_on_one_page() -> None:
+    """Turned over from the first to the last, nobody is missing and nobody is there twice, in each order."""
+    for sort in ("share", "spent", "name"):
+        seen = [name for offset in range(0, 10_200, 200) for name in names(ACCOUNTS.page("", "", sort, offset, 200))]
+        assert sorted(seen) == [each.account for each in ALL]
+    assert ACCOUNTS.page()["total"] == 10_000
+
+
+def test_orders() -> None:
+    """By what is spent and held of the limit, by what is spent, and by name."""
+    of = Accounts.of(NOW, [balance("b", 1, 5), balance("A", 3), balance("c", 2), balance("a", 3)], {})
+    assert names(of.page()) == ["b", "A", "a", "c"]
+    assert names(of.page(sort="spent")) == ["A", "a", "c", "b"]
+    assert names(of.page(sort="name")) == ["A", "a", "b", "c"]
+
+
+def test_a_search() -> None:
+    """Any part of a name, in any case; of one budget or of all."""
+    of = Accounts.of(NOW, [balance("Straße", 1), balance("acme", 2), balance("acme", 3, budget="month")], {})
+    assert names(of.page("STRASSE")) == ["Straße"]
+    assert of.page("cm")["total"] == 2
+    assert of.page("cm", "month")["total"] == 1
+    assert of.page("none") == {"total": 0, "rows": []}
+
+
+def test_a_row() -> None:
+    """Money is text of an integer, and what an operator has set is marked."""
+    (row,) = ACCOUNTS.page("t00007")["rows"]
+    assert row == {
+        "budget": "each", "account": "t00007", "hard": True, "window": "total", "limit": "1000", "spent": "7",
+        "held": "1", "estimated": "0", "share": 0.008, "renews_at": None, "burn": None, "forecast": None,
+        "runs_out_at": None, "overridden": True,
+    }  # fmt: skip
+    assert not any(row["overridden"] for row in ACCOUNTS.page("t00008")["rows"])
+
+
+def test_budgets_of_which_nothing_is_spent() -> None:
+    """One for all is on the page from the start, under the limit that holds; those for each tenant have no tenants."""
+    broken = Budget(lambda _: "nonsense", name="broken")
+    budgets = [broken, Budget("$5/day"), Budget("$1", name="all"), Budget("$2/hour", per="tenant"), Budget("$3/month")]
+    there = [Balance("$3/month", "global", 1, 0, 3, None)]
+    day, total = untouched(budgets, there, {("$5/day", None): 7}, NOW)
+    assert (day.budget, day.account, day.limit, day.renews_at) == ("$5/day", "global", 7, NOW + 43_200)
+    assert (total.budget, total.limit, total.renews_at, total.window) == ("all", 10**9, None, "total")
