@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
+from tierline.chat import ChatSpan
+from tierline.display import MOST_CHARS, bounded
+from tierline.tracing import configure_tracing
 from tierline.values import NANO, usd
 
 if TYPE_CHECKING:
@@ -19,11 +22,16 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer, TracerProvider
 
+    from tierline.call import Call
+    from tierline.chat import Chat
     from tierline.policies import Effective
     from tierline.values import Attempt, Classification, Decision, Refusal, Remaining
 
-MOST_CHARS: Final = 200
-"""Most characters of a string attribute."""
+__all__ = [
+    "MOST_CHARS", "MOST_ITEMS", "CallTrace", "active", "bounded", "configure_tracing", "describe", "end_attempt",
+    "end_classify", "end_shadow", "tracer_of",
+]  # fmt: skip
+
 MOST_ITEMS: Final = 20
 """Most entries of a list attribute."""
 
@@ -33,23 +41,29 @@ def tracer_of(provider: TracerProvider | None) -> Tracer:
     return trace.get_tracer("tierline", tracer_provider=provider)
 
 
-def bounded(text: str) -> str:
-    """A string that every exporter can carry: no lone surrogates, no more than `MOST_CHARS`."""
-    text = text[:MOST_CHARS]
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
 class CallTrace:
     """The spans of one call. Cheap where nothing is recorded: attributes are built only for spans that are.
 
-    Without a tracer there are none.
+    Without a tracer there are none. With `chat` the SDK tells nothing of this `call`, and `chat` is told of it; that is
+    all of an `own` call, a question of Tierline's.
     """
 
-    __slots__ = ("_route", "_tracer", "recording")
+    __slots__ = ("_route", "_tracer", "chat", "recording")
 
-    def __init__(self, tracer: Tracer | None) -> None:
+    def __init__(
+        self, tracer: Tracer | None, chat: Chat | None = None, call: Call | None = None, *, own: bool = False
+    ) -> None:
         self._tracer = tracer
-        self._route = tracer.start_span("route", kind=SpanKind.INTERNAL) if tracer is not None else trace.INVALID_SPAN
+        self._route: Span = trace.INVALID_SPAN
+        self.chat: ChatSpan | None = None
+        """The span around `route`, where it is Tierline's."""
+        if tracer is not None:
+            around = None
+            if chat is not None and call is not None:
+                self.chat = ChatSpan(tracer, chat, call)
+                around = self.chat.context
+            if not own:
+                self._route = tracer.start_span("route", context=around, kind=SpanKind.INTERNAL)
         self.recording = self._route.is_recording()
 
     @property
@@ -57,16 +71,21 @@ class CallTrace:
         """What a later trace is linked to this one by."""
         return (Link(self._route.get_span_context()),) if self.recording else ()
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace, in 32 hexadecimal digits; empty where nothing is recorded."""
+        return trace.format_trace_id(self._route.get_span_context().trace_id) if self.recording else ""
+
     def child(self, name: str) -> Span | None:
         """A span under the route, or None where the route is not recorded."""
         if self._tracer is None or not self.recording:
             return None
         return self._tracer.start_span(name, context=trace.set_span_in_context(self._route))
 
-    def event(self, name: str, attributes: Mapping[str, Any]) -> None:
-        """Something that happened, on the route span."""
+    def event(self, name: str, attributes: Mapping[str, Any], at: int | None = None) -> None:
+        """Something that happened, on the route span: now, or at so many nanoseconds since the epoch."""
         if self.recording:
-            self._route.add_event(name, dict(attributes))
+            self._route.add_event(name, dict(attributes), at)
 
     def budget(self, decision: str, estimate: int | None, tightest: Remaining | None) -> None:
         """How the ledger answered."""

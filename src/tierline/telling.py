@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from tierline.attempts import LEFT
 from tierline.budgets import first_fit
 from tierline.caching import gain
 from tierline.call import turn_of
@@ -79,6 +80,7 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
         run=run.named,
         forecast=asked.forecast if asked is not None else None,
         explored=found is not None and found.explored and taken is not None and taken.tier == found.requested,
+        trace_id=run.trace.trace_id,
         observed=_observed(run, cost - spent, spent, known=bool(known)) if run.observing else None,
     )
     if run.asked is not None and offer is not None and router.ladder.rung_of(offer.model) is not None:
@@ -104,12 +106,25 @@ def close(run: CallRun, outcome: str, error: str = "", why: str = "") -> None:
         _log(run, decision, outcome)
         if outcome != "refused" or decision.attempts:
             _count(run, decision, failed=bool(error))
+        if (meter := run.router.meter) is not None:
+            held = run.dispatch.admitted if run.dispatch is not None else None
+            meter.ended(
+                decision,
+                outcome,
+                sent=outcome != "refused" or bool(decision.attempts),
+                failed=bool(error),
+                downgraded=held is not None and held.skipped > 0,
+                tools=_tools(run),
+            )
     if beside is not None:
         beside.count()
     run.trace.end(decision, outcome, error)
     dispatch = run.dispatch
     answer = dispatch.pending if dispatch is not None else None
     began = answer.began_at if answer is not None and isinstance(answer.reader, StreamReader) else None
+    first_chunk = None if began is None else began - run.started
+    if run.trace.chat is not None:
+        run.trace.chat.end(decision.model, run.metered, first_chunk=first_chunk, output=run.output, error=error)
     run.router.metrics.ended(
         decision,
         outcome,
@@ -117,8 +132,9 @@ def close(run: CallRun, outcome: str, error: str = "", why: str = "") -> None:
         asked=run.call.model,
         mode="observe" if run.observing else "enforce",
         purpose="answer" if own is None else own.purpose,
-        first_chunk=None if began is None else began - run.started,
+        first_chunk=first_chunk,
         held=dispatch.admitted if dispatch is not None else None,
+        left=LEFT,
     )
     if run.shadow is not None:
         run.shadow.ended(decision, outcome, run.trace)
@@ -156,14 +172,18 @@ def _count(run: CallRun, decision: Decision, *, failed: bool) -> None:
 
 def _log(run: CallRun, decision: Decision, outcome: str) -> None:
     if (written := run.router.decision_log) is not None:
-        tools = run.call.body.get("tools")
         written.write(
             decision,
             at=run.router.timing.now(),
             outcome=outcome,
-            tools=len(tools) if isinstance(tools, list) else 0,
+            tools=_tools(run),
             text=turn_of(run.call)[0] if written.text else None,
         )
+
+
+def _tools(run: CallRun) -> int:
+    tools = run.call.body.get("tools")
+    return len(tools) if isinstance(tools, list) else 0
 
 
 def _all_on(run: CallRun, usage: Usage) -> dict[str, int]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from tierline.attempts import Reply
+    from tierline.chat import Chat
 
 
 class Holding(Protocol):
@@ -18,21 +19,30 @@ class Holding(Protocol):
         ...
 
 
-class Upstream(Protocol):
-    """How attempts of one call are sent."""
+class Asker(Protocol):
+    """Who asks questions of Tierline's own."""
 
     @property
     def client(self) -> Any:
         """The routed client whose call this is."""
         ...
 
+    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
+        """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
+        ...
+
+
+class Upstream(Asker, Protocol):
+    """How attempts of one call are sent."""
+
+    @property
+    def chat(self) -> Chat | None:
+        """What is told of the call in a trace; None where the client tells it."""
+        ...
+
     @property
     def retries(self) -> int:
         """Most retries of one call."""
-        ...
-
-    async def ask(self, body: dict[str, Any], timeout: float) -> Any:
-        """Ask a question of Tierline's own with that client. TimeoutError after `timeout` seconds."""
         ...
 
     @property
