@@ -156,6 +156,58 @@ async def test_a_failure(make_router: MakeRouter, meters: Meters, fake: FakeClau
     assert meters.sums("tierline.cost") == {("sonnet", "answer", ""): 0}
 
 
+async def test_what_budgets_are_charged(make_router: MakeRouter, meters: Meters, fake: FakeClaude) -> None:
+    """Each budget counts what is charged to it, questions included; limit and window are told where they are few."""
+    budgets = [
+        Budget("$5/day"), Budget("$7/3h rolling"), Budget("$9", name="ever"),
+        Budget("$1/hour", per="tenant", name="plan"),
+    ]  # fmt: skip
+    router = make_router(meter_provider=meters.provider, classifier=ClaudeClassifier(), budgets=budgets)
+    fake.verdict = lambda _text, _labels: ("moderate", 0.9)
+    for tenant in ("acme", "global"):
+        async with router.bind(tenant=tenant):
+            await router.claude.messages.create(**ASK)
+    billed = sum(request.billed for request in fake.requests) / NANO
+    assert len(fake.requests) == 4
+    assert meters.sums("tierline.budget.spent") == {
+        (name,): pytest.approx(billed) for name in ("$5/day", "$7/3h rolling", "ever", "plan")
+    }
+    assert meters.sums("tierline.budget.limit") == {("$5/day",): 5, ("$7/3h rolling",): 7, ("ever",): 9}
+    assert meters.sums("tierline.budget.window") == {("$5/day",): 86_400, ("$7/3h rolling",): 10_800}
+    await router.set_limit("$5/day", None, limit="$6")
+    await router.claude.messages.create(**ASK)
+    assert meters.sums("tierline.budget.limit")[("$5/day",)] == 6
+
+
+async def test_attempts(make_router: MakeRouter, meters: Meters, fake: FakeClaude) -> None:
+    """Every request to the API counts, by tier and role; those that failed say how, those that were left did not."""
+    router = make_router(meter_provider=meters.provider)
+    fake.script(Fault.overloaded(), Fault.overloaded(), Fault.overloaded())
+    await router.claude.messages.create(**ASK)
+    async with router.claude.messages.stream(**ASK):
+        pass
+    points = {
+        (p.attributes["tierline.attempt.tier"], p.attributes["tierline.attempt.role"], p.attributes.get("error.type")):
+        p.value for p in meters["tierline.attempts"]
+    }  # fmt: skip
+    assert points == {
+        ("sonnet", "first", "overloaded_error"): 1, ("sonnet", "retry", "overloaded_error"): 2,
+        ("haiku", "fallback", None): 1, ("sonnet", "first", None): 1,
+    }  # fmt: skip
+
+
+async def test_all_on_the_top_tier(make_router: MakeRouter, meters: Meters, fake: FakeClaude) -> None:
+    """What calls would have cost on the top tier only goes up; without what they cost, it is what was saved."""
+    router = make_router(meter_provider=meters.provider)
+    await router.claude.messages.create(**ASK)
+    fake.always(None, Fault.error(400))
+    with pytest.raises(anthropic.BadRequestError):
+        await router.claude.messages.create(**ASK)
+    (top,), (cost,) = meters["tierline.cost.top"], meters["tierline.cost"]
+    assert top.value - cost.value == pytest.approx(router.report().saved / NANO)
+    assert top.value > cost.value > 0
+
+
 async def test_observed_calls_say_so(make_router: MakeRouter, meters: Meters) -> None:
     """Calls that are only observed can be told apart."""
     router = make_router(meter_provider=meters.provider, mode="observe")

@@ -15,12 +15,16 @@ from tierline.telemetry import bounded
 from tierline.values import NANO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
     from opentelemetry.metrics import MeterProvider
 
     from tierline.binding import Purpose
     from tierline.breaker import State
+    from tierline.budgets import Budget, Line
     from tierline.ledger.base import Reservation
     from tierline.values import Classification, Decision, Mode, Refusal
+    from tierline.windows import Span
 
 MOST_VALUES: Final = 200
 """Most values of one attribute that are told apart."""
@@ -54,10 +58,15 @@ class Bounded:
 
 
 class Metrics:
-    """The instruments of one Router. Money in USD, times in seconds."""
+    """The instruments of one Router. Money in USD, times in seconds. `known` are its budgets, by name."""
 
-    def __init__(self, provider: MeterProvider | None) -> None:
+    def __init__(self, provider: MeterProvider | None, known: Callable[[], Mapping[str, Budget]] = dict) -> None:
         self._own = provider is not None
+        self._known = known
+        self._shared: dict[str, bool] = {}
+        """Which budgets have one account for all: their limits are as few as they are."""
+        self._told: dict[str, tuple[int, float]] = {}
+        """Limit (nano-USD) and window (seconds) of those, as their gauges are."""
         meter = metrics.get_meter("tierline", meter_provider=provider)
         self._duration = meter.create_histogram(
             "gen_ai.client.operation.duration",
@@ -78,7 +87,12 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_TOKENS,
         )
         self._decisions = meter.create_counter("tierline.decisions", "{decision}", "Calls, by what was decided.")
+        self._attempts = meter.create_counter("tierline.attempts", "{attempt}", "Requests to the API that have ended.")
         self._cost = meter.create_counter("tierline.cost", "USD", "What answers and questions cost.")
+        # What is saved goes up and down, and nobody can tell a loss from a restart there: this only goes up.
+        self._top = meter.create_counter(
+            "tierline.cost.top", "USD", "What calls would have cost on the top tier, or did where that is not known."
+        )
         # Classifying may cost more than it saves.
         self._saved = meter.create_up_down_counter("tierline.saved", "USD", "Less than on the top tier alone.")
         self._lookups = meter.create_counter("tierline.cache.lookups", "{lookup}", "Look-ups of a verdict.")
@@ -91,6 +105,9 @@ class Metrics:
             "Share of a budget that is spent and held, at each call that it admits.",
             explicit_bucket_boundaries_advisory=_SHARES,
         )
+        self._spent = meter.create_counter("tierline.budget.spent", "USD", "What was charged to a budget.")
+        self._limit = meter.create_gauge("tierline.budget.limit", "USD", "The limit of a budget with one account.")
+        self._window = meter.create_gauge("tierline.budget.window", "s", "How long its window is, where it renews.")
         self._refusals = meter.create_counter("tierline.refusals", "{call}", "Calls that a budget had no room for.")
         self._classifying = meter.create_histogram(
             "tierline.classifier.duration",
@@ -101,7 +118,8 @@ class Metrics:
         self._upgrades = meter.create_counter(
             "tierline.upgrades.withheld", "{call}", "Calls whose text wanted a dearer tier than its account had left."
         )
-        self._away = meter.create_gauge("tierline.ledger.away", "1", "Whether the ledger cannot be asked: 1 or 0.")
+        # Without a unit: of a 1 some exporters make a part of the name, and some do not.
+        self._away = meter.create_gauge("tierline.ledger.away", "", "Whether the ledger cannot be asked: 1 or 0.")
         self._outages = meter.create_counter("tierline.ledger.outages", "{outage}", "How often it went away.")
         self._breakers = meter.create_up_down_counter(
             "tierline.breakers.open", "{breaker}", "Breakers that are not closed."
@@ -139,8 +157,12 @@ class Metrics:
         purpose: Literal["answer"] | Purpose,
         first_chunk: float | None,
         held: Reservation | None,
+        left: Collection[str],
     ) -> None:
-        """A call is over. `asked` is the model that it named, `purpose` is what for."""
+        """A call is over.
+
+        `asked` is the model that it named, `purpose` is what for. An attempt whose outcome is in `left` has not failed.
+        """
         if not self.recording:
             return
         own = purpose != "answer"
@@ -157,11 +179,17 @@ class Metrics:
                 },
             )
             self._saved.add(decision.saved / NANO, place)
+            self._top.add((decision.cost + decision.saved) / NANO, place)
         if not decision.attempts:
             return
         # What a question cost is counted when it is settled: several may wait for its verdict, or nobody.
         cost = (decision.cost - decision.classifier_cost - decision.grading_cost) / NANO
         self._cost.add(cost, {"tierline.decision.tier": decision.tier, "tierline.purpose": purpose, **place})
+        for attempt in decision.attempts:
+            tried = {"tierline.attempt.tier": attempt.tier, "tierline.attempt.role": attempt.role}
+            if attempt.outcome != "ok" and attempt.outcome not in left:
+                tried["error.type"] = self._error(attempt.outcome)
+            self._attempts.add(1, tried)
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "anthropic",
@@ -177,9 +205,29 @@ class Metrics:
         if usage.prompt_tokens or usage.output_tokens:
             self._tokens.record(usage.prompt_tokens, {**attributes, "gen_ai.token.type": "input"})
             self._tokens.record(usage.output_tokens, {**attributes, "gen_ai.token.type": "output"})
-        if held is not None and not own:
-            for (line, _), used in zip(held.lines, held.used, strict=True):
-                self._utilization.record((used + held.cost) / line.limit, {"tierline.budget": self._name(line.budget)})
+        if held is None:
+            return
+        for (line, span), used in zip(held.lines, held.used, strict=True):
+            name = {"tierline.budget": self._name(line.budget)}
+            if not own:
+                self._utilization.record((used + held.cost) / line.limit, name)
+            self._charged(line, span, cost, name)
+
+    def _charged(self, line: Line, span: Span, cost: float, name: Mapping[str, str]) -> None:
+        """A call was charged to an account: `cost` in USD."""
+        self._spent.add(cost, name)
+        if (shared := self._shared.get(name["tierline.budget"])) is None:
+            budget = self._known().get(name["tierline.budget"])
+            shared = self._shared[name["tierline.budget"]] = budget is not None and budget.per is None
+        if not shared:
+            return
+        window = (line.window.seconds or span.end - span.start) if line.window.renews else 0.0
+        if self._told.get(line.budget) != (line.limit, window):
+            # A gauge keeps what it was set to; to set it costs more than to compare.
+            self._told[line.budget] = line.limit, window
+            self._limit.set(line.limit / NANO, name)
+            if window:
+                self._window.set(window, name)
 
     def refused(self, refusal: Refusal) -> None:
         """A call was not sent, for the sake of a budget."""
@@ -262,7 +310,7 @@ class Metrics:
             self._stored.add(1, {"tierline.cache.outcome": outcome})
 
     def ledger(self, away: bool) -> None:
-        """The ledger has gone away, or is back."""
+        """The ledger has gone away, or is back; or it is there, at start-up."""
         if self.recording:
             self._away.set(1 if away else 0)
             if away:
