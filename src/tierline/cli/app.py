@@ -14,9 +14,11 @@ from rich.console import Console
 
 from tierline.cli.curves import curve
 from tierline.cli.evaluate import evaluate
+from tierline.cli.report import report
 from tierline.cli.sampling import sample
 from tierline.cli.simulate import simulate_log
 from tierline.cli.training import train
+from tierline.cli.watch import watch
 from tierline.errors import TierlineError
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tierline",
-    help="Measure how well tiers are chosen on your own traffic.",
+    help="See where the money of an app goes, and measure how well tiers are chosen on its own traffic.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,3 +55,5 @@ app.command("curve")(_told(curve))
 app.command("train")(_told(train))
 app.command("sample")(_told(sample))
 app.command("simulate")(_told(simulate_log))
+app.command("report")(_told(report))
+app.command("watch")(_told(watch))
