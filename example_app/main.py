@@ -1,7 +1,7 @@
 """A support desk that calls Claude, routed by Tierline.
 
 Seven endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
-calls an offline stand-in for the API, and says so. Start it with `make run`, and ask:
+calls an offline stand-in for the API, and says so. Start it with `make run`, open http://localhost:8000, or ask:
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"text": "Are you open on Saturday?"}'
@@ -18,6 +18,9 @@ looks at the money, and changes a limit:
     curl -s localhost:8000/operator/refusal -H 'authorization: Bearer desk-operator'
     curl -s -X PUT 'localhost:8000/operator/plans/acme?limit=$2' -H 'authorization: Bearer desk-operator'
 
+The same as a page, live, is at http://localhost:8000/operator/page/ (the token is `desk-operator-page`); traces, with
+example_app/docker-compose.yml, at http://localhost:16686.
+
 TIERLINE_SHADOW=0.1 lets the tier above answer one call in ten too, for a judge to compare:
 
     curl -s localhost:8000/operator/shadows -H 'authorization: Bearer desk-operator'
@@ -30,7 +33,7 @@ import json
 import logging
 import os
 from collections import deque
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -51,12 +54,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
 
-from example_app.tracing import trace_to_collector
+from example_app.front import plan_of, show_page
+from example_app.metrics import Scraped
 from tierline import Budget, Decision, Report, Router, policy
 from tierline.asgi import TierlineMiddleware
+from tierline.dashboard import dashboard
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.fastapi import REFUSALS, Claude, Routing, SyncClaude
 from tierline.ledger import Alert, Balance
+from tierline.telemetry import configure_tracing
 from tierline.testing import FakeClaude
 from tierline.values import Refusal, Shadow, usd
 
@@ -70,6 +76,11 @@ KEYS = {"desk-acme": "acme", "desk-globex": "globex", "desk-initech": "initech"}
 
 OPERATOR_KEY = "desk-operator"
 """Who may look at everybody's money. A real app asks its single sign-on."""
+
+PAGE_TOKEN = "desk-operator-page"  # noqa: S105  (of a demo)
+"""What the same person types in to see it as a page. A real app makes one at random, and has it in its environment."""
+
+JAEGER = "http://localhost:16686/trace/{trace_id}"
 
 PLANS = {"acme": "$0.50/day", "globex": "$0.06/day", "initech": "$0.03/day"}
 """What each tenant pays for."""
@@ -95,14 +106,32 @@ class Question(BaseModel):
         return [*(turn.model_dump() for turn in self.history), {"role": "user", "content": self.text}]
 
 
+class Tried(BaseModel):
+    """One request to Claude."""
+
+    tier: str
+    role: str
+    outcome: str
+    cost: str
+    seconds: float
+
+
 class Why(BaseModel):
     """What became of the call."""
 
     tier: str
+    requested_tier: str
     label: str | None
     source: str
     cost: str
+    top: str
+    """What it would have cost on the top tier, as far as that is known."""
+    saved: str
+    saved_share: float
+    estimated: bool
+    seconds: float
     reasons: list[str]
+    attempts: list[Tried]
     handle: str
     """Lets whoever sees the answer say how good it was: see `/grade`."""
 
@@ -111,10 +140,20 @@ class Why(BaseModel):
         """The part of a decision that is worth showing."""
         return cls(
             tier=decision.tier,
+            requested_tier=decision.requested_tier,
             label=decision.label,
             source=decision.source,
             cost=usd(decision.cost),
+            top=usd(decision.cost + decision.saved),
+            saved=usd(decision.saved),
+            saved_share=decision.saved / max(1, decision.cost + decision.saved),
+            estimated=decision.estimated,
+            seconds=decision.latency_s,
             reasons=list(decision.reasons),
+            attempts=[
+                Tried(tier=each.tier, role=each.role, outcome=each.outcome, cost=usd(each.cost), seconds=each.seconds)
+                for each in decision.attempts
+            ],
             handle=decision.handle,
         )
 
@@ -182,7 +221,7 @@ async def on_budget(alert: Alert) -> None:
     )  # fmt: skip
 
 
-def pages_of(router: Router, refusals: deque[Refusal]) -> APIRouter:
+def pages_of(router: Router, refusals: deque[Refusal], scraped: Scraped) -> APIRouter:
     """What an operator sees: the same from every process that shares the store."""
     pages = APIRouter(prefix="/operator", dependencies=[Depends(operator)])
 
@@ -208,6 +247,10 @@ def pages_of(router: Router, refusals: deque[Refusal]) -> APIRouter:
     async def shadows() -> tuple[Shadow, ...]:
         return router.shadows()
 
+    @pages.get("/metrics")
+    def metrics() -> Response:
+        return scraped.page()
+
     @pages.put("/plans/{tenant}", status_code=204)
     async def plan(tenant: str, limit: str | None = None) -> None:
         try:
@@ -218,22 +261,40 @@ def pages_of(router: Router, refusals: deque[Refusal]) -> APIRouter:
     return pages
 
 
+def trace_if_asked() -> None:
+    """Send traces to the collector that the environment names, such as Jaeger at http://localhost:4318."""
+    if os.environ.keys() & {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER"}:
+        configure_tracing("support-desk")
+
+
+def offline(resources: AsyncExitStack) -> AsyncAnthropic | None:
+    """A client of the stand-in for the API, where there is no key; None where there is one."""
+    if os.environ.get("ANTHROPIC_API_KEY"):
+        return None
+    log.warning("no ANTHROPIC_API_KEY: the answers come from an offline stand-in for the API")
+    fake = FakeClaude(chunk_delay=float(os.environ.get("DESK_CHUNK_DELAY", "0")))
+    client = AsyncAnthropic(api_key=fake.api_key, base_url=resources.enter_context(fake.serve_in_thread()))
+    resources.push_async_callback(client.close)
+    return client
+
+
 def build(client: AsyncAnthropic | None = None) -> FastAPI:
     """The app. `client` is whom it calls; by default the API, or its offline stand-in where there is no key."""
+    trace_if_asked()
     resources = AsyncExitStack()
-    if client is None and not os.environ.get("ANTHROPIC_API_KEY"):
-        log.warning("no ANTHROPIC_API_KEY: the answers come from an offline stand-in for the API")
-        fake = FakeClaude()
-        client = AsyncAnthropic(api_key=fake.api_key, base_url=resources.enter_context(fake.serve_in_thread()))
-        resources.push_async_callback(client.close)
+    client = client or offline(resources)
+    scraped = resources.enter_context(closing(Scraped()))
     sync_client = Anthropic(api_key=client.api_key, base_url=client.base_url) if client is not None else None
+    plan = Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")
     router = Router(
         client,
         sync_client=sync_client,
-        budgets=[Budget("$1.50/day"), Budget(lambda tenant: PLANS.get(tenant, "$0.01/day"), "tenant", "plan")],
+        budgets=[Budget("$1.50/day"), plan],
         # Such as sqlite:///desk.db, or redis://localhost: for several workers, and for balances that outlive them.
         store=os.environ.get("TIERLINE_STORE", "memory://"),
+        traffic=True,
         on_budget=on_budget,
+        meter_provider=scraped.provider,
         shadow=float(os.environ.get("TIERLINE_SHADOW", "0")),
         shadow_budget="$0.20/day",
     )
@@ -241,14 +302,15 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with trace_to_collector():
-            async with resources, router.lifespan(app):
-                yield
+        async with resources, router.lifespan(app):
+            yield
 
     app = FastAPI(title="Support desk", lifespan=lifespan)
     app.state.router, app.state.refusals = router, refusals
-    # Whoever calls the desk sees the tier in a header, and a busy API as "come back later".
-    app.add_middleware(TierlineMiddleware, router=router, tenant=tenant_of, headers=True, busy_as_503=True)
+    # Whoever calls the desk sees the tier and the time in headers, and a busy API as "come back later".
+    app.add_middleware(
+        TierlineMiddleware, router=router, tenant=tenant_of, headers=True, server_timing=True, busy_as_503=True
+    )
     desk = APIRouter(dependencies=[Depends(authenticated)], responses=REFUSALS)
 
     @desk.post(
@@ -348,6 +410,9 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         refusals.append(error.refusal)
         return JSONResponse(error.problem, error.http_status, error.http_headers, "application/problem+json")
 
+    desk.include_router(plan_of(router, plan))
     app.include_router(desk)
-    app.include_router(pages_of(router, refusals))
+    app.mount("/operator/page", dashboard(router, token=PAGE_TOKEN, may_act=lambda *_: True, trace=JAEGER))
+    app.include_router(pages_of(router, refusals, scraped))
+    show_page(app)
     return app

@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from example_app import demo
-from example_app.main import PLANS, build
+from example_app.main import PAGE_TOKEN, PLANS, build
 from tierline.testing import FakeClaude
+from tierline.values import usd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -158,6 +159,21 @@ async def test_nobody_gets_in_without_a_key(desk: httpx.AsyncClient) -> None:
         assert (await desk.post("/answer", json={"text": "hi"}, headers=headers)).status_code == 401
 
 
+async def test_a_tenant_sees_its_own_plan(desk: httpx.AsyncClient) -> None:
+    """What is left is the plan's limit without what the tenant spent; nobody else's, and nothing without a key."""
+    assert (await desk.get("/plan")).json() == {"left": "$0.50", "limit": "$0.50", "share": 0.0}
+    await desk.post("/answer", json={"text": "Are you open on Saturday?"})
+    cost = (await desk.get("/report")).json()["by_account"]["acme"]["cost"]
+    assert (await desk.get("/plan")).json() == {
+        "left": usd(500_000_000 - cost), "limit": "$0.50", "share": cost / 500_000_000,
+    }  # fmt: skip
+    globex = {"authorization": "Bearer desk-globex"}
+    assert (await desk.get("/plan", headers=globex)).json()["left"] == "$0.06"
+    await desk.put("/operator/plans/globex", params={"limit": "$2"}, headers=OPERATOR)
+    assert (await desk.get("/plan", headers=globex)).json()["left"] == "$2.00"
+    assert (await desk.get("/plan", headers={"authorization": ""})).status_code == 401
+
+
 async def test_a_spent_plan_is_refused_with_a_problem(desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that has no room answers 402 or 429 as `problem+json`, and sends nothing."""
     monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
@@ -199,9 +215,28 @@ async def test_the_tier_above_answers_too_where_the_desk_is_told_so(monkeypatch:
     assert [(shadow["tier"], shadow["route"], shadow["texts"]) for shadow in shadows] == [(tier, "/answer", None)]
 
 
+async def test_an_operator_has_a_page(desk: httpx.AsyncClient) -> None:
+    """It shows what the desk spent to who has its token, and to no tenant and no key of the other pages."""
+    await desk.post("/classify", json={"text": "charged twice"})
+    for headers in (ACME, OPERATOR):
+        assert (await desk.get("/operator/page/api/overview", headers=headers)).status_code == 401
+    headers = {"authorization": f"Bearer {PAGE_TOKEN}"}
+    shown = (await desk.get("/operator/page/api/overview", headers=headers)).json()
+    (row,) = (
+        row for row in (await desk.get("/operator/balances", headers=OPERATOR)).json() if row["account"] == "acme"
+    )
+    assert (shown["total"]["calls"], shown["total"]["cost"]) == (1, str(row["spent"]))
+    assert shown["actions"] == ["limit", "breaker", "verdicts"]
+    assert shown["trace"].format(trace_id="1") == "http://localhost:16686/trace/1"
+
+
 async def test_the_demo_runs_to_its_end(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It serves the app on a socket, sends real requests, shows tiers, money and reasons, and ends by itself."""
+    """It serves the app on a socket, sends real requests, shows tiers, money and reasons, and ends by itself.
+
+    One at a time: of several at once a small plan may have no room for all that they hold, and refuse one.
+    """
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setattr(demo, "AT_ONCE", 1)
     await demo.main(most=20)
     shown = capsys.readouterr().out
     for words in (
