@@ -7,15 +7,17 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from tierline.asking import ONE_TEXT, shares_of
+from tierline.classify.labelled import Labelled, Origin, Progress
 from tierline.classify.sheet import MOST, about_others
 from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
 from tierline.gathering import MOST_CHARS
 from tierline.limits import retry_after
+from tierline.numeric import is_whole
 from tierline.telemetry import describe
-from tierline.values import Classification, usd
+from tierline.values import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -41,86 +43,6 @@ _LONGEST_ASKED: Final = 300.0
 """Seconds that are waited at most: by oneself, and because the API asks for it."""
 _REJECTED: Final = (401, 403, 404)
 """Statuses that every other request will meet as well."""
-
-Origin = Literal["claude", "cache", "file"]
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """What came of one text.
-
-    - `label` is one of the labels; None where there is none, and `why` then says why
-    - `confidence` is from 0 to 1
-    - `source`: Claude was asked now (`claude`), it was in the cache or the same text stood before (`cache`), or in the
-      file of an earlier run (`file`); None without a label
-    - `cost` is the text's part of the requests that asked for it, in nano-USD, with or without a label
-    """
-
-    label: str | None
-    confidence: float = 0.0
-    source: Origin | None = None
-    why: str = ""
-    cost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is: texts that are done with, of `total`; those of them `without` a label; nano-USD spent."""
-
-    done: int
-    total: int
-    without: int
-    cost: int
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What came of many texts: `items` in their order. `str(…)` is a line for people.
-
-    - `cost` is what the run cost, in nano-USD: the sum of its items' costs
-    - `requests` is how many were made, failed ones included
-    - `stopped` says why the run ended before its end; empty where it did not. What it had is kept
-    """
-
-    items: tuple[Labelled, ...]
-    cost: int = 0
-    requests: int = 0
-    stopped: str = ""
-
-    @property
-    def labels(self) -> list[str | None]:
-        """The labels alone, in the order of the texts."""
-        return [each.label for each in self.items]
-
-    @property
-    def asked(self) -> int:
-        """Texts whose label Claude was asked for in this run."""
-        return self._from("claude")
-
-    @property
-    def cached(self) -> int:
-        """Texts whose label came from the cache, or that stood before in the same run."""
-        return self._from("cache")
-
-    @property
-    def resumed(self) -> int:
-        """Texts whose label stood in the file."""
-        return self._from("file")
-
-    @property
-    def without(self) -> int:
-        """Texts without a label."""
-        return self._from(None)
-
-    def _from(self, source: Origin | None) -> int:
-        return sum(each.source == source for each in self.items)
-
-    def __str__(self) -> str:
-        line = (
-            f"{len(self.items):,} texts: {self.asked:,} asked, {self.cached:,} cached, {self.resumed:,} resumed, "
-            f"{self.without:,} without a label; {usd(self.cost)} in {self.requests:,} requests"
-        )
-        return f"{line}; stopped: {self.stopped}" if self.stopped else line
 
 
 @dataclass(slots=True, eq=False)
@@ -346,7 +268,7 @@ def check_many(items: Sequence[object], batch_size: object, concurrency: object,
         if not isinstance(item, str):
             raise ConfigurationError(f"classify_many: item {place} is a {type(item).__name__}; items are texts")
     for name, value, most in (("batch_size", batch_size, MOST), ("concurrency", concurrency, 100)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        if not is_whole(value, 1, most):
             raise ConfigurationError(f"classify_many({name}={value!r:.60}): write a whole number from 1 to {most}")
     if progress is not None and not callable(progress):
         raise ConfigurationError(f"classify_many(progress={progress!r:.60}): give a function of a Progress")

@@ -6,6 +6,7 @@ from tierline.classify.cascade import CascadeClassifier, default_classifier
 from tierline.classify.claude import ClaudeClassifier
 from tierline.classify.fixed import FixedClassifier
 from tierline.classify.keyword import KeywordClassifier
+from tierline.classify.labelled import Labelled, Labels, Progress
 from tierline.classify.local import LocalClassifier
 from tierline.classify.signal import SignalClassifier
 from tierline.values import Classification
@@ -19,7 +20,10 @@ __all__ = [
     "Consult",
     "FixedClassifier",
     "KeywordClassifier",
+    "Labelled",
+    "Labels",
     "LocalClassifier",
+    "Progress",
     "Question",
     "SignalClassifier",
     "VerdictCache",

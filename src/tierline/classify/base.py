@@ -7,6 +7,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_number
 from tierline.values import View
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def check_classifier(where: str, value: object) -> Classifier:
 
 def check_confidence(where: str, value: object) -> None:
     """Raise `ConfigurationError` unless `value` is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if not is_number(value, 0, 1):
         raise ConfigurationError(f"{where} is {value!r:.80}; write a number from 0 to 1")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from cachetools import TTLCache
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_whole
 from tierline.recent import keyed
 
 if TYPE_CHECKING:
@@ -351,7 +352,7 @@ def material(view: View, tenant: str | None, fingerprint: str, version: str) -> 
 
 
 def _check(maxsize: object, ttl: object, secret: object) -> None:
-    if not isinstance(maxsize, int) or isinstance(maxsize, bool) or maxsize < 1:
+    if not is_whole(maxsize, 1):
         raise ConfigurationError(f"the verdict cache's maxsize is {maxsize!r}; write a whole number above 0")
     if not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or math.isnan(ttl) or ttl <= 0:
         raise ConfigurationError(f"the verdict cache's ttl is {ttl!r}; write a number of seconds above 0")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from tierline.classify.base import fingerprint_of
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_whole
 from tierline.values import Classification
 
 if TYPE_CHECKING:
@@ -157,5 +158,5 @@ def _risen(points: Iterator[tuple[int, str]] | list[tuple[int, str]], lead: str 
 
 
 def _check(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value, 1):
         raise ConfigurationError(f"SignalClassifier({name}={value!r}): write a whole number above 0")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tierline.prices import PriceBook
 
 CHARS_A_TOKEN: Final = 3.6
-"""Of English prose; prices are weighed, and not reserved, by it."""
+"""Of English prose, where tokens are not known; prices are weighed, and not reserved, by it."""
 USUAL_OUTPUT: Final = 400
 """Tokens of an answer that the policy says nothing of (`expected_output`), where `max_tokens` lets it be so long."""
 _UNREAD: Final = 10_000

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import ceil, isnan, nan
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from tierline.classify.worth import CHARS_A_TOKEN
 from tierline.errors import ConfigurationError
 from tierline.evaluation.agreement import FEW_ROWS, Agreement, Errors
 from tierline.evaluation.calibration import expected_calibration_error
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     Watch = Callable[[Iterable[int]], Iterable[int]]
 
-CHARS_PER_TOKEN: Final = 3.6
-"""Of a prompt whose tokens are not given: English, as Claude's tokenizer counts it."""
 OUTPUT_TOKENS: Final = 300
 """Of an answer whose tokens are not given."""
 
@@ -80,7 +79,7 @@ class Costs:
 
     def of_row(self, row: Row) -> list[int]:
         """Of a row, cheapest tier first: from its tokens, or from the length of its text."""
-        return self.of(row.usage or Usage(ceil(len(row.text or "") / CHARS_PER_TOKEN), self._out_tokens))
+        return self.of(row.usage or Usage(ceil(len(row.text or "") / CHARS_A_TOKEN), self._out_tokens))
 
     def of(self, usage: Usage) -> list[int]:
         """Of an answer with this usage."""

@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 from tierline.errors import ConfigurationError
 from tierline.learn.outcomes import Outcome, check_grade
+from tierline.numeric import is_whole
 from tierline.values import LABELS, Usage
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def row_of(where: str, row: object) -> Row:
     if text is None and label is not None and not logged:
         raise ConfigurationError(f"{where}: it has a label and no text; write `text`")
     tools = row.get("tools", 0)
-    if isinstance(tools, bool) or not isinstance(tools, int) or tools < 0:
+    if not is_whole(tools, 0):
         raise ConfigurationError(f"{where}: tools is {tools!r:.60}; write how many were offered")
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not isfinite(weight) or weight <= 0:
@@ -254,7 +255,7 @@ def _usage(where: str, row: Mapping[str, Any], *, logged: bool) -> Usage | None:
             raise ConfigurationError(f"{where}: its usage is of another version; read it with that one") from None
     counts = {name: row.get(name) for name in ("in_tokens", "out_tokens")}
     for name, count in counts.items():
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+        if count is not None and not is_whole(count, 0):
             raise ConfigurationError(f"{where}: {name} is {count!r:.60}; write a whole number of tokens")
     if counts["in_tokens"] is None or counts["out_tokens"] is None:
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tierline.budgets import first_fit, within_thresholds
 from tierline.errors import ConfigurationError
 from tierline.escalation.rules import Escalate
+from tierline.numeric import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ class Assumed(Escalate):
         super().__post_init__()
         for name in ("noticed", "false_alarms"):
             value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            if not is_number(value, 0, 1):
                 raise ConfigurationError(f"escalate: {name} is {value!r:.60}; write a share from 0 to 1")
 
     @property

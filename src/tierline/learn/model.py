@@ -12,6 +12,7 @@ from tierline.learn.ascent import Lesson, chance
 from tierline.learn.lessons import Lessons
 from tierline.learn.prior import starts
 from tierline.learn.sketch import BLANK, pack, sketch, unpack
+from tierline.numeric import is_whole
 from tierline.values import Chance, Forecast
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class OutcomeModel:
         self.tiers = _checked(tiers)
         if isinstance(half_life, bool) or not isinstance(half_life, (int, float)) or not 0 < half_life < float("inf"):
             raise ConfigurationError(f"OutcomeModel(half_life={half_life!r:.80}): write a number of seconds above 0")
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        if not is_whole(most, 1):
             raise ConfigurationError(f"OutcomeModel(most={most!r:.80}): write a whole number of outcomes above 0")
         self._places = {name: place for place, name in enumerate(self.tiers)}
         self.half_life, self._most, self._clock = float(half_life), most, clock

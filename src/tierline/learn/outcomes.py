@@ -7,6 +7,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Outcome:
         if not isinstance(self.text, str):
             raise ConfigurationError(f"Outcome(text=…) must be a text, not a {type(self.text).__name__}")
         check_grade("Outcome(good=…)", self.good)
-        if isinstance(self.tools, bool) or not isinstance(self.tools, int) or self.tools < 0:
+        if not is_whole(self.tools, 0):
             raise ConfigurationError(f"Outcome(tools={self.tools!r:.80}): write how many tools were offered")
         weight = self.weight
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not isfinite(weight) or weight <= 0:
