@@ -57,9 +57,17 @@ def clock() -> list[float]:
 
 @pytest.fixture(params=["sqlite", "redis"])
 async def process(
-    request: pytest.FixtureRequest, make_router: Callable[..., Router], tmp_path: Path, clock: list[float]
+    request: pytest.FixtureRequest,
+    make_router: Callable[..., Router],
+    tmp_path: Path,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Callable[..., Router]]:
-    """Makes Routers as other processes that share a store have them: with a memory of their own."""
+    """Makes Routers as other processes that share a store have them: with a memory of their own.
+
+    They wait for a store that is busy: how long an app would is no part of what is tested with them.
+    """
+    monkeypatch.setattr(shared_module, "PATIENCE", 5.0)
     url = f"sqlite:///{tmp_path}/a.db" if request.param == "sqlite" else request.getfixturevalue("server").url
     namespace = fresh_namespace()
     ledgers: list[Any] = []

@@ -72,6 +72,18 @@ async def test_what_was_put_is_found(shared: Shared) -> None:
     assert await shared.open().get([]) == []
 
 
+async def test_all_are_dropped(shared: Shared) -> None:
+    """Of all accounts, however many; what was counted stays, and what is put afterwards."""
+    store = shared.open()
+    await store.put([kept(str(number), account=f"a{number % 7}") for number in range(1_200)])
+    await store.used({"1": 2}, 30)
+    await shared.open().clear()
+    assert await store.stats() == StoredVerdicts(0, 2, 30)
+    assert await store.get(["1", "1199"]) == [None, None]
+    await store.put([kept("a")])
+    assert (await store.stats()).size == 1
+
+
 async def test_the_latest_counts(shared: Shared) -> None:
     """One that is put again takes the place of the first."""
     store = shared.open()

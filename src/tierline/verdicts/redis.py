@@ -52,6 +52,11 @@ class RedisVerdicts:
         while start:
             (start,) = await self._run("forget", account, start)
 
+    async def clear(self) -> None:
+        """Drop all verdicts. Where it fails halfway it may be done again."""
+        while (await self._run("clear"))[0]:
+            pass
+
     async def stats(self) -> StoredVerdicts:
         """What there is."""
         return StoredVerdicts(*map(int, await self._run("stats")))

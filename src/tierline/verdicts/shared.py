@@ -226,6 +226,12 @@ class SharedVerdicts:
             self._waiting = {key: each for key, each in self._waiting.items() if each.account != digest}
         await self.store.forget(digest)
 
+    async def clear(self) -> None:
+        """Forget all verdicts, also those that wait to be written. LedgerUnavailableError where the store is away."""
+        with self._lock:
+            self._waiting = {}
+        await self.store.clear()
+
     async def stats(self) -> StoredVerdicts:
         """What the store has, what this process has to tell it included. LedgerUnavailableError where it is away."""
         await self._write()

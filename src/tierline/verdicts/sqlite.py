@@ -51,6 +51,10 @@ class SQLiteVerdicts:
         """Drop the verdicts of an account."""
         await self._store.run(lambda db: db.execute("DELETE FROM verdict WHERE account = ?", (account,)).rowcount)
 
+    async def clear(self) -> None:
+        """Drop all verdicts."""
+        await self._store.run(lambda db: db.execute("DELETE FROM verdict").rowcount)
+
     async def stats(self) -> StoredVerdicts:
         """What there is."""
         now = self._clock()

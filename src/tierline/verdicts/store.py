@@ -44,7 +44,7 @@ class VerdictStore(Protocol):
     - `put` keeps verdicts; one whose key is there takes its place
     - `used` counts how often keys were found, and what that saved
     - it is bounded: the oldest are dropped above its size, and those that are too old in any case
-    - `forget` drops the verdicts of an account (its digest)
+    - `forget` drops the verdicts of an account (its digest), `clear` those of all; what was counted stays
     - where the store is away, every method raises LedgerUnavailableError within its patience
     - each method may be called from any event loop
     """
@@ -63,6 +63,10 @@ class VerdictStore(Protocol):
 
     async def forget(self, account: str) -> None:
         """Drop the verdicts of an account."""
+        ...
+
+    async def clear(self) -> None:
+        """Drop all verdicts."""
         ...
 
     async def stats(self) -> StoredVerdicts:
