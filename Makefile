@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # Other versions of the frameworks, each in a directory that is laid over the environment.
 OVERLAYS := $(VENV)/overlays/.ready
+# A backend for traces, which is large: in an environment of its own, where the tests that take minutes find it.
+PHOENIX := $(VENV)/phoenix/.ready
 # CI also demands that nearly every branch is tested.
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench quality strategies clean
+.PHONY: help setup demo run test soak check format bench quality strategies screenshots clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,16 +31,22 @@ $(OVERLAYS): $(READY) tests/frameworks/versions.toml tests/frameworks/overlays.p
 	@$(BIN)/python tests/frameworks/overlays.py $(@D)
 	@touch $@
 
+$(PHOENIX): $(READY)
+	@echo "setting up a backend for traces (850 MB, once)"
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check arize-phoenix
+	@touch $@
+
 demo: $(READY) ## start the example app offline, send it real traffic, show the result
 	@$(BIN)/python -m example_app.demo
 
-run: $(READY) ## serve the example app on http://localhost:8000
-	@$(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
+run: $(READY) ## serve the example app, and its page, on http://localhost:8000
+	@DESK_CHUNK_DELAY=0.02 $(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
 
 test: $(READY) $(OVERLAYS) ## run the tests
 	@$(BIN)/python -m pytest -n auto $(COVER)
 
-soak: $(READY) ## run the tests that take minutes
+soak: $(READY) $(PHOENIX) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -o log_cli=true -o log_cli_level=INFO
 
 check: $(READY) ## format, lint, types and import layers
@@ -62,6 +70,9 @@ quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality
 strategies: $(READY) ## what escalation, speculation and the like cost and gain, on DATA=DIR: writes docs/strategies.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
 	@$(BIN)/python -m benchmarks.quality.strategies --data "$(or $(DATA),$(error write make strategies DATA=DIR, the directory of the data))"
+
+screenshots: $(READY) ## take the pictures of the page for the documentation
+	@$(BIN)/python -m scripts.screenshots
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist

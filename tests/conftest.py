@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +14,9 @@ import certifi
 import httpx
 import hypothesis
 import pytest
-import uvicorn
 from anthropic import Anthropic, AsyncAnthropic
 
+from tests.serving import serving
 from tierline import Router
 from tierline.attempts import Timing
 from tierline.classify import FixedClassifier
@@ -119,32 +118,13 @@ def make_sync_router(sync_sdk: Anthropic, defaults: dict[str, Any]) -> Iterator[
         asyncio.run(router.aclose())
 
 
-@asynccontextmanager
-async def _serving(app: ASGIApp) -> AsyncIterator[str]:
-    listener = socket.socket(proto=socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app, lifespan="auto", log_config=None, access_log=False, ws="auto", timeout_graceful_shutdown=2
-    )
-    config.load()
-    # No signal handlers and no ticks: only the parts of a server that serve.
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    assert server.started, "the app did not start"
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        await server.shutdown(sockets=[listener])
-
-
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[[ASGIApp], Awaitable[httpx.AsyncClient]]]:
     """Serve an app with uvicorn on a free port, its lifespan included, and give a browser for it."""
     async with AsyncExitStack() as stack:
 
         async def start(app: ASGIApp) -> httpx.AsyncClient:
-            url = await stack.enter_async_context(_serving(app))
+            url = await stack.enter_async_context(serving(app))
             return await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
 
         yield start

@@ -117,6 +117,7 @@ async def test_other_scopes_pass(router: Router) -> None:
     "options",
     [
         {"headers": 1},
+        {"server_timing": "yes"},
         {"busy_as_503": "yes"},
         {"router": "router"},
         {"tenant": "acme"},

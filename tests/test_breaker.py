@@ -205,3 +205,18 @@ def test_the_rate_is_that_of_calls() -> None:
             lab.breaker.failed(began, again=again)
         lab.answer(3)
     assert lab.breaker.state == "closed"
+
+
+def test_an_operator_closes_it() -> None:
+    """Open or half open, it is as new: it takes as many failures again; one that is closed stays so."""
+    lab = Lab()
+    assert not lab.breaker.close()
+    for waits in (0.0, LONGEST_HOLD):
+        lab.fail(IN_A_ROW)
+        assert lab.breaker.state == "open"
+        lab.at += waits
+        assert lab.breaker.enter() == ("probe" if waits else "")
+        assert lab.breaker.close()
+        lab.fail(IN_A_ROW - 1)
+        assert lab.breaker.state == "closed"
+        lab.answer()

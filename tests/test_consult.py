@@ -213,3 +213,69 @@ async def test_one_bad_key_is_no_reason_to_doubt_another(
     with pytest.raises(AuthenticationError):
         await bad.messages.create(model="auto", max_tokens=9, messages=[{"role": "user", "content": "Why?"}])
     assert (await decide(router)).source == "claude"
+
+
+class Fresh(ClaudeClassifier):
+    """Asks Claude every time."""
+
+    cacheable = False
+
+
+@pytest.mark.parametrize("window", [0, 0.005])
+async def test_a_verdict_that_is_cancelled_with_its_call_is_in_its_decision(
+    make_router: Callable[..., Router], fake: FakeClaude, window: float
+) -> None:
+    """Whoever leaves while Claude is asked for him alone pays for that, and his decision says so."""
+    router = make_router(classifier=Fresh(worth=0), budgets=[Budget("$5")], verdict_window=window)
+    fake.script(Fault.hang())
+    async with router.bind() as binding:
+        asking: Any = {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": "Why?"}]}
+        task = asyncio.create_task(router.claude.messages.create(**asking))
+        await fake.until(lambda requests: len(requests) == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await router.books.background.drain(5)
+    (decision,), ((balance),) = binding.decisions, await router.balances()
+    assert 0 < decision.classifier_cost == decision.cost == balance.spent == router.report().classifier_cost
+
+
+async def test_a_verdict_that_a_shutdown_cancels_is_in_the_decision(
+    make_router: Callable[..., Router], fake: FakeClaude
+) -> None:
+    """Its call goes on without an opinion, and what was spent on one is in its cost."""
+    router = make_router(classifier=ClaudeClassifier(worth=0), budgets=[Budget("$5")])
+    fake.script(Fault.hang())
+    task = asyncio.create_task(decide(router))
+    await fake.until(lambda requests: len(requests) == 1)
+    await router.cache.drain(0)
+    decision, (balance,) = await task, await router.balances()
+    assert decision.attempts[-1].outcome == "ok"
+    assert 0 < decision.classifier_cost == balance.spent - decision.attempts[-1].cost
+    assert decision.cost == balance.spent
+
+
+async def test_several_who_leave_a_request_pay_their_parts(
+    make_router: Callable[..., Router], fake: FakeClaude
+) -> None:
+    """Where all are cancelled who were asked for in one request, each decision has its part of what it cost."""
+    router = make_router(classifier=Fresh(worth=0), budgets=[Budget("$5")])
+    fake.script(Fault.hang())
+    async with router.bind() as binding:
+        asking: Any = {"model": "auto", "max_tokens": 500}
+        tasks = [
+            asyncio.create_task(
+                router.claude.messages.create(**asking, messages=[{"role": "user", "content": f"Why {n}?"}])
+            )
+            for n in range(3)
+        ]
+        await fake.until(lambda requests: len(requests) == 1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    (balance,) = await router.balances()
+    costs = [decision.classifier_cost for decision in binding.decisions]
+    assert len(costs) == 3
+    assert min(costs) > 0
+    assert sum(costs) == balance.spent
+    assert max(costs) - min(costs) <= 1

@@ -37,11 +37,14 @@ PUBLIC = {
     "tierline.starlette": ["claude_of", "sync_claude_of", "routing_of"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",
+        "Labelled", "Labels", "Progress",
     ],
     "tierline.ledger": ["MemoryLedger"],
+    "tierline.batches": ["BatchRequest", "BatchResult", "BatchStatus"],
     "tierline.legality": ["ACTIONS", "EFFORT_TOKENS"],
     "tierline.prices": ["PriceBook", "Rates"],
     "tierline.testing": ["FakeClaude"],
+    "tierline.verdicts": ["StoredVerdicts"],
     "tierline.errors": [
         "TierlineError", "ConfigurationError", "BudgetExceededError", "LedgerUnavailableError", "UnknownModelError",
         "IllegalRequestError",

@@ -12,9 +12,9 @@ import pytest
 
 from tierline import Budget
 from tierline.attempts import Timing
+from tierline.classify import Labelled, Progress
 from tierline.classify.sheet import parse_sheet
 from tierline.errors import ConfigurationError
-from tierline.labelling import Labelled, Progress
 from tierline.testing import OK, FakeClaude, Fault
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tierline import Router
-    from tierline.labelling import Labels
+    from tierline.classify import Labels
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

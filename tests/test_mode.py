@@ -250,11 +250,13 @@ async def test_questions_of_its_own_hold_to_budgets(make_router: MakeRouter, fak
 async def test_a_batch_is_not_refused_in_observe(make_router: MakeRouter, fake: FakeClaude) -> None:
     """What cannot be read is refused by a hard budget only where budgets are enforced."""
     router = make_router(mode="observe", budgets=[Budget("$5/day")])
-    with pytest.raises(anthropic.NotFoundError):  # the fake has no batches: it was sent
-        await router.claude.messages.batches.create(requests=[])
+    requests: list[Any] = [{"custom_id": "a", "params": {"model": OPUS, **ASK}}]
+    sent = await router.claude.messages.batches.create(requests=requests)
+    assert sent.request_counts.processing == 1
     router.mode = "enforce"
     with pytest.raises(BudgetExceededError):
-        await router.claude.messages.batches.create(requests=[])
+        await router.claude.messages.batches.create(requests=requests)
+    assert [batch.id for batch in fake.batches] == [sent.id]
 
 
 # Off

@@ -23,6 +23,7 @@ from tierline.attempts import Timing
 from tierline.classify import FixedClassifier
 from tierline.classify.comparison import parse_comparison
 from tierline.errors import BudgetExceededError, ConfigurationError
+from tierline.escalation import Escalate
 from tierline.ledger import MemoryLedger
 from tierline.shadow import MOST_AT_ONCE, MOST_TEXT
 from tierline.testing import FakeClaude, Fault
@@ -149,6 +150,21 @@ async def test_a_stream_is_compared_when_it_has_been_read(make: Callable[..., Ro
     assert models(fake.requests)[:2] == [HAIKU, SONNET]
     assert [received.streamed for received in fake.requests] == [True, False, False, False]
     assert {judged(fake)[0].a, judged(fake)[0].b} == {SAID[HAIKU], SAID[SONNET]}
+
+
+async def test_an_answer_whose_better_one_failed_is_compared(make: Callable[..., Router], fake: FakeClaude) -> None:
+    """The app got the poor answer, since the next tier failed: that answer is compared, and no attempt after it."""
+    router = make(classifier=FixedClassifier("simple"))
+    fake.script(Fault.error(400), model=SONNET)
+    with policy(escalate=Escalate(unsure=False, phrases=("canary-answer-haiku",))):
+        async with router.bind() as binding:
+            message = await router.claude.messages.create(**ASK)
+    assert message.content[-1].text == SAID[HAIKU]
+    (decision,) = binding.decisions
+    assert [(made.tier, made.outcome == "ok") for made in decision.attempts] == [("haiku", True), ("sonnet", False)]
+    await settled(router)
+    (shadow,) = router.shadows()
+    assert (shadow.tier, shadow.above, shadow.verdict) == ("haiku", "sonnet", "worse")
 
 
 async def test_betas_and_headers_go_along(make: Callable[..., Router], fake: FakeClaude) -> None:

@@ -176,7 +176,7 @@ async def test_another_label_for_the_same_tier(desk: Desk, fake: GatedClaude) ->
     fake.hold(SONNET)
     assert (await desk.call(rules=policy(floor="sonnet"))).model == OPUS
     fake.open(SONNET)
-    assert desk.attempts() == [("sonnet", "speculative", "cancelled"), ("opus", "first", "ok")]
+    assert desk.attempts() == [("sonnet", "speculative", "discarded"), ("opus", "first", "ok")]
     says(fake, "moderate")
     assert (await desk.call("And now?", rules=policy(floor="sonnet"))).model == SONNET
     assert desk.attempts() == [("sonnet", "speculative", "ok")]
@@ -200,7 +200,7 @@ async def test_called_off_before_its_answer(desk: Desk, fake: GatedClaude) -> No
     says(fake, "complex")
     fake.hold(HAIKU)
     assert (await desk.call()).model == OPUS
-    assert desk.attempts() == [("haiku", "speculative", "cancelled"), ("opus", "first", "ok")]
+    assert desk.attempts() == [("haiku", "speculative", "discarded"), ("opus", "first", "ok")]
     assert "speculation on haiku in vain" in desk.decision.reasons
     lost = desk.decision.attempts[0]
     assert (lost.estimated, lost.cost > 0) == (True, True)
@@ -516,7 +516,7 @@ async def test_a_stream_in_vain_is_closed(desk: Desk, fake: GatedClaude) -> None
     fake.open(VERDICT)
     text = [event async for event in await task]
     assert text[0].message.model == OPUS
-    assert desk.attempts() == [("haiku", "speculative", "cancelled"), ("opus", "first", "ok")]
+    assert desk.attempts() == [("haiku", "speculative", "discarded"), ("opus", "first", "ok")]
     await fake.until(lambda requests: any(received.ended == "disconnected" for received in requests))
     await desk.settled(desk.estimates())
 
@@ -579,7 +579,7 @@ async def test_raw_responses(desk: Desk, fake: GatedClaude, label: str) -> None:
         await desk.settled()
     else:
         # The body of the second had come, but nobody has read its usage: the whole reservation.
-        assert outcomes == [[("speculative", "ok"), ("first", "ok")], [("speculative", "cancelled"), ("first", "ok")]]
+        assert outcomes == [[("speculative", "ok"), ("first", "ok")], [("speculative", "discarded"), ("first", "ok")]]
         assert second.attempts[0].cost > first.attempts[0].cost
         spent, held = await desk.balance()
         assert (spent > fake.billed, held) == (True, 0)
@@ -743,7 +743,7 @@ def test_sync_stream(sync_desk: SyncDesk, fake: GatedClaude, label: str) -> None
     asyncio.run(fake.idle())
     (decision,) = binding.decisions
     first_sent = decision.attempts[0]
-    assert (first_sent.role, first_sent.outcome) == ("speculative", "ok" if label == "simple" else "cancelled")
+    assert (first_sent.role, first_sent.outcome) == ("speculative", "ok" if label == "simple" else "discarded")
     left = sum(received.billed for received in fake.requests if received.ended == "disconnected")
     sync_desk.settled(sum(a.cost for a in decision.attempts if a.estimated) - left)
 

@@ -125,7 +125,7 @@ def test_unknown_events_change_nothing(middle: list[bytes], dice: random.Random)
     dice.shuffle(middle)
     found = read(start() + b"".join(middle) + end() + STOP)
     assert (found.seen, found.final, found.error) == (bare.seen, True, "")
-    assert found.seen == Metered(Usage(25, 90, 10, 20, 7), Terms(geo="global"), "msg_1")
+    assert found.seen == Metered(Usage(25, 90, 10, 20, 7), Terms(geo="global"), "msg_1", "end_turn")
 
 
 @given(st.lists(tricky, min_size=1, max_size=8), st.lists(st.integers(0, 10**6), max_size=6))

@@ -42,13 +42,20 @@ class Administration:
         self, since: datetime | timedelta | float, until: datetime | timedelta | float | None = None
     ) -> History:
         """Spend of the hours that have a part between `since` and `until`: see `Router.history`."""
+        begin, end = self.moments(since, until)
+        begin -= begin % _HOUR  # the hour that it falls into is one of them
+        return History(begin, end, tuple(await self._ledger.history(begin, None if until is None else end)))
+
+    def moments(
+        self, since: datetime | timedelta | float, until: datetime | timedelta | float | None
+    ) -> tuple[float, float]:
+        """Both in seconds since the epoch; no `until` is now. ConfigurationError for what is no moment."""
         now = self._now()
         begin = _moment("since", since, now)
         end = now if until is None else _moment("until", until, now)
         if end < begin:
             raise ConfigurationError(f"history: until={until!r:.80} is before since={since!r:.80}")
-        begin -= begin % _HOUR  # the hour that it falls into is one of them
-        return History(begin, end, tuple(await self._ledger.history(begin, None if until is None else end)))
+        return begin, end
 
     async def holds(self) -> Holds:
         """What is in flight."""

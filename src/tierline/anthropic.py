@@ -18,6 +18,7 @@ from tierline.blocking import Bridge
 from tierline.call import read_call
 from tierline.errors import ConfigurationError
 from tierline.exchange import Exchange
+from tierline.sdkspans import telling_of
 from tierline.values import REGIONAL
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ if TYPE_CHECKING:
     from tierline.attempts import Reply
     from tierline.blocking import Portal
     from tierline.call import Call
+    from tierline.sdkspans import Telling
     from tierline.upstream import Upstream
 
 _CREATE: Final = "/v1/messages"
 _COUNT: Final = "/v1/messages/count_tokens"
+_BATCHES: Final = "/v1/messages/batches"
 _METERED: Final = (
-    _CREATE, _COUNT, "/v1/messages/batches", "/v1/complete",
+    _CREATE, _COUNT, _BATCHES, "/v1/complete",
     "/invoke", "/invoke-with-response-stream", "/converse", "/converse-stream", ":rawPredict", ":streamRawPredict",
 )  # fmt: skip
 """Paths of requests that spend, and of those that ask what would be spent. What ends a batch is none of them.
@@ -151,6 +154,7 @@ def _attached(client: Any, router: Routes, retries: int) -> Any:
     routed = copy(client, max_retries=0, middleware=[*others, seam])
     seam.client = routed
     seam.endpoint = _endpoint(routed)
+    seam.telling = telling_of(routed)
 
     def derive(**options: Any) -> Any:
         # A subclass would not do: the SDK tests for its own classes, and drops credentials of others.
@@ -161,6 +165,12 @@ def _attached(client: Any, router: Routes, retries: int) -> Any:
     routed.copy = derive
     routed.with_options = derive
     return routed
+
+
+def detached(client: Any) -> Any:
+    """A copy of a routed client that no Router sees the requests of, and that retries nothing."""
+    others = [entry for entry in client.middleware if not isinstance(entry, Seam)]
+    return type(client).copy(client, max_retries=0, middleware=others)
 
 
 def _endpoint(client: Any) -> int:
@@ -177,13 +187,16 @@ class Seam(Middleware):
         self.client: Any = None
         self.endpoint = 0
         """See `Upstream.endpoint`."""
+        self.telling: Telling | None = None
+        """What is told of its calls in a trace, and by whom."""
 
     async def handle_async(self, request: APIRequest, call_next: AsyncCallNext) -> AsyncAPIResponse[Any]:
         """One call: the SDK's own retries are off, so it comes here once."""
         call = self._read(request)
         if call is None:
             return await call_next(request)
-        exchange = Exchange(self.client, self.retries, request, call, call_next, endpoint=self.endpoint)
+        chat = self.telling.of(request) if self.telling is not None else None
+        exchange = Exchange(self.client, self.retries, request, call, call_next, None, self.endpoint, chat)
         if call.kind == "count":
             request.options.json_data = await self.router.gate.body_for_count(call, exchange)
             return await call_next(request)
@@ -195,7 +208,8 @@ class Seam(Middleware):
         if call is None:
             return call_next(request)
         bridge = Bridge(self.router.portal)
-        exchange = Exchange(self.client, self.retries, request, call, call_next, bridge, self.endpoint)
+        chat = self.telling.of(request) if self.telling is not None else None
+        exchange = Exchange(self.client, self.retries, request, call, call_next, bridge, self.endpoint, chat)
         if call.kind == "count":
             request.options.json_data = bridge.run(self.router.gate.body_for_count(call, exchange))
             return call_next(request)
@@ -217,7 +231,9 @@ class Seam(Middleware):
         counted = path.endswith(_COUNT)
         call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
         if call is None:
-            if not counted:
+            if path.endswith(_BATCHES):
+                self.router.gate.refuse_unreadable("a batch of its own making: give the requests to router.batches")
+            elif not counted:
                 self.router.gate.refuse_unreadable(f"a request to {path} that is no Messages request")
             return None
         if (region := getattr(self.client, "region", None)) is not None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tierline.answers import answer_to, close_code, prepare, say, told
 from tierline.binding import SCOPE_KEY, Binding, Context, context, enter
 from tierline.errors import ClientGoneError, ConfigurationError
+from tierline.headers import SERVER_TIMING, shown, timed
 from tierline.router import Router
 from tierline.routes import RouteTable, outermost, segments_before
-from tierline.values import NANO
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,8 @@ class TierlineMiddleware:
     - `routes`: policies by route, `{"/checkout/*": policy(floor="sonnet")}`
     - `headers`: adds `x-tierline-tier`, `x-tierline-source` and `x-tierline-cost-usd` of the last call that has ended
       to responses that have not begun by then
+    - `server_timing`: adds `Server-Timing` to them: how long the latest calls took, and their parts, with tier and
+      source. Whoever gets the response sees it
     - `busy_as_503`: where the app does not catch the API's 429 and 529 (which Tierline has retried, and taken to other
       tiers), its clients are told 503 with `Retry-After`. Otherwise these errors are the app's, as they are
 
@@ -57,6 +59,7 @@ class TierlineMiddleware:
         tenant: Callable[[Scope], str | None] | None = None,
         routes: Mapping[str, Policy] | None = None,
         headers: bool = False,
+        server_timing: bool = False,
         busy_as_503: bool = False,
     ) -> None:
         if not isinstance(router, Router):
@@ -71,7 +74,8 @@ class TierlineMiddleware:
             )
         if routes is not None and not isinstance(routes, Mapping):
             raise ConfigurationError('TierlineMiddleware(routes=…) takes a table, such as {"/chat": policy(…)}')
-        for name, switch in (("headers", headers), ("busy_as_503", busy_as_503)):
+        switches = {"headers": headers, "server_timing": server_timing, "busy_as_503": busy_as_503}
+        for name, switch in switches.items():
             if not isinstance(switch, bool):
                 raise ConfigurationError(f"TierlineMiddleware({name}=…) is True or False, got {switch!r:.80}")
         self.app = app
@@ -79,6 +83,7 @@ class TierlineMiddleware:
         self.tenant = tenant
         self.routes = RouteTable(routes or {}, router.ladder)
         self.headers = headers
+        self.server_timing = server_timing
         self.busy_as_503 = busy_as_503
         for rule in (routes or {}).values():
             router.rules.check(rule)
@@ -96,7 +101,7 @@ class TierlineMiddleware:
         before = context()
         # A block around the app holds in it.
         enter(Context(binding, before.blocks))
-        sent = _Sent(send, binding, self.router, headers=self.headers)
+        sent = _Sent(send, binding, self.router, headers=self.headers, timing=self.server_timing)
         try:
             await self.app(scope, sent.received(receive), sent)
         except Exception as raised:
@@ -142,14 +147,28 @@ class TierlineMiddleware:
 class _Sent:
     """What the app has sent of its answer, and the end of it where Tierline has to write that."""
 
-    __slots__ = ("answered", "begun", "binding", "deserted", "events", "headers", "over", "router", "send", "whole")
+    __slots__ = (
+        "answered",
+        "begun",
+        "binding",
+        "deserted",
+        "events",
+        "headers",
+        "over",
+        "router",
+        "send",
+        "timing",
+        "whole",
+    )
 
-    def __init__(self, send: Send, binding: Binding, router: Router[Any], *, headers: bool) -> None:
+    def __init__(self, send: Send, binding: Binding, router: Router[Any], *, headers: bool, timing: bool) -> None:
         self.send = send
         self.binding = binding
         self.router = router
         self.headers = headers
         """Whether the answer shows the last decision."""
+        self.timing = timing
+        """Whether it shows where the time went."""
         self.begun = self.events = self.over = self.deserted = False
         self.answered = False
         """Whether the answer has been written here, and what the app sends of one is dropped."""
@@ -176,11 +195,20 @@ class _Sent:
                 headers.get(b"content-type", b"").startswith(b"text/event-stream")
                 and b"content-encoding" not in headers
             )
-            if self.headers and (more := _headers(self.binding, headers)):
-                message = {**message, "headers": [*message.get("headers", ()), *more]}
+            message = self._shown(message)
         elif kind == "websocket.close":
             self.over = True
         await self.send(message)
+
+    def _shown(self, start: Message) -> Message:
+        """The start of a response, with what it is to show of its calls."""
+        if not (self.headers or self.timing):
+            return start
+        there = [(name.lower(), value) for name, value in start.get("headers", ())]
+        more = shown(self.binding.decisions, [name for name, _ in there]) if self.headers else []
+        if self.timing:
+            more += timed(self.binding.decisions, [value for name, value in there if name == SERVER_TIMING])
+        return {**start, "headers": [*start.get("headers", ()), *more]} if more else start
 
     def received(self, receive: Receive) -> Receive:
         """`receive`, as the app may have it: somebody asks it whether the client is still there."""
@@ -202,7 +230,8 @@ class _Sent:
         answer.raw_headers += [
             (name, value) for name, value in message.get("headers", ()) if name.lower() not in _OF_THE_BODY
         ]
-        await self.send({"type": message["type"], "status": answer.status_code, "headers": answer.raw_headers})
+        start = {"type": message["type"], "status": answer.status_code, "headers": answer.raw_headers}
+        await self.send(self._shown(start))
         await self.send({"type": "http.response.body", "body": answer.body})
 
     async def finish(self, error: TierlineError, scope: Scope, receive: Receive) -> bool:
@@ -222,21 +251,3 @@ class _Sent:
                 body = event if self.whole else b"\n\n" + event
                 await self.send({"type": "http.response.body", "body": body, "more_body": False})
         return True
-
-
-def _headers(binding: Binding, there: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
-    """What a response says of the last call that was sent and has ended. A header that is there stays."""
-    last = next((d for d in reversed(binding.decisions) if d.settled and d.attempts), None)
-    if last is None:
-        return []
-    found = {
-        b"x-tierline-tier": last.tier,
-        b"x-tierline-source": last.source,
-        b"x-tierline-cost-usd": f"{last.cost // NANO}.{last.cost % NANO:09d}",
-    }
-    # The name of a tier is the app's: what is no text of a header is not sent as one.
-    return [
-        (name, text.encode())
-        for name, text in found.items()
-        if name not in there and text.isascii() and text.isprintable()
-    ]

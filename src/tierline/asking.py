@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,14 +13,23 @@ from tierline.errors import BudgetExceededError
 from tierline.models import model_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import Awaitable, Hashable, Sequence
 
     from tierline.budgets import Line
     from tierline.classify.base import Question
     from tierline.ladder import Tier
+    from tierline.traffic.meter import Meter
 
 ONE_TEXT: Final = (400, 413, 422)
 """Statuses of an answer that one text in a request may be the cause of."""
+
+
+Lost = Callable[[int], None]
+"""Told what a question cost, in nano-USD, whose answer nobody gets any more."""
+
+
+def unpaid(_cost: int) -> None:
+    """For those who do not ask what was lost."""
 
 
 class Answers(NamedTuple):
@@ -56,7 +66,7 @@ class Desk:
     """Where questions are put, and whose they are.
 
     `claude` asks with a body, within so many seconds (see `Upstream.ask`), and `client` is what it asks with. `tier` is
-    who is asked. `lines` pay, for a call of `route` and `tenant`.
+    who is asked. `lines` pay, for a call of `route` and `tenant`. `meter` counts what need not be asked.
     """
 
     claude: Callable[[dict[str, Any], float], Awaitable[Any]]
@@ -65,6 +75,12 @@ class Desk:
     lines: tuple[Line, ...]
     route: str | None
     tenant: str | None
+    meter: Meter | None = None
+
+    def looked_up(self, hit: bool) -> None:
+        """A verdict was looked for in the cache."""
+        if self.meter is not None:
+            self.meter.looked_up(self.tier.name, self.route, self.tenant, hit=hit)
 
     @property
     def closed(self) -> str:
@@ -83,10 +99,10 @@ class Desk:
         """
         return (self.client, self.tier, self.lines, self.route, self.tenant, same_but_text(question))
 
-    async def put(self, questions: Sequence[Question], timeout: float) -> Answers:
+    async def put(self, questions: Sequence[Question], timeout: float, lost: Lost = unpaid) -> Answers:
         """Ask `questions` in one request, within `timeout` seconds. Nothing is raised but a cancellation.
 
-        They differ in text and context alone.
+        They differ in text and context alone. `lost` is told of what a request cost that was cancelled.
         """
         facts = model_of(self.tier.model)
         thinking = {"type": facts.quiet} if facts is not None and facts.thinks != "asked" else None
@@ -98,6 +114,9 @@ class Desk:
             message = await self.claude(body, timeout)
         except Exception as error:  # noqa: BLE001  (a budget's or the SDK's: who asked goes on without an opinion)
             return Answers([None] * len(questions), own.cost, error)
+        except BaseException:
+            lost(own.cost)
+            raise
         finally:
             enter(before)
         content = getattr(message, "content", None) or ()

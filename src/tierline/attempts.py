@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tierline.budgets import Line
     from tierline.ledger.base import Ledger, Origin, Reservation
     from tierline.prices import PriceBook
+    from tierline.traffic.meter import Meter
     from tierline.usage import Metered, Reader
     from tierline.values import Offer, Refusal, Role, Terms
 
@@ -32,7 +33,7 @@ GONE: Final = 0.25
 """Seconds in which a reader takes another chunk of an answer, if there is one."""
 _SETTLING: Final = 1.0
 """Seconds at the end of a shutdown for settling what was cut off."""
-LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "shutdown")
+LEFT: Final = ("client_disconnected", "cancelled", "closed", "abandoned", "discarded", "shutdown")
 """Outcomes of an answer that nobody wanted to read any further: no errors."""
 
 
@@ -135,6 +136,8 @@ class Books:
         self.sweeps = Background()
         """Tasks that wait until nobody reads an answer any more: a shutdown does not wait for them."""
         self.instant = ledger.instant
+        self.meter: Meter | None = None
+        """What adds up traffic, where that is recorded."""
         self._open: set[OpenAttempt] = set()
         self._beats: dict[asyncio.AbstractEventLoop, asyncio.TimerHandle] = {}
         self._idle: dict[asyncio.AbstractEventLoop, asyncio.Future[None]] = {}
@@ -300,6 +303,8 @@ class OpenAttempt:
             self.offer.tier, self.offer.model, self.role, outcome, usage or Usage(), cost, seconds, estimated
         )
         end_attempt(self._span, self.number, self.result, failed=failed)
+        if books.meter is not None:
+            books.meter.spent(self.reservation, cost, estimated=estimated)
         try:
             await books.finish(books.ledger.settle(self.reservation, cost, estimated=estimated))
         except Exception as error:  # noqa: BLE001  (what is paid for reaches the app, whatever the ledger does)

@@ -153,6 +153,11 @@ class Breaker:
                     self.until = self._clock()
                     self._become("open")
 
+    def close(self) -> bool:
+        """An operator's word: let everything through again. False where that was so."""
+        with self._lock:
+            return self._close("probe")
+
     def _close(self, entry: Entry) -> bool:
         """After a probe that came back."""
         if entry != "probe" or self.state == "closed":

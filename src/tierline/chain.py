@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.attempts import LEFT
@@ -258,7 +259,7 @@ class Chain:
         dispatch = self._dispatch
         pending, reservation = dispatch.pending, dispatch.reservation
         dispatch.reasons.append(f"{here.tier}: {finding.told}")
-        dispatch.why = finding.kind
+        dispatch.why, began = finding.kind, time_ns()
         better = await dispatch.another(above, "escalation", self._let_go, thresholds=self._plan.thresholds)
         if better is None:
             return None
@@ -266,7 +267,7 @@ class Chain:
         if not better.error:
             self.let_go.append(self._poor)
             dispatch.reasons.append(f"escalation from {here.tier} to {above.tier}")
-            dispatch.trace.event("escalation", {"reason": finding.kind, "from": here.tier, "to": above.tier})
+            dispatch.trace.event("escalation", {"reason": finding.kind, "from": here.tier, "to": above.tier}, began)
             self._router.metrics.escalated(finding.kind, here.tier, above.tier, dispatch.origin.route)
             return better
         dispatch.reasons.append(f"{above.tier} failed: {better.error}")

@@ -17,9 +17,10 @@ from tierline.blocking import Bridge
 from tierline.classify.base import Question, check_labels, fingerprint_of
 from tierline.classify.cache import About
 from tierline.classify.labelfile import LabelFile
+from tierline.classify.labelled import Labels, Progress
 from tierline.consult import Consultation, Labeller, ask
 from tierline.errors import ConfigurationError
-from tierline.labelling import TIMEOUT, Labels, Progress, Run, Text, call, check_many, items_of
+from tierline.labelling import TIMEOUT, Run, Text, call, check_many, items_of
 from tierline.values import Classification, View
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Classifications:
             ]
             for begin in range(0, len(texts), _AT_ONCE):
                 await asyncio.gather(
-                    *(self._recall(each, file, about(each)) for each in texts[begin : begin + _AT_ONCE])
+                    *(self._recall(each, file, about(each), desk) for each in texts[begin : begin + _AT_ONCE])
                 )
             run.done = sum(len(each.places) for each in texts if each.found is not None)
             if file is not None and (known := [each for each in texts if each.source == "cache"]):
@@ -123,12 +124,13 @@ class Classifications:
         view, tenant, fingerprint, version = about
         return self._router.cache.key(view, tenant=tenant, fingerprint=fingerprint, version=version)
 
-    async def _recall(self, text: Text, file: LabelFile | None, about: About) -> None:
+    async def _recall(self, text: Text, file: LabelFile | None, about: About, desk: Desk) -> None:
         """What is known of a text already."""
         if file is not None and (said := file.find(text.question.text)) is not None:
             text.found, text.source = Classification(said[0], said[1], "cache"), "file"
         elif (kept := await self._router.cache.recall(self._key(about), about)) is not None:
             text.found, text.source = kept, "cache"
+            desk.looked_up(True)
 
     @asynccontextmanager
     async def _counter(
@@ -140,7 +142,8 @@ class Classifications:
         found = router.rules.admission(now, binding)
         try:
             yield _Counter(
-                Desk(method, client, router.ladder[0], found.lines, found.route, found.tenant), found.version
+                Desk(method, client, router.ladder[0], found.lines, found.route, found.tenant, router.meter),
+                found.version,
             )
         finally:
             if now.binding is None:

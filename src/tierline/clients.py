@@ -46,6 +46,12 @@ class Slot:
                 self._routed = attach(self._client, router)
             return self._routed
 
+    def plain(self, router: Routes) -> Any:
+        """A copy that routes nothing and retries nothing, for what the Router itself sends."""
+        from tierline.anthropic import detached  # noqa: PLC0415
+
+        return detached(self.routed(router))
+
     def keyless(self, router: Routes) -> bool:
         """Whether the client has no key, and no way to one."""
         from tierline.anthropic import has_credentials  # noqa: PLC0415

@@ -79,6 +79,8 @@ class Consultation:
         if self.silent:
             # Nobody may join one who does not ask.
             found = self.cache.peek(key)
+            if found is not None:
+                self.desk.looked_up(True)
             return found if found is not None else await classifier.classify(view, self)
         age = self.cache.age(key) if self.trace is not None and self.trace.recording else None
         found = None
@@ -94,6 +96,7 @@ class Consultation:
         if found is None:
             about = About(view, self.desk.tenant, classifier.fingerprint, self.policy_version)
             found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self), about)
+        self.desk.looked_up(hit)
         if self.trace is not None:
             self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
         return found
@@ -109,9 +112,9 @@ class Consultation:
         timeout = min(question.timeout, self.most)
         if self.asking is not None:
             self.asking(question)
-        said = await self.gathering.ask(self.desk, question, timeout)
+        said = await self.gathering.ask(self.desk, question, timeout, self._pay)
         # Paid for whatever came of it, and charged to the call that asked.
-        self.spent += said.cost
+        self._pay(said.cost)
         if said.answer is not None:
             return Classification(said.answer[0], said.answer[1], "claude", said.cost)
         if said.error is None:
@@ -121,6 +124,9 @@ class Consultation:
         else:
             self.reasons.append(f"no verdict: {type(said.error).__name__}")
         return None
+
+    def _pay(self, cost: int) -> None:
+        self.spent += cost
 
 
 def failure(classifier: Classifier, error: Exception) -> str:

@@ -18,6 +18,7 @@ from tierline.models import model_of
 from tierline.plan import adapt
 from tierline.retries import KEPT, LEAST_LEFT, PATIENT_FOR, usual_deadline, wait_before
 from tierline.telemetry import active, describe
+from tierline.transcript import keeping
 from tierline.values import NO_PRICE, Refusal, Remaining, usd
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Dispatch:
     """Attempts of tiers that were asked before this one, and whose answers were not good enough."""
     why: str = ""
     """Why a better tier is asked, in one word."""
+    cut: str = "cancelled"
+    """The outcome of an attempt that is cancelled."""
     answered: Attempt | None = None
     """The attempt whose answer the app gets, where that is not the last one."""
 
@@ -372,12 +375,14 @@ class Dispatch:
                 await attempt.failed(reply)
             elif reply.tap is not None:
                 reply.tap(attempt)
+                if self.trace.chat is not None and self.trace.chat.keeps and attempt.reader is not None:
+                    attempt.reader = keeping(attempt.reader, attempt.terms)
                 self.pending = attempt
                 return reply
             else:
                 await attempt.answered(reply.metered)
         except BaseException as error:
-            await attempt.cut_off("cancelled" if isinstance(error, asyncio.CancelledError) else "error")
+            await attempt.cut_off(self.cut if isinstance(error, asyncio.CancelledError) else "error")
             raise
         finally:
             tier.ended(heard, began, entry, again=role == "retry", silence=silence_of(body))

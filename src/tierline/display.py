@@ -1,4 +1,4 @@
-"""Tables, money, moments and durations as people read them."""
+"""Tables, money, moments and durations as people read them, and strings as exporters take them."""
 
 from __future__ import annotations
 
@@ -52,3 +52,13 @@ def duration(seconds: float) -> str:
         if number or parts:
             parts.append((number, unit))
     return " ".join(f"{number} {unit}" for number, unit in parts[:2] if number)
+
+
+MOST_CHARS: Final = 200
+"""Most characters of a string attribute."""
+
+
+def bounded(text: str) -> str:
+    """A string that every exporter can carry: no lone surrogates, no more than `MOST_CHARS`."""
+    text = text[:MOST_CHARS]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

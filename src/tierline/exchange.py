@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from tierline.blocking import Bridge
     from tierline.call import Call
+    from tierline.chat import Chat
     from tierline.usage import Metered
     from tierline.values import Terms
 
@@ -64,7 +65,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_bridge", "_call", "_call_next", "_reading", "_request", "_shortened", "_terms", "_timeout", "client",
+        "_bridge", "_call", "_call_next", "_reading", "_request", "_shortened", "_terms", "_timeout", "chat", "client",
         "endpoint", "retries",
     )  # fmt: skip
 
@@ -77,8 +78,10 @@ class Exchange:
         call_next: AsyncCallNext | CallNext,
         bridge: Bridge | Aside | None = None,
         endpoint: Hashable = None,
+        chat: Chat | None = None,
     ) -> None:
         self.client = client
+        self.chat = chat
         self.endpoint = _endpoint_of(endpoint, request.headers)
         self.retries = retries
         self._request = request
@@ -319,7 +322,8 @@ class Exchange:
         usage = getattr(message, "usage", None)
         if usage is None:
             return _usage_in(raw, self._terms)
-        return metered(usage.model_dump(warnings=False), self._terms, getattr(message, "id", ""))
+        message_id, stop = getattr(message, "id", ""), getattr(message, "stop_reason", "")
+        return metered(usage.model_dump(warnings=False), self._terms, message_id, stop)
 
 
 async def _value(given: Any) -> Any:

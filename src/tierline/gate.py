@@ -85,13 +85,15 @@ class Gate:
         now = context()
         binding = now.binding_of(self._router) or self.unbound(now)
         binding.prepare()
-        lines = now.own.lines if now.own is not None else self._router.rules.admission(now, binding).lines
-        for line in lines:
+        found = now.own if now.own is not None else self._router.rules.admission(now, binding)
+        for line in found.lines:
             if line.hard:
                 refusal = Refusal(
                     line.budget, line.account, line.limit, 0, 0, None, unbounded=what, at=self._router.timing.now()
                 )
                 self._router.tally.refused()
+                if (meter := self._router.meter) is not None:
+                    meter.refused(self._router.ladder[0].name, found.route, found.tenant)
                 self._router.metrics.refused(refusal)
                 error = BudgetExceededError(refusal)
                 binding.failed(error)

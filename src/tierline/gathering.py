@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tierline.asking import shares_of
+from tierline.asking import shares_of, unpaid
 from tierline.classify.sheet import about_others
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
-    from tierline.asking import Desk
+    from tierline.asking import Desk, Lost
     from tierline.classify.base import Question
 
 WINDOW: Final = 0.005
@@ -46,6 +48,8 @@ class _Waiter:
     question: Question
     desk: Desk
     said: asyncio.Future[Said]
+    lost: int = 0
+    """What its part of a request cost that was cancelled."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,13 +72,14 @@ class Gathering:
       but their texts (see `Desk.beside`). What speaks of other texts goes alone
     - what the request cost is divided among those that it asked for, whoever still waits
     - one that got no answer from it, though the others may have, is asked once more, alone, in what is left of its time
-    - who is cancelled takes nobody along; where all are, so is the request
+    - who is cancelled takes nobody along; where all are, so is the request. Of those that the end of it finds waiting,
+      each is told what its part cost
 
     Safe from any thread and loop. ConfigurationError for a window that cannot be.
     """
 
     def __init__(self, window: float = WINDOW) -> None:
-        if isinstance(window, bool) or not isinstance(window, (int, float)) or not 0 <= window <= LONGEST_WINDOW:
+        if not is_number(window, 0, LONGEST_WINDOW):
             raise ConfigurationError(
                 f"Router(verdict_window={window!r:.60}): write seconds from 0 (no waiting) to {LONGEST_WINDOW:g}"
             )
@@ -82,21 +87,26 @@ class Gathering:
         self._rooms: dict[tuple[asyncio.AbstractEventLoop, Hashable], _Room] = {}
         """Those that are still open: each is touched by its loop alone."""
 
-    async def ask(self, desk: Desk, question: Question, timeout: float) -> Said:
-        """The answer to a question, within about `timeout` seconds. Nothing is raised but a cancellation."""
+    async def ask(self, desk: Desk, question: Question, timeout: float, lost: Lost = unpaid) -> Said:
+        """The answer to a question, within about `timeout` seconds. Nothing is raised but a cancellation.
+
+        `lost` is told what a question cost that is cancelled, as far as that is known then.
+        """
         length = len(question.text) + len(question.context)
         if not self.window or length > MOST_CHARS // 2 or about_others(question):
-            return await _alone(desk, question, timeout)
+            return await _alone(desk, question, timeout, lost)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        said = await self._wait(loop, _Waiter(question, desk, loop.create_future()), timeout, length)
+        said = await self._wait(loop, _Waiter(question, desk, loop.create_future()), timeout, length, lost)
         left = timeout - (loop.time() - began)
         if not said.again or left <= 0:
             return said
-        alone = await _alone(desk, question, left)
+        alone = await _alone(desk, question, left, lambda cost: lost(cost + said.cost))
         return alone._replace(cost=alone.cost + said.cost)
 
-    async def _wait(self, loop: asyncio.AbstractEventLoop, waiter: _Waiter, timeout: float, length: int) -> Said:
+    async def _wait(
+        self, loop: asyncio.AbstractEventLoop, waiter: _Waiter, timeout: float, length: int, lost: Lost
+    ) -> Said:
         room = self._room(loop, waiter, timeout, length)
         room.waiting.append(waiter)
         room.chars += length
@@ -106,6 +116,8 @@ class Gathering:
             return await waiter.said
         except asyncio.CancelledError:
             await self._left(loop, room, waiter)
+            answered = waiter.said.done() and not waiter.said.cancelled()
+            lost(waiter.said.result().cost if answered else waiter.lost)
             raise
 
     def _room(self, loop: asyncio.AbstractEventLoop, waiter: _Waiter, timeout: float, length: int) -> _Room:
@@ -147,7 +159,7 @@ class Gathering:
         asked = tuple(room.waiting)
         left = max(timeout - (loop.time() - room.began), timeout / _PART)
         try:
-            found = await asked[0].desk.put([each.question for each in asked], left)
+            found = await asked[0].desk.put([each.question for each in asked], left, partial(_divide, asked))
         except asyncio.CancelledError:
             # All have left, or the loop shuts down.
             for each in asked:
@@ -170,6 +182,12 @@ class Gathering:
             await asyncio.wait((room.task,))
 
 
-async def _alone(desk: Desk, question: Question, timeout: float) -> Said:
-    found = await desk.put([question], timeout)
+def _divide(asked: Sequence[_Waiter], cost: int) -> None:
+    """Among those whom a request asked for, and that was cancelled."""
+    for each, share in zip(asked, shares_of(cost, len(asked)), strict=True):
+        each.lost = share
+
+
+async def _alone(desk: Desk, question: Question, timeout: float, lost: Lost) -> Said:
+    found = await desk.put([question], timeout, lost)
     return Said(found.said[0], found.cost, found.error)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tierline.router import Router
     from tierline.steps import Step
     from tierline.telemetry import CallTrace
-    from tierline.upstream import Upstream
+    from tierline.upstream import Asker
     from tierline.values import Forecast, View
 
 MOST_EXPLORED: Final = 0.01
@@ -56,7 +56,7 @@ class Inquiry:
         self,
         router: Router[Any],
         call: Call,
-        upstream: Upstream,
+        upstream: Asker,
         admission: Admission,
         asked: Asked | None,
         step: Step | None = None,
@@ -174,7 +174,7 @@ class Inquiry:
         router, (_, version, lines, route, tenant) = self._router, self._admission
         started = router.timing.perf()
         self._consulted = Consultation(
-            Desk(self._upstream.ask, self._upstream.client, router.ladder[0], lines, route, tenant),
+            Desk(self._upstream.ask, self._upstream.client, router.ladder[0], lines, route, tenant, router.meter),
             router.gathering,
             router.cache,
             version,

@@ -5,13 +5,16 @@ Kept for each model of each endpoint (an address and a key), in the Router, boun
 
 from __future__ import annotations
 
+import secrets
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.breaker import Breaker
 from tierline.call import whole
 from tierline.limits import LONGEST, exhausted_for
+from tierline.recent import keyed
 from tierline.retries import OWN_BURST, RetryBudget
+from tierline.traffic.base import BreakerStanding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -47,13 +50,24 @@ def silence_of(body: Mapping[str, Any]) -> float:
 class TierHealth:
     """One model of one endpoint."""
 
-    __slots__ = ("_health", "_key", "_limited_at", "_timing", "breaker", "error", "limited_until", "model", "status")
+    __slots__ = (
+        "_health",
+        "_key",
+        "_limited_at",
+        "_timing",
+        "breaker",
+        "endpoint",
+        "error",
+        "limited_until",
+        "model",
+        "status",
+    )
 
     def __init__(self, health: Health, key: tuple[Hashable, str], timing: Timing) -> None:
         self._health = health
         self._key = key
         self._timing = timing
-        self.model = key[1]
+        self.endpoint, self.model = key
         self.breaker = Breaker(timing.perf, timing.jitter, self._changed)
         self._limited_at = 0.0
         self.limited_until = 0.0
@@ -152,6 +166,7 @@ class Health:
         self._timing = timing
         self._tiers: dict[tuple[Hashable, str], TierHealth] = {}
         self._lock = threading.Lock()
+        self._names = keyed(secrets.token_bytes(16), b"endpoint")
         self.changed = changed
         """Told of a model whose breaker changes, with its states before and after."""
         self.withheld = withheld
@@ -177,6 +192,30 @@ class Health:
                     found = self._tiers[key] = TierHealth(self, key, self._timing)
         return found
 
+    def name_of(self, tier: TierHealth) -> str:
+        """What the endpoint of a tier is called: tells nothing of an address or a key, and is new in each process."""
+        digest = self._names.copy()
+        digest.update(repr(tier.endpoint).encode())
+        return digest.hexdigest()[:8]
+
+    def close(self, model: str, endpoint: str | None = None) -> int:
+        """Close the breakers of a model, at one endpoint (its name) or all: an operator's word. How many were open."""
+        with self._lock:
+            found = [tier for (_, known), tier in self._tiers.items() if known == model]
+        return sum([tier.breaker.close() for tier in found if endpoint in (None, self.name_of(tier))])
+
     def knows(self, key: tuple[Hashable, str], tier: TierHealth) -> bool:
         """Whether it has not been dropped for want of room."""
         return self._tiers.get(key) is tier
+
+
+def breakers_of(health: Health, timing: Timing, worker: str) -> tuple[BreakerStanding, ...]:
+    """The breakers that are not closed, as this worker tells of them."""
+    now, perf = timing.now(), timing.perf()
+    return tuple(
+        BreakerStanding(
+            worker, tier.model, health.name_of(tier), tier.breaker.state, now + max(0.0, tier.breaker.until - perf)
+        )
+        for tier in tuple(health.troubled)
+        if tier.breaker.state != "closed"
+    )

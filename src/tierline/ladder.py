@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, overload
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_whole
 from tierline.values import LABELS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def resource(model: str) -> str:
 
 def check_tokens(value: object, what: str) -> None:
     """ConfigurationError unless `value` is None or a whole number of tokens above 0."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is not None and not is_whole(value, 1):
         raise ConfigurationError(f"{what} must be a whole number of tokens above 0, got {value!r}")
 
 

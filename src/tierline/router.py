@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from functools import cached_property, partial
 from inspect import isawaitable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -36,7 +36,7 @@ from tierline.gains import SECOND_WORTH, Gains
 from tierline.gate import Gate
 from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
-from tierline.health import Health
+from tierline.health import Health, breakers_of
 from tierline.labelling import BATCH, CONCURRENCY
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.learn.learning import HANDLE_TTL
@@ -45,6 +45,7 @@ from tierline.ledger.opening import connection_of, is_away, open_ledger
 from tierline.ledger.outage import GuardedLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
+from tierline.numeric import is_number, is_whole
 from tierline.policies import Policy
 from tierline.prices import PriceBook
 from tierline.recent import Recent
@@ -54,6 +55,9 @@ from tierline.routes import policies_in
 from tierline.shadow import shadowing_of
 from tierline.siblings import alone, alone_at_once
 from tierline.telemetry import tracer_of
+from tierline.tracing import exporting
+from tierline.traffic.opening import check_traffic, open_reading
+from tierline.traffic.reading import MOST
 from tierline.upgrades import MOST_UPGRADES, Upgrades
 from tierline.values import MODES
 from tierline.verdicts.opening import open_shared
@@ -69,21 +73,23 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.batches.lane import Batches
     from tierline.binding import Binding
-    from tierline.classify import Classifier
+    from tierline.classify import Classifier, Labels, Progress
     from tierline.decisionlog import DecisionLog
     from tierline.errors import BudgetExceededError
     from tierline.explanation import Explanation
     from tierline.grounds import Grounds
     from tierline.history import History, Holds
-    from tierline.labelling import Labels, Progress
     from tierline.learn.learning import Model
     from tierline.ledger import Balance, Ledger
     from tierline.ledger.outage import OnError
     from tierline.legality import Action
     from tierline.report import Readiness, Report
+    from tierline.traffic.base import Traffic
+    from tierline.traffic.meter import Meter
     from tierline.values import Classification, Mode, Refusal, Shadow
-    from tierline.verdicts.store import StoredVerdicts
+    from tierline.verdicts import StoredVerdicts
 
 log: Final = logging.getLogger("tierline")
 
@@ -152,6 +158,8 @@ class Router(Generic[ClientT_co]):
       background, and `shadow_judge`, the name of a tier (the top one), compares both answers blind. `shadow_budget`,
       such as `"$1/day"`, is what that may cost; the Router's budgets without `per` pay for it too. `shadow_text` keeps
       the texts of what was worse, in memory. Without `shadow` they are refused. See `shadows` and `tierline.shadow`
+    - `traffic`: what calls did is added up by hour, with the latest decisions, in the store: for `traffic`, `decisions`
+      and the command `tierline watch`. See `tierline.traffic`
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -196,22 +204,20 @@ class Router(Generic[ClientT_co]):
         shadow_budget: str | Budget | None = None,
         shadow_judge: str | None = None,
         shadow_text: bool = False,
+        traffic: bool = False,
         timing: Timing | None = None,
     ) -> None:
         check_confidence("min_confidence", min_confidence)
         _check_secret(secret)
         self.budgets = (budgets,) if isinstance(budgets, Budget) else tuple(budgets)
         _check_rules(ladder, self.budgets, policy)
-        self.ladder, self.policy = ladder, policy
+        self.ladder, self.policy, self.min_confidence = ladder, policy, min_confidence
         self.rules = Rules(ladder, self.budgets, policy)
         self.classifier = check_classifier("Router(classifier=…)", classifier) if classifier else default_classifier()
-        self.min_confidence = min_confidence
         self.learn_after, self.explore = _learning(learn_after, explore)
-        self.upgrades = Upgrades(len(ladder), max_upgrades)
-        self.gains = Gains(second_worth)
-        self.timing = timing or Timing()
-        self.prices = prices or PriceBook()
-        self.metrics = Metrics(meter_provider)
+        self.upgrades, self.gains = Upgrades(len(ladder), max_upgrades), Gains(second_worth)
+        self.timing, self.prices = timing or Timing(), prices or PriceBook()
+        self.metrics = Metrics(meter_provider, self.rules.known)
         self.ledger: Ledger = open_ledger(
             store,
             ledger,
@@ -264,6 +270,7 @@ class Router(Generic[ClientT_co]):
         self._administration = Administration(self.ledger, self.rules, self.timing.now)
         hand_alerts(self.ledger, on_budget, self.books.background, self.portal)
         self.tally = Tally([tier.name for tier in ladder])
+        self._reading = open_reading(connection_of(self.ledger), [tier.name for tier in ladder], self.timing.now)
         self.tracer, self.decision_log = tracer_of(tracer_provider), open_log(decision_log)
         self.loops: Recent[bytes, Grounds] = Recent(_MOST_KEPT)
         """On what grounds the first step of a tool loop was decided: its later steps are not judged again."""
@@ -280,6 +287,8 @@ class Router(Generic[ClientT_co]):
         self._alone, self._is_alone = AsyncExitStack(), False
         self.gate = Gate(self)
         """Where calls come in, from the seam."""
+        if check_traffic(traffic):
+            self.record_traffic()
 
     # What an app uses
 
@@ -310,6 +319,13 @@ class Router(Generic[ClientT_co]):
         """The routed copy of the synchronous client, for `def` endpoints, scripts and threads of any kind."""
         return cast("Anthropic", self._clients[1].routed(self))
 
+    @cached_property
+    def batches(self) -> Batches:
+        """Requests that can wait up to a day, for half the price: see `tierline.batches`."""
+        from tierline.batches.lane import Batches  # noqa: PLC0415  (SQL, for who has jobs)
+
+        return Batches(self, lambda: self._clients[0].plain(self))
+
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
         """Start up and shut down with the app: `FastAPI(lifespan=router.lifespan)`, or inside a lifespan of your own.
@@ -339,15 +355,21 @@ class Router(Generic[ClientT_co]):
 
     async def _warm_up(self) -> None:
         self._closing = False
+        await self._alone.enter_async_context(exporting())
         if self.ledger.instant and self._mode == "enforce":
             await self._alone.enter_async_context(alone(self.rules.hard))
             self._is_alone = True
         operating.announce(self, self._clients)
+        self.metrics.ledger(is_away(self.ledger))
         if isinstance(self.ledger, GuardedLedger) and self._mode != "off":
             await self.ledger.start()
         if self._mode != "off":
             await operating.prepare(self)
             await self.learning.start()
+            if connection_of(self.ledger) is not None:
+                self.books.background.start(self.batches.start())  # an app does not wait for what others have left
+        if self.meter is not None:
+            self.meter.begin_beating()
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Settle what is still open, waiting at most `timeout` seconds; close clients and a ledger that it made.
@@ -364,8 +386,10 @@ class Router(Generic[ClientT_co]):
 
     async def _let_go(self, timeout: float) -> None:
         """Close what of the ledger belongs to this loop, if the Router opened it or keeps watch over it."""
-        stores = (self.learning, self.shared) if self.shared is not None else (self.learning,)
-        await asyncio.gather(*(each.close(timeout) for each in stores))
+        if "batches" in vars(self):
+            await self.batches.close()
+        stores = (self.learning, self.shared, self.meter)
+        await asyncio.gather(*(each.close(timeout) for each in stores if each is not None))
         if isinstance(self.ledger, GuardedLedger):
             await self.ledger.aclose()
 
@@ -467,12 +491,64 @@ class Router(Generic[ClientT_co]):
         """
         return await self._administration.history(since, until)
 
+    @property
+    def meter(self) -> Meter | None:
+        """What adds up traffic, where that is recorded."""
+        return self._reading.meter
+
+    def record_traffic(self) -> None:
+        """Add up what calls do from now on, as `Router(traffic=True)` does from the start.
+
+        While the app runs, on its loop.
+        """
+        if self._reading.meter is None:
+            breakers = partial(breakers_of, self.health, self.timing)
+            self.books.meter = self._reading.record(partial(is_away, self.ledger), breakers)
+            if self._lifespans:
+                self.books.meter.begin_beating()
+
+    async def traffic(
+        self,
+        since: datetime | timedelta | float,
+        until: datetime | timedelta | float | None = None,
+        most: int = MOST,
+    ) -> Traffic:
+        """What calls did, of all processes that record it. `str(traffic)` is a table. Moments are as in `history`.
+
+        `most` names of each kind are told (0 to 1,000), the dearest, and the rest together; with 0 none is read, and
+        hours are whole however long it is. What this process has seen is in it, others write about once a second. For
+        money the ledger is the truth: see `history`. LedgerUnavailableError where the store is away.
+        """
+        return await self._reading.traffic(*self._administration.moments(since, until), most)
+
+    async def decisions(self, most: int = MOST, *, before: float | None = None) -> tuple[dict[str, Any], ...]:
+        """The latest decisions of all processes that record traffic, the newest first, as the decision log has them.
+
+        At most `most` of the latest 500, settled before `before` (seconds since the epoch). Each has the id of its
+        `worker`, too, and no text.
+        """
+        return await self._reading.decisions(most, before)
+
+    async def decision(self, id: str) -> dict[str, Any] | None:  # noqa: A002  (what it is called)
+        """One of them; None where it is not among them."""
+        return await self._reading.decision(id)
+
     async def verdicts(self) -> StoredVerdicts | None:
         """What the store has of verdicts, and how often one was found there; None where they are not shared.
 
         `router.cache.stats()` and `report()` tell of this process. LedgerUnavailableError where the store is away.
         """
         return None if self.shared is None else await self.shared.stats()
+
+    async def forget_verdicts(self) -> None:
+        """Forget every verdict, here and in the store, where what they were good for is no more so.
+
+        Other processes keep those that they have in memory until they are too old (`cache_ttl`). LedgerUnavailableError
+        where the store is away.
+        """
+        self.cache.clear()
+        if self.shared is not None:
+            await self.shared.clear()
 
     async def limits(self) -> dict[tuple[str, str | None], int]:
         """What `set_limit` has set, in nano-USD, by budget and account; None is all accounts."""
@@ -493,7 +569,7 @@ class Router(Generic[ClientT_co]):
     async def erase(self, account: str) -> None:
         """Drop what the store keeps under the name of an account or a tenant: balances, spend, grades, verdicts.
 
-        Limits that were set for it, too, and a tenant's runs. This process lets go of all verdicts that it has in
+        Its traffic, its limits, and a tenant's runs, too. This process lets go of all verdicts that it has in
         memory. Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their
         names until they end. Grades and verdicts are found by a Router with the same `secret`, if the app gives one.
         """
@@ -502,6 +578,7 @@ class Router(Generic[ClientT_co]):
         self.cache.clear()  # what is whose, only the keys know
         if self.shared is not None:
             await self.shared.erase(account)
+        await self._reading.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.
@@ -563,9 +640,9 @@ def _check_secret(secret: object) -> None:
 
 
 def _learning(learn_after: object, explore: object) -> tuple[int, float]:
-    if isinstance(learn_after, bool) or not isinstance(learn_after, int) or learn_after < 1:
+    if not is_whole(learn_after, 1):
         raise ConfigurationError(f"Router(learn_after={learn_after!r:.60}): write a number of outcomes above 0")
-    if isinstance(explore, bool) or not isinstance(explore, (int, float)) or not 0 <= explore <= MOST_EXPLORED:
+    if not is_number(explore, 0, MOST_EXPLORED):
         raise ConfigurationError(
             f"Router(explore={explore!r:.60}): write a share of calls from 0 to {MOST_EXPLORED}: what explores may be "
             f"answered by a tier that is not good enough"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -23,12 +24,13 @@ from tierline.speculation import speculation_of
 from tierline.steps import best_place, learned_on, step_of
 from tierline.telemetry import CallTrace, describe
 from tierline.telling import close, decision_of, fit_of, record
+from tierline.transcript import KEEPING
 from tierline.values import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from tierline.attempts import Reply
+    from tierline.attempts import OpenAttempt, Reply
     from tierline.binding import Binding, Context
     from tierline.budgets import Line
     from tierline.call import Call
@@ -121,8 +123,13 @@ class CallRun:
     async def run(self) -> Reply:
         """Steps 2 to 8."""
         # A question of Tierline's own is told by the `classify` span around it, and its cost is in the call's.
-        self.trace = trace = CallTrace(self.router.tracer if self.own is None else None)
+        chat, own = self.upstream.chat, self.own is not None
+        self.trace = trace = CallTrace(self.router.tracer if chat or not own else None, chat, self.call, own=own)
         self.plan: Plan | None = None
+        self.metered: Metered | None = None
+        """What came back with the answer, once that is known."""
+        self.output: Callable[[], object] = lambda: None
+        """The content of the answer, for a trace that wants it."""
         try:
             try:
                 request, found, reply = await self._answered(trace)
@@ -146,6 +153,8 @@ class CallRun:
         assert self.dispatch is not None  # noqa: S101  (it has sent)
         self._note_key(reply)
         self._keep(reply.metered)
+        if trace.chat is not None and trace.chat.keeps and not reply.error:
+            self.output = partial(_content_of, self.upstream, reply, self.dispatch.pending)
         self.shadow = self._drawn(found, request.policy, self.dispatch, reply)
         pending = self.dispatch.pending
         if pending is None:
@@ -346,6 +355,7 @@ class CallRun:
         offer = self.dispatch.offer if self.dispatch is not None else None
         if found is None or offer is None:
             return
+        self.metered = found
         if self.call.threaded:
             self.router.threads.keep(found.message_id, self.router.ladder.index(offer.tier, "thread"))
         if self.talk_keys and self.observing:
@@ -402,3 +412,11 @@ class CallRun:
             router.rejected[client] = f"the API answered {reply.status} {reply.error}"
         elif not reply.error and router.rejected:
             router.rejected.pop(self.upstream.client, None)
+
+
+def _content_of(upstream: Upstream, reply: Reply, pending: OpenAttempt | None) -> object:
+    """The content of an answer: as it came whole, or as far as it has passed. ValueError where it cannot be read."""
+    if pending is not None:
+        return pending.reader.content if isinstance(pending.reader, KEEPING) else None
+    document = json.loads(upstream.content(reply))
+    return document["content"] if isinstance(document, dict) else None

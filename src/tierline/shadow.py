@@ -29,6 +29,7 @@ from tierline.call import view_of
 from tierline.classify.comparison import ANSWER_CHARS, Comparison, body_of, shown, verdict_of
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.learn.outcomes import Outcome
+from tierline.numeric import is_number
 from tierline.repeating import repeatable, snapshot
 from tierline.telemetry import active, end_shadow
 from tierline.transcript import keeping, plain_text, text_in
@@ -77,7 +78,7 @@ def shadowing_of(
     keep_text: bool,
 ) -> Shadowing | None:
     """The shadows of a Router, or None where there are to be none. ConfigurationError for what cannot be."""
-    if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1):
+    if share is not None and not is_number(share, 0, 1):
         raise ConfigurationError(f"shadow={share!r:.80}: write a share of all calls, such as 0.01, or 0 for none")
     if isinstance(budget, str):
         # It is there to be used up: nobody need be told.
@@ -153,8 +154,10 @@ class Drawn:
     def ended(self, decision: Decision, outcome: str, told: CallTrace) -> None:
         """The app has its answer, or will not have it. Never waits."""
         self.decision, self.links = decision, told.links
-        # An attempt that a shutdown has ended may bring its answer all the same.
-        whole = outcome == "ok" and decision.attempts[-1].outcome == "ok"
+        # The last attempt is not what answered, where a better tier was asked and failed. And one that a shutdown has
+        # ended may bring its answer all the same.
+        answer = self.dispatch.answered or decision.attempts[-1]
+        whole = outcome == "ok" and answer.outcome == "ok"
         self.shadowing.take(self, whole=whole and self.dispatch.binding.deserted is None)
 
 

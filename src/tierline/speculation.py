@@ -288,6 +288,8 @@ class Speculation:
     async def _call_off(self, task: asyncio.Task[Reply | None], dispatch: Dispatch) -> None:
         """Cancel it, and see it end. Whoever is cancelled meanwhile cancels what it still waits for."""
         again: asyncio.CancelledError | None = None
+        if self._came == "lost":
+            dispatch.cut = "discarded"
         while not task.done():
             task.cancel()
             try:
@@ -303,7 +305,7 @@ class Speculation:
         pending, dispatch.pending = dispatch.pending, None
         try:
             if pending is not None:
-                await pending.abandon("cancelled")
+                await pending.abandon("discarded" if self._came == "lost" else "cancelled")
         finally:
             if pending is not None and pending.result is not None:
                 dispatch.attempts.append(pending.result)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.usage import EventStreamReader, StreamReader, WholeReader
@@ -41,8 +42,12 @@ class _Kept:
 
     def take(self) -> bytes:
         """All of it, once."""
-        found, self._parts = b"".join(self._parts), []
+        found, self._parts = self.all(), []
         return found
+
+    def all(self) -> bytes:
+        """What there is so far."""
+        return b"".join(self._parts)
 
 
 class KeptStream(StreamReader):
@@ -63,6 +68,11 @@ class KeptStream(StreamReader):
         """The text of the answer, once; None unless it is a plain one."""
         return streamed_text(_events(self._kept.take()))
 
+    @property
+    def content(self) -> list[dict[str, Any]]:
+        """The content of the answer, as far as it has passed."""
+        return streamed_content(_events(self._kept.all()))
+
 
 class KeptEventStream(EventStreamReader):
     """The same for the streams of Amazon Bedrock."""
@@ -79,11 +89,13 @@ class KeptEventStream(EventStreamReader):
 
     def text(self) -> str | None:
         """The text of the answer, once; None unless it is a plain one."""
-        try:
-            events = [b64decode(json.loads(payload)["bytes"]) for payload in self._kept.take().splitlines()]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-        return streamed_text(events)
+        events = _unpacked(self._kept.take())
+        return None if events is None else streamed_text(events)
+
+    @property
+    def content(self) -> list[dict[str, Any]]:
+        """The content of the answer, as far as it has passed."""
+        return streamed_content(_unpacked(self._kept.all()) or ())
 
 
 class KeptWhole(WholeReader):
@@ -95,8 +107,14 @@ class KeptWhole(WholeReader):
         """The text of the answer; None unless it is a plain one."""
         return text_in(b"".join(self._parts)) if self._size <= MOST_BYTES else None
 
+    @property
+    def content(self) -> object:
+        """The content of the answer. ValueError and the like for what is none."""
+        return json.loads(b"".join(self._parts))["content"] if self._size <= MOST_BYTES else None
+
 
 Keeping = KeptStream | KeptEventStream | KeptWhole
+KEEPING: Final = (KeptStream, KeptEventStream, KeptWhole)
 
 
 def keeping(reader: Reader, asked: Terms) -> Keeping:
@@ -139,6 +157,28 @@ def streamed_text(events: Iterable[bytes]) -> str | None:
     return _plain(list(blocks.values()), reason) if stopped else None
 
 
+def streamed_content(events: Iterable[bytes]) -> list[dict[str, Any]]:
+    """The content of a message that comes as events, as far as it came: the blocks that began, with what is in them."""
+    blocks: dict[object, dict[str, Any]] = {}
+    inputs: dict[object, str] = {}
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        for raw in events:
+            event = json.loads(raw)
+            if event["type"] == "content_block_start":
+                blocks[event["index"]] = {**event["content_block"]}
+            elif event["type"] == "content_block_delta":
+                block, delta = blocks[event["index"]], event["delta"]
+                for kind in ("text", "thinking"):
+                    if delta["type"] == f"{kind}_delta":
+                        block[kind] += delta[kind]
+                if delta["type"] == "input_json_delta":
+                    inputs[event["index"]] = inputs.get(event["index"], "") + delta["partial_json"]
+    for index, text in inputs.items():
+        with suppress(ValueError, RecursionError):  # one that is cut off says nothing of its input
+            blocks[index]["input"] = json.loads(text)
+    return list(blocks.values())
+
+
 def plain_text(message: Any) -> str | None:
     """The same of a message as the SDK has read it."""
     blocks = [
@@ -152,6 +192,14 @@ def _events(stream: bytes) -> Iterator[bytes]:
     for frame in stream.replace(b"\r\n", b"\n").split(b"\n\n"):
         if data := b"".join(line[5:] for line in frame.split(b"\n") if line.startswith(b"data:")):
             yield data
+
+
+def _unpacked(payloads: bytes) -> list[bytes] | None:
+    """The events in Bedrock's frames, one payload on each line; None where that is no such frame."""
+    try:
+        return [b64decode(json.loads(payload)["bytes"]) for payload in payloads.splitlines()]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _plain(blocks: list[Any], reason: object) -> str | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ class Upgrades:
     """
 
     def __init__(self, tiers: int, most: float = MOST_UPGRADES) -> None:
-        if isinstance(most, bool) or not isinstance(most, (int, float)) or not 0 <= most <= 1:
+        if not is_number(most, 0, 1):
             raise ConfigurationError(f"Router(max_upgrades={most!r:.60}): write a share from 0 to 1; 1 is no bound")
         self._tiers, self._most = tiers, most
         self._accounts: LRUCache[tuple[str | None, str | None], _Account] = LRUCache(_MOST_ACCOUNTS)

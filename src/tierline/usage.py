@@ -31,14 +31,15 @@ MOST_BUFFERED: Final = 32 * 1024 * 1024
 
 
 class Metered(NamedTuple):
-    """Usage that came back, on which terms it is billed, and the id of the answer."""
+    """Usage that came back, on which terms it is billed, the id of the answer, and why that stopped where it did."""
 
     usage: Usage
     terms: Terms
     message_id: str = ""
+    stop: str = ""
 
 
-def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = "") -> Metered | None:
+def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = "", stop: object = "") -> Metered | None:
     """The `usage` object of an answer, or None unless every number in it is a whole one of at least 0.
 
     `asked` are the request's terms, for what the answer does not say.
@@ -75,7 +76,9 @@ def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = ""
         geo=geo if isinstance(geo, str) and asked.geo != REGIONAL else asked.geo or "global",
     )
     usage = Usage(fresh, out, written - long, long, read, searches)
-    return Metered(usage, terms, message_id if isinstance(message_id, str) else "")
+    return Metered(
+        usage, terms, message_id if isinstance(message_id, str) else "", stop if isinstance(stop, str) else ""
+    )
 
 
 def _or_none(value: object) -> int | None:
@@ -110,7 +113,9 @@ class WholeReader:
             document = json.loads(b"".join(self._parts))
         except (ValueError, RecursionError):
             return None
-        return metered(document.get("usage"), self._asked, document.get("id")) if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            return None
+        return metered(document.get("usage"), self._asked, document.get("id"), document.get("stop_reason"))
 
     @property
     def final(self) -> bool:
@@ -208,7 +213,9 @@ class StreamReader:
             merged = (
                 self._start | {k: v for k, v in usage.items() if v is not None} if isinstance(usage, dict) else None
             )
-            found = metered(merged, self._asked, self._id)
+            delta = event.get("delta")
+            stop = delta.get("stop_reason") if isinstance(delta, dict) else ""
+            found = metered(merged, self._asked, self._id, stop)
             self.final = found is not None
             self.seen = found or self.seen
         elif kind == "error":

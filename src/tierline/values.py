@@ -269,7 +269,8 @@ class Attempt:
 
     `outcome` is `ok`, an error type of the API (`overloaded_error`), or how it was cut off
     (`timeout`, `connection_error`, `client_disconnected`, `closed`, `cancelled`, `truncated`, `shutdown`, …). One with
-    the role `speculative` was sent while the verdict was asked: it is the call's answer where it is the last one.
+    the role `speculative` was sent while the verdict was asked: it is the call's answer where it is the last one, and
+    `discarded` where it was called off.
     """
 
     tier: str
@@ -328,7 +329,8 @@ class Decision(_Gradable):
     In mode `observe`, `tier` and `model` are what the call was sent to, and `observed` says what would have been;
     label, source, `requested_tier` and reasons are those of the decision.
 
-    `run` is the agent run that the call was a part of, as the app named it.
+    `run` is the agent run that the call was a part of, as the app named it. `trace_id` is that of the call's trace, 32
+    hexadecimal digits, and empty where none is recorded.
 
     `cost` is what the answers cost, those included that were not good enough (`policy(escalate=…)`), and what was asked
     about them: `classifier_cost` for a verdict, `grading_cost` for grades. `saved` is against the answer that
@@ -366,6 +368,7 @@ class Decision(_Gradable):
     forecast: Forecast | None = None
     explored: bool = False
     observed: Observed | None = None
+    trace_id: str = ""
 
     def grade(self, good: bool | float) -> None:
         """Say how good the answer was: True, False, or a number from 0 (useless) to 1 (good enough).

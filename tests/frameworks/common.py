@@ -68,7 +68,7 @@ def tenant_of(scope: MutableMapping[str, Any]) -> str | None:
     return dict(scope["headers"]).get(b"x-tenant", b"").decode() or None
 
 
-BINDS: dict[str, Any] = {"router": router, "tenant": tenant_of, "routes": TABLE}
+BINDS: dict[str, Any] = {"router": router, "tenant": tenant_of, "routes": TABLE, "headers": True, "server_timing": True}
 """How TierlineMiddleware is made."""
 
 

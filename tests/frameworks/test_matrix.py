@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from tests.frameworks.conftest import Served
 
 OPUS = "claude-opus-5-5"
+TIMING = (
+    r'tierline;dur=\d+\.\d\d;desc="haiku, fixed", tierline-classify;dur=\d+\.\d\d;desc="fixed", '
+    r'tierline-attempt;dur=\d+\.\d\d;desc="haiku, first, ok", tierline-rest;dur=\d+\.\d\d'
+)
 DEPENDENCIES = (
     "dependency of a route", "dependency of a router", "dependency of an app", "dependency of a def endpoint",
     "dependency, for a streaming body",
@@ -138,6 +143,19 @@ def test_a_budget_that_does_not_renew(served: Served) -> None:
     assert int(response.headers["content-length"]) == len(response.content)
     assert set(response.json()) == {"type", "title", "status"}
     assert len(served.models) == before
+
+
+@everywhere
+def test_what_a_response_says_of_its_call(served: Served) -> None:
+    """Tier, source, cost and time where the call has ended; where nothing was sent, or it goes on, no tier is said."""
+    response = served.http.get("/free")
+    assert (response.headers["x-tierline-tier"], response.headers["x-tierline-source"]) == ("haiku", "fixed")
+    assert response.headers["x-tierline-cost-usd"] == f"{served.fake.requests[-1].billed / 1e9:.9f}"
+    assert re.fullmatch(TIMING, response.headers["server-timing"])
+    refused = served.http.get("/total")
+    assert "x-tierline-tier" not in refused.headers
+    assert 'desc="nothing sent"' in refused.headers["server-timing"]
+    assert "server-timing" not in served.http.get("/stream").headers
 
 
 @everywhere

@@ -94,19 +94,20 @@ async def test_redis_absent_at_start() -> None:
 
 
 async def test_redis_sigstop() -> None:
-    """A frozen server costs each call 250 ms at most; what it was sent meanwhile holds nothing, and charges once."""
+    """A frozen server costs each call its patience; what it was sent meanwhile holds nothing, and charges once."""
     with redis_server() as server:
         ledger = RedisLedger(server.url)
         before = [await hold(ledger, f"before {number}", 10, DAY, TOTAL) for number in range(5)]
         server.freeze()
-        began = time.monotonic()
         found = await asyncio.gather(
             *(ledger.reserve(f"during {number}", [offer(1000)], [DAY, TOTAL]) for number in range(20)),
             *(ledger.settle(each, 3) for each in before),
             return_exceptions=True,
         )
-        assert time.monotonic() - began < 1
         assert {type(each) for each in found} == {LedgerUnavailableError}
+        assert {str(each) for each in found} == {f"{server.url} did not answer within 0.2 s"}
+        # Who got a connection last was sent last, and counts for as long: until nobody can be waited for any more.
+        await asyncio.sleep(0.5)
         server.thaw()
         async with asyncio.timeout(5):
             while True:

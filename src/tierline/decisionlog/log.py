@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tierline.decisionlog.lines import Lines
 from tierline.decisionlog.record import record_of
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +82,7 @@ class DecisionLog:
         if not isinstance(text, bool):
             raise ConfigurationError(f"DecisionLog(text={text!r:.80}): write True or False")
         for name, number, least in (("max_bytes", max_bytes, 4096), ("keep", keep, 1)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            if not is_whole(number, least):
                 raise ConfigurationError(
                     f"DecisionLog({name}={number!r:.80}): write a whole number of at least {least}"
                 )

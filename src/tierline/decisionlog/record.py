@@ -62,6 +62,7 @@ def record_of(
         "classifier_latency_s": round(decision.classifier_latency_s, 6),
         "estimated": decision.estimated,
         "tools": tools,
+        "trace_id": decision.trace_id,
         "observed": None if decision.observed is None else asdict(decision.observed),
     }
     if text is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.errors import ConfigurationError
+from tierline.numeric import is_number, is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -121,12 +122,12 @@ def _schema(given: object) -> str | None:
 def _number(name: str, value: object, least: float, most: float) -> None:
     if value is None and name == "min_confidence":
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+    if not is_number(value, least, most):
         raise ConfigurationError(f"Escalate: {name} must be a number from {least:g} to {most:g}, got {value!r:.80}")
 
 
 def _whole(name: str, value: object, least: int, most: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if not is_whole(value, least, most):
         raise ConfigurationError(f"Escalate: {name} must be a whole number from {least} to {most}, got {value!r:.80}")
 
 

@@ -138,26 +138,41 @@ class Part(NamedTuple):
     spent: int
 
 
+_LINES: Final = 16_384
+"""Lines that are remembered as they were read."""
+
+
+@lru_cache(maxsize=_LINES)
+def _line_of(kept: str) -> Mapping[str, Any]:
+    """What is kept of a line. It hardly changes, and whoever looks at all accounts looks again."""
+    line: dict[str, Any] = json.loads(kept)
+    return line
+
+
 def parts_of(fields: Mapping[str, str]) -> list[Part]:
     """The spans of an account, oldest first."""
-    found = []
-    for field, end in fields.items():
-        if field[0] == "@":
-            start = field[1:]
-            # Where only one span counts at a time, its parts are the totals.
-            rolls = f"u{start}" in fields or f"s{start}" in fields
-            used, spent = (fields.get(f"u{start}", "0"), fields.get(f"s{start}", "0")) if rolls else ("0", "0")
-            found.append(Part(start, float(end), int(used), int(spent)))
-    if not json.loads(fields["l"])["rolls"]:
-        found = [part._replace(used=int(fields["U"]), spent=int(fields["S"])) for part in found]
-    return sorted(found, key=lambda part: float(part.start))
+    ends = [(field[1:], float(end)) for field, end in fields.items() if field[0] == "@"]
+    if not _line_of(fields["l"])["rolls"]:
+        # Only one span counts at a time: its parts are the totals.
+        used, spent = int(fields["U"]), int(fields["S"])
+        found = [Part(start, end, used, spent) for start, end in ends]
+    else:
+        found = [
+            Part(start, end, int(fields.get(f"u{start}", "0")), int(fields.get(f"s{start}", "0")))
+            for start, end in ends
+        ]
+    return found if len(found) < 2 else sorted(found, key=lambda part: float(part.start))  # noqa: PLR2004
 
 
 def read_balance(fields: Mapping[str, str], limits: Limits) -> Balance:
     """An account as operators see it."""
-    line = json.loads(fields["l"])
-    parts = parts_of(fields)
-    ends = min([part.end for part in parts if part.used] or [parts[-1].end])
+    line = _line_of(fields["l"])
+    found = [end for field, end in fields.items() if field[0] == "@"]
+    if len(found) == 1:  # nearly always
+        ends = float(found[0])
+    else:
+        parts = parts_of(fields)
+        ends = min([part.end for part in parts if part.used] or [parts[-1].end])
     used, spent = int(fields["U"]), int(fields["S"])
     return Balance(
         line["budget"],
