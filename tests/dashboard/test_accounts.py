@@ -64,7 +64,7 @@ def test_budgets_of_which_nothing_is_spent() -> None:
     """One for all is on the page from the start, under the limit that holds; those for each tenant have no tenants."""
     broken = Budget(lambda _: "nonsense", name="broken")
     budgets = [broken, Budget("$5/day"), Budget("$1", name="all"), Budget("$2/hour", per="tenant"), Budget("$3/month")]
-    there = [Balance("$3/month", "global", 1, 0, 3, None)]
+    there = {"$3/month"}
     day, total = untouched(budgets, there, {("$5/day", None): 7}, NOW)
     assert (day.budget, day.account, day.limit, day.renews_at) == ("$5/day", "global", 7, NOW + 43_200)
     assert (total.budget, total.limit, total.renews_at, total.window) == ("all", 10**9, None, "total")
