@@ -410,6 +410,16 @@ def test_an_hour_is_read_once(back: float, length: float, hour: int, into: int) 
     assert span.until >= until
 
 
+def test_a_stretch_is_few_pieces() -> None:
+    """Whatever hour it is, each name is read a few times: up to two days ten pieces are all, and of a month as many."""
+    for hour in range(7 * 24):
+        now = HERE + hour * HOUR + 1.0
+        for hours in range(1, 49):
+            assert len(span_of(now - hours * HOUR, now, now, named=True).pieces) <= 10
+        assert len(span_of(now - 7 * DAY, now, now, named=True).pieces) <= 8
+        assert len(span_of(now - 30 * DAY, now, now, named=True).pieces) <= 11
+
+
 async def test_sqlite_is_away(tmp_path: Path) -> None:
     """Every method says so, and works again when the file does."""
     store = SQLiteStore(tmp_path / "none" / "a.db", timeout=0.05)

@@ -244,7 +244,7 @@ class RedisLedger:
         found: dict[int, Balance] = {}
         cursor, whose = "", "" if account is None else dumps(account)
         while cursor != "0":
-            _, _, cursor, rows, *_ = await self._session.run("balances", cursor or "0", whose, "", "0")
+            _, _, cursor, rows, *_ = await self._session.run("balances", cursor or "0", whose, "", "-1")
             found.update(map(read_balance, rows))
         return [balance for _, balance in sorted(found.items())]
 
@@ -252,7 +252,7 @@ class RedisLedger:
         """The `most` accounts that have used the largest share of their limits: see `Ledger`."""
         chosen: dict[int, Balance] = {}
         budgets: set[str] = set()
-        cursor, number, least = "", 0, 0.0
+        cursor, number, least = "", 0, -1.0
         while cursor != "0":
             arguments = (cursor or "0", "", str(most), repr(least))
             _, _, cursor, rows, some, number = await self._session.run("balances", *arguments)
@@ -306,7 +306,7 @@ class RedisLedger:
 
     async def limits(self) -> dict[tuple[str, str | None], int]:
         """What `set_limit` has set."""
-        await self.ping()
+        await self._session.listen()
         return dict(self._session.limits)
 
     async def confirm(self) -> None:

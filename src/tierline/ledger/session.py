@@ -189,12 +189,16 @@ class Session:
 
     async def ping(self) -> None:
         """Return where the ledger can be asked. Where its data were lost: give back what this process knows of them."""
+        await self.listen()
+        while self.recall.stale:
+            await self._learn(self.until())
+
+    async def listen(self) -> None:
+        """The same, and learn which limits are set; without what this process should know of accounts."""
         try:
             await self._join(self.until())
         except _LostError as lost:
             await self._give_back(lost.epoch)
-        while self.recall.stale:
-            await self._learn(self.until())
 
     async def confirm(self) -> None:
         """Go on with the balances as they are."""

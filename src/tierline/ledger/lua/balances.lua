@@ -1,6 +1,6 @@
 -- Balances, as operators see them. The scan may give one twice.
 -- ARGV: the cursor of a scan; the name of an account, as JSON ('': all); how many of a page are told ('': all), the
--- fullest, and from which share of the limit on.
+-- fullest, and above which share of the limit.
 -- Answers with: where to go on; {generation, {budget, account, series}, used, spent, estimated, limit, hard, end} of
 -- each; the budgets of the page; how many accounts there are in all.
 --
@@ -13,6 +13,21 @@ local who, most, least = ARGV[6] ~= '' and ',' .. ARGV[6], tonumber(ARGV[7]), to
 local set = all(LIMITS)
 local found = call('ZSCAN', ACCOUNTS, ARGV[5], 'COUNT', 500)
 local picked, budgets, known = {}, {}, {}
+local TOLD = {'n', 'U', 'l', 'g', 'S', 'E'}
+local looked = most and {'n', 'U', 'l'} or TOLD -- where few are told, the rest is read of those alone
+
+-- Leave the fullest. What is no fuller than the last of them need not be looked at any more.
+local function cut()
+  table.sort(picked, function(one, other)
+    return one[1] > other[1]
+  end)
+  for place = #picked, most + 1, -1 do
+    picked[place] = nil
+  end
+  if most > 0 and #picked == most then
+    least = picked[most][1]
+  end
+end
 
 -- When what counts of an account stops counting; of a window that rolls, the first of it.
 local function end_of(name, next_end, rolls)
@@ -39,9 +54,9 @@ for place = 1, #found[2], 2 do
   local whose = string.match(name, '^(.+),"[^"]*"%]$') -- without the series, and not closed
   if not who or string.sub(whose, -#who) == who then
     local key = account(name)
-    local mine = call('HMGET', key, 'n', 'U', 'l', 'g', 'S', 'E')
+    local mine = call('HMGET', key, unpack(looked))
     if mine[1] and number(mine[1]) <= now then
-      mine = prune(name) and call('HMGET', key, 'n', 'U', 'l', 'g', 'S', 'E') or {true}
+      mine = prune(name) and call('HMGET', key, unpack(looked)) or {true}
     end
     if not mine[1] then
       call('ZREM', ACCOUNTS, name)
@@ -54,24 +69,25 @@ for place = 1, #found[2], 2 do
         budgets[#budgets + 1] = string.sub(budget, 2)
       end
       local share = tonumber(mine[2]) / tonumber(limit)
-      if share >= least then
+      if share > least then
         picked[#picked + 1] = {share, name, mine, limit, hard, rolls}
+        if most and #picked > 2 * most then
+          cut()
+        end
       end
     end
   end
 end
 
 if most then
-  table.sort(picked, function(one, other)
-    if one[1] ~= other[1] then
-      return one[1] > other[1]
-    end
-    return one[2] < other[2]
-  end)
+  cut()
 end
 local rows = {}
-for place = 1, math.min(#picked, most or #picked) do
-  local _, name, mine, limit, hard, rolls = unpack(picked[place])
+for place, each in ipairs(picked) do
+  local _, name, mine, limit, hard, rolls = unpack(each)
+  if most then
+    mine = call('HMGET', account(name), unpack(TOLD))
+  end
   local finish = end_of(name, mine[1], rolls)
   rows[place] = '[' .. table.concat({
     mine[4], name, mine[2], mine[5], mine[6], limit, hard, finish == 'inf' and 'null' or finish}, ',') .. ']'
