@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from tierline.cli import batch
 from tierline.cli.curves import curve
 from tierline.cli.evaluate import evaluate
 from tierline.cli.report import report
@@ -58,3 +59,4 @@ app.command("sample")(_told(sample))
 app.command("simulate")(_told(simulate_log))
 app.command("report")(_told(report))
 app.command("watch")(_told(watch))
+app.add_typer(batch.commands(_told), name="batch")
