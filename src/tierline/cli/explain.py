@@ -311,8 +311,8 @@ def _outcome(found: Foresight) -> Iterator[Any]:
 
 def _of_course(course: Course, found: Foresight) -> Iterator[str]:
     plan, offer = course.plan, course.offer
-    told = {each.note for each in found.heard}
-    yield from (reason for reason in plan.reasons if SILENT not in reason and reason not in told)
+    heard = {each.note for each in found.heard}
+    yield from (reason for reason in plan.reasons if SILENT not in reason and reason not in heard)
     if offer is None:
         cheapest = plan.offers[-1]
         need = "a call without a bound" if cheapest.cost is None else f"{_micro(cheapest.cost)} for {cheapest.tier}"
