@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tierline.budgets import LONGEST_NAME
+from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
 from tierline.policies import Policy
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Outcome = Literal["succeeded", "errored", "expired", "canceled", "refused", "invalid"]
 WhenFull = Literal["refuse", "defer"]
+Delivery = Literal["", "waiting", "delivered", "failed"]
 JobState = Literal["submitting", "interrupted", "in_progress", "ended"]
 
 MOST_REQUESTS: Final = 100_000
@@ -30,6 +31,9 @@ class BatchRequest:
 
     `params` are those of `messages.create`, with `model="auto"` or an id. `tenant`, `route` and `policy` say for whom
     and where it is and what holds for it, as `router.bind` and `with policy(…)` do; None: as where it is submitted.
+
+    `accounts` are those of budgets that cannot be told from that, by the name of the budget: where `per` is a function
+    of the scope, such as a user, or a run.
     """
 
     custom_id: str
@@ -37,6 +41,7 @@ class BatchRequest:
     tenant: str | None = None
     route: str | None = None
     policy: Policy | None = None
+    accounts: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,24 @@ class BatchStatus:
         return self.state == "ended"
 
 
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """A request that was deferred, as it is now. `deadline` is in seconds since the epoch.
+
+    - `state`: `pending`, or `answered`, with a `result`, whose `place` says nothing
+    - `delivery`: nothing where the answer is not to be delivered; else `waiting`, `delivered`, or `failed` after the
+      last try
+    """
+
+    handle: str
+    custom_id: str
+    tenant: str | None
+    state: Literal["pending", "answered"]
+    deadline: float
+    delivery: Delivery = ""
+    result: BatchResult | None = None
+
+
 def checked_job(name: object) -> str:
     """The name of a job. ConfigurationError for what cannot be one."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
@@ -134,6 +157,11 @@ def checked_request(given: object) -> BatchRequest | str:
     rule: object = given.policy
     if rule is not None and not isinstance(rule, Policy):
         return f"policy is a policy(…) or None, not {type(rule).__name__:.40}"
+    accounts: object = given.accounts
+    if accounts is not None and not (
+        isinstance(accounts, Mapping) and all(is_key(text) for pair in accounts.items() for text in pair)
+    ):
+        return "accounts are a mapping of names of budgets to names of accounts, or None"
     return given
 
 
