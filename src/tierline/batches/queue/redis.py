@@ -10,7 +10,7 @@ from tierline.batches.queue.store import Group, Item, Member
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierline.batches.values import Delivery
+    from tierline.batches.queue.values import Delivery
     from tierline.store.redis import RedisStore
 
 _NUMBERS: Final = ("created", "ready", "fill_by", "act_by", "call_by", "deadline", "answered", "due")

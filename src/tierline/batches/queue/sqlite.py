@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tierline.batches.queue.store import Group, Item, Member
-    from tierline.batches.values import Delivery
+    from tierline.batches.queue.values import Delivery
 
 T = TypeVar("T")
 

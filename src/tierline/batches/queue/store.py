@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tierline.batches.values import Delivery
+    from tierline.batches.queue.values import Delivery
 
 State = Literal["waiting", "gathered", "calling", "answered"]
 """Of a request: it waits to be put into a batch; was put into a job; is being called; has its answer."""
