@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tierline.batches.calling import length_of
+from tierline.batches.queue.values import Deferred
 from tierline.batches.values import BatchRequest, BatchResult
 from tierline.binding import Binding, Context, context
 from tierline.budgets import Budget, run_account
-from tierline.call import read_call
 from tierline.errors import ConfigurationError
 from tierline.escalation.rules import Escalate
 from tierline.policies import Policy
@@ -20,12 +21,20 @@ from tierline.policies import Policy
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tierline.batches.queue.store import Item
     from tierline.ladder import Ladder
     from tierline.router import Router
 
-_INNERMOST: Final = ("label", "task", "expected_output", "explicit_model", "sticky", "per_step", "speculate", "escalate")
-_NOT_HERE: Final = ("stream", "speed")
-"""Parameters that no batch takes."""
+_INNERMOST: Final = (
+    "label",
+    "task",
+    "expected_output",
+    "explicit_model",
+    "sticky",
+    "per_step",
+    "speculate",
+    "escalate",
+)
 
 
 def written(router: Router[Any], request: BatchRequest) -> tuple[str, str | None]:
@@ -33,12 +42,10 @@ def written(router: Router[Any], request: BatchRequest) -> tuple[str, str | None
 
     ConfigurationError for what is no request, and for what cannot be kept: functions, classifiers and checks.
     """
-    params = dict(request.params)
-    for name in _NOT_HERE:
-        if params.pop(name, None):
-            raise ConfigurationError(f"defer: a batch takes no {name}: leave it out")
-    if read_call("create", dict(params)) is None:
-        raise ConfigurationError("defer: params are no Messages request: model and messages are missing, or no such")
+    if isinstance(wrong := length_of(request), str):
+        raise ConfigurationError(f"defer: {wrong}")
+    if request.params.get("speed"):
+        raise ConfigurationError("defer: a batch takes no speed: leave it out")
     now = context()
     outer = now.binding_of(router)
     tenant, route = request.tenant, request.route
@@ -50,16 +57,13 @@ def written(router: Router[Any], request: BatchRequest) -> tuple[str, str | None
     admission = router.rules.admission(here, binding)
     policy = merged(router.rules.rules_in(here, binding), router.ladder)
     data = {
-        "params": params,
+        "params": dict(request.params),
         "tenant": admission.tenant,
         "route": admission.route,
         "policy": _policy_data(policy),
         "accounts": {**_accounts(router, policy, binding, admission.route), **(request.accounts or {})},
     }
-    try:
-        return json.dumps(data, separators=(",", ":"), allow_nan=False), admission.tenant
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"defer: params are no JSON: {type(error).__name__}") from None
+    return json.dumps(data, separators=(",", ":")), admission.tenant
 
 
 def request_of(handle: str, text: str) -> BatchRequest:
@@ -69,10 +73,22 @@ def request_of(handle: str, text: str) -> BatchRequest:
     return BatchRequest(handle, data["params"], data["tenant"], data["route"], policy, data["accounts"])
 
 
-def result_text(result: BatchResult) -> str:
-    """A result as JSON, without what the queue knows itself."""
-    data = {each.name: getattr(result, each.name) for each in fields(result)}
-    del data["custom_id"], data["place"]
+def result_text(
+    outcome: str,
+    *,
+    raw: str | None = None,
+    error: str | None = None,
+    tier: str = "",
+    model: str = "",
+    cost: int = 0,
+    estimated: bool = False,
+    tries: int = 0,
+) -> str:
+    """What became of a request, as JSON. See `BatchResult`."""
+    data = {
+        "outcome": outcome, "raw": raw, "error": error, "tier": tier, "model": model, "cost": cost,
+        "estimated": estimated, "tries": tries,
+    }  # fmt: skip
     return json.dumps(data, separators=(",", ":"))
 
 
@@ -86,7 +102,9 @@ def merged(rules: Sequence[Policy], ladder: Ladder) -> Policy:
     found: dict[str, Any] = {}
     for rule in rules:
         if rule.classifier is not None:
-            raise ConfigurationError(f"defer: {rule!r:.200} has a classifier, and an object of this process is not kept")
+            raise ConfigurationError(
+                f"defer: {rule!r:.200} has a classifier, and an object of this process is not kept"
+            )
         found |= {name: value for name in _INNERMOST if (value := getattr(rule, name)) is not None}
     floors = [ladder.index(rule.floor, f"{rule!r}: floor") for rule in rules if rule.floor]
     ceilings = [ladder.index(rule.ceiling, f"{rule!r}: ceiling") for rule in rules if rule.ceiling]
@@ -100,7 +118,7 @@ def merged(rules: Sequence[Policy], ladder: Ladder) -> Policy:
         max_tokens=min(limits, default=None),
         quality=max(shares, default=None),
         budgets=tuple(dict.fromkeys(budget for rule in rules for budget in rule.budgets)),
-        tags=dict(pair for rule in rules for pair in rule.tags),
+        tags={name: value for rule in rules for name, value in dict(rule.tags).items()},
         **found,
     )
 
@@ -151,3 +169,10 @@ def _policy_of(data: Mapping[str, Any]) -> Policy:
     )
     found["tags"] = dict(found.get("tags", ()))
     return Policy(**found)
+
+
+def deferred_of(item: Item) -> Deferred:
+    """A request as an app sees it."""
+    result = None if item.result is None else result_of(item.name, item.result)
+    state: Literal["pending", "answered"] = "pending" if result is None else "answered"
+    return Deferred(item.handle, item.name, item.tenant or None, state, item.deadline, item.delivery, result)

@@ -28,7 +28,7 @@ class RedisQueue:
 
     async def _run(self, name: str, *arguments: str) -> Any:
         said = (self._lease, *arguments)
-        return json.loads(await self._store.script(f"batches.queue/{name}", self._keys, lambda: said))
+        return json.loads(await self._store.script(f"batches.queue/{name}", self._keys, lambda *_: said))
 
     async def put(self, item: Item) -> None:
         """See `QueueStore`."""
@@ -39,9 +39,9 @@ class RedisQueue:
         found = await self._run("get", handle)
         return _item(found) if found else None
 
-    async def gather(self, group: str, owner: str, size: int) -> bool:
+    async def gather(self, group: str, size: int) -> bool:
         """See `QueueStore`."""
-        return bool((await self._run("gather", group, owner, str(size)))[0])
+        return bool((await self._run("gather", group, str(size)))[0])
 
     async def groups(self, owner: str, limit: int) -> list[Group]:
         """See `QueueStore`."""
@@ -105,7 +105,8 @@ class RedisQueue:
 
     async def of(self, tenant: str, limit: int) -> list[str]:
         """See `QueueStore`."""
-        looked, handles = 0, []
+        looked = 0
+        handles: list[str] = []
         while len(handles) < limit:
             number, found = await self._run("of", tenant, str(looked), str(_LOOKS))
             looked, handles = looked + number, handles + list(found)

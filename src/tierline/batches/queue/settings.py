@@ -57,11 +57,12 @@ class Queue:
 
     - `size`: requests that wait are sent as soon as there are so many (at most 10,000)
     - `max_wait`: and when one of them has waited for so long
-    - `off_peak`: hours of the day at which batches are sent, such as `"22:00-06:00"`, or several; those of `timezone`. A
-      request whose deadline does not leave an hour for a batch then (half of `within`, where that is less) does not wait
-      for them. By default any time is good
-    - `margin`: a request that has no answer so long before its deadline is sent as a usual call, at the full price; a
-      batch that it is in was cancelled as long before. At most a quarter of `within`
+    - `off_peak`: hours of the day at which batches are sent, such as `"22:00-06:00"`, or several; those of `timezone`.
+      A request whose deadline does not leave an hour for a batch then (half of `within`, where that is less) does not
+      wait for them. By default any time is good
+    - `margin`: a request that has no answer so long before its deadline is sent as a usual call, at the full price. As
+      long before that it is put into no batch any more, and one that it is in is cancelled. At most a quarter of
+      `within`
     - `keep`: for how long answers are kept
 
     ConfigurationError for what cannot work.
@@ -149,5 +150,3 @@ def check_queue(given: object) -> Queue:
     if not isinstance(given, Queue):
         raise ConfigurationError(f'Router(queue=…) takes a Queue(max_wait="15m", …), got {type(given).__name__}')
     return given
-
-

@@ -41,9 +41,9 @@ class SQLQueue:
         """See `QueueStore`."""
         return await self._run(tables.get, handle)
 
-    async def gather(self, group: str, owner: str, size: int) -> bool:
+    async def gather(self, group: str, size: int) -> bool:
         """See `QueueStore`."""
-        return await self._run(tables.gather, self._clock(), self._until, group, owner, size)
+        return await self._run(tables.gather, self._clock(), group, size)
 
     async def groups(self, owner: str, limit: int) -> list[Group]:
         """See `QueueStore`."""

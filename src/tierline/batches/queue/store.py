@@ -86,8 +86,8 @@ class QueueStore(Protocol):
         """A request and its answer."""
         ...
 
-    async def gather(self, group: str, owner: str, size: int) -> bool:
-        """Put requests that wait into a group, if there are `size` of them or one must wait no longer.
+    async def gather(self, group: str, size: int) -> bool:
+        """Put requests that wait into a new group, which is due: if there are `size` of them, or one has waited enough.
 
         At most `size`, of one `when_full`, those first that are to be sent first; none after its `act_by`.
         """

@@ -38,7 +38,7 @@ def get(db: Connection, handle: str) -> Item | None:
     return next(iter(_items(db, "handle = ?", (handle,))), None)
 
 
-def gather(db: Connection, now: float, until: float, group: str, owner: str, size: int) -> bool:
+def gather(db: Connection, now: float, group: str, size: int) -> bool:
     """As `QueueStore.gather`."""
     waits = "state = 'waiting' AND ready <= ? AND act_by > ?"
     found = db.execute(
@@ -54,8 +54,8 @@ def gather(db: Connection, now: float, until: float, group: str, owner: str, siz
     ).fetchall()
     db.execute(
         "INSERT INTO batch_group (id, when_full, number, owner, until, due, submitted, seen, canceled)"
-        " VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0)",
-        (group, found[0], len(rows), owner, until),
+        " VALUES (?, ?, ?, '', 0, 0, 0, 0, 0)",
+        (group, found[0], len(rows)),
     )
     db.executemany(
         "UPDATE batch_deferred SET state = 'gathered', job = ?, place = ? WHERE number = ?",
@@ -172,16 +172,13 @@ def keep(db: Connection, until: float, owner: str, groups: Sequence[str], handle
 
 def next_due(db: Connection, now: float, targets: Sequence[str]) -> float | None:
     """As `QueueStore.next`."""
+    out = f"state = 'answered' AND delivery = 'waiting' AND target IN ({_marks(targets)})"
     looks = (
         ("SELECT min(max(due, until)) FROM batch_group", ()),
         ("SELECT min(min(max(ready, fill_by), act_by)) FROM batch_deferred WHERE state = 'waiting'", ()),
         ("SELECT min(call_by) FROM batch_deferred WHERE state = 'gathered'", ()),
         ("SELECT min(until) FROM batch_deferred WHERE state = 'calling'", ()),
-        (
-            "SELECT min(max(due, until)) FROM batch_deferred WHERE state = 'answered' AND delivery = 'waiting'"
-            f" AND target IN ({_marks(targets)})",
-            targets,
-        ),
+        (f"SELECT min(max(due, until)) FROM batch_deferred WHERE {out}", targets),
     )
     found = [moment for text, values in looks for (moment,) in db.execute(text, values) if moment is not None]
     return max(0.0, min(found) - now) if found else None

@@ -1,14 +1,10 @@
--- Put requests that wait into a group. ARGV: the group, the owner, how many at most.
-local group, owner, size = ARGV[2], ARGV[3], tonumber(ARGV[4])
+-- Put requests that wait into a new group. ARGV: its id, how many at most.
+local group, size = ARGV[2], tonumber(ARGV[3])
 if call('EXISTS', P .. 'group:' .. group) == 1 then
   return '[true]' -- this very script has been run
 end
 for _, when_full in ipairs({'refuse', 'defer'}) do
-  local later, fill = P .. 'later:' .. when_full, P .. 'fill:' .. when_full
-  for _, handle in ipairs(call('ZRANGEBYSCORE', later, '-inf', now)) do
-    call('ZREM', later, handle)
-    call('ZADD', fill, call('HGET', key(handle), 'fill_by'), handle)
-  end
+  local fill = ripe(when_full)
   for _, handle in ipairs(call('ZRANGEBYSCORE', P .. 'act', '-inf', now)) do
     call('ZREM', fill, handle) -- it is to be called
   end
@@ -19,8 +15,8 @@ for _, when_full in ipairs({'refuse', 'defer'}) do
       change(of(handle), {state = 'gathered', job = group, place = tostring(place - 1)})
     end
     call('HSET', P .. 'group:' .. group, 'when_full', when_full, 'number', tostring(#found), 'due', '0', 'submitted',
-      '0', 'seen', '0', 'canceled', '0', 'owner', owner)
-    call('ZADD', P .. 'groups', until_, group)
+      '0', 'seen', '0', 'canceled', '0', 'owner', '')
+    call('ZADD', P .. 'groups', 0, group)
     return '[true]'
   end
 end

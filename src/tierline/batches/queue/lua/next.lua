@@ -7,6 +7,8 @@ local function look(set)
     first = at
   end
 end
+ripe('refuse')
+ripe('defer')
 for _, set in ipairs({'groups', 'act', 'late', 'calling', 'later:refuse', 'later:defer', 'fill:refuse', 'fill:defer'}) do
   look(set)
 end

@@ -91,3 +91,13 @@ end
 local function owns(group, owner)
   return call('HGET', P .. 'group:' .. group, 'owner') == owner
 end
+
+-- The set of requests that may be put into a batch now, by when they must be.
+local function ripe(when_full)
+  local later, fill = P .. 'later:' .. when_full, P .. 'fill:' .. when_full
+  for _, handle in ipairs(call('ZRANGEBYSCORE', later, '-inf', now)) do
+    call('ZREM', later, handle)
+    call('ZADD', fill, call('HGET', key(handle), 'fill_by'), handle)
+  end
+  return fill
+end
