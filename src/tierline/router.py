@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.batches import Queue
     from tierline.batches.lane import Batches
     from tierline.binding import Binding
     from tierline.classify import Classifier, Labels, Progress
@@ -160,6 +161,7 @@ class Router(Generic[ClientT_co]):
       the texts of what was worse, in memory. Without `shadow` they are refused. See `shadows` and `tierline.shadow`
     - `traffic`: what calls did is added up by hour, with the latest decisions, in the store: for `traffic`, `decisions`
       and the command `tierline watch`. See `tierline.traffic`
+    - `queue`: how `batches.defer` fills batches, such as `Queue(max_wait="15m", off_peak="22:00-06:00")`
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -205,6 +207,7 @@ class Router(Generic[ClientT_co]):
         shadow_judge: str | None = None,
         shadow_text: bool = False,
         traffic: bool = False,
+        queue: Queue | None = None,
         timing: Timing | None = None,
     ) -> None:
         check_confidence("min_confidence", min_confidence)
@@ -281,7 +284,7 @@ class Router(Generic[ClientT_co]):
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self.legality = actions_of(legality)
-        self._mode = _mode_at_start(mode)
+        self._mode, self._queue = _mode_at_start(mode), _checked_queue(queue)
         self._ids, self._pid, self._prefix = count(1), 0, ""
         self._lifespans, self._closing = 0, False
         self._alone, self._is_alone = AsyncExitStack(), False
@@ -324,7 +327,7 @@ class Router(Generic[ClientT_co]):
         """Requests that can wait up to a day, for half the price: see `tierline.batches`."""
         from tierline.batches.lane import Batches  # noqa: PLC0415  (SQL, for who has jobs)
 
-        return Batches(self, lambda: self._clients[0].plain(self))
+        return Batches(self, lambda: self._clients[0].plain(self), queue=self._queue)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -631,6 +634,14 @@ def _check_rules(ladder: object, budgets: Sequence[object], policy: object) -> N
         if not isinstance(policy, Policy):
             raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
         policy.check(ladder, "Router(policy=…)")
+
+
+def _checked_queue(queue: object) -> Queue | None:
+    if queue is None:
+        return None
+    from tierline.batches.queue.settings import check_queue  # noqa: PLC0415  (for who defers)
+
+    return check_queue(queue)
 
 
 def _check_secret(secret: object) -> None:
