@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
-UNSURE: Final = 30.0
-"""Seconds for which a batch is looked for whose creation was not answered, before it is created again."""
+UNSURE: Final = 300.0
+"""Seconds between two looks for a batch whose creation was not answered; where both find none, it is created again.
+
+The API may still be at work on it: to wait five minutes of a day costs nothing, to pay for it twice does."""
 _PAGE: Final = 200
 
 

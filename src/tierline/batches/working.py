@@ -36,6 +36,7 @@ _SKEW: Final = 300.0
 _PAGE: Final = 500
 _GONE: Final = 404
 _CANCELED: Final = "it was canceled"
+_LOOKED: Final = "its creation was not answered: it is looked for once more before it is created again"
 _FINAL_ERRORS: Final = ("invalid_request_error", "authentication_error", "permission_error", "not_found_error",
                         "request_too_large", "billing_error")  # fmt: skip
 """Kinds of errors that another try does not mend."""
@@ -44,8 +45,8 @@ _FINAL_ERRORS: Final = ("invalid_request_error", "authentication_error", "permis
 class Work:
     """What one worker does with batches that it has the lease of.
 
-    `poll` is for how many seconds at most a batch is left alone that has not ended, `unsure` for how many one is looked
-    for whose creation was not answered, before it is created again.
+    `poll` is for how many seconds at most a batch is left alone that has not ended. `unsure` is how many lie between two
+    looks for one whose creation was not answered: where both find none, it is created again.
     """
 
     def __init__(
@@ -150,9 +151,10 @@ class Work:
         if like:
             note = "its creation was not answered, and there is one like it: it is looked at when that has ended"
             return row._replace(note=note, due=self._next(row))
-        if self._now() < row.sent + self._unsure:
-            return row._replace(due=min(row.sent + self._unsure, self._next(row)))
-        return row._replace(state="sealed", due=self._now())
+        if row.note != _LOOKED:
+            # The time runs from here, and not from when it was sent: that may have taken long, and the API as well.
+            return row._replace(note=_LOOKED, due=self._now() + self._unsure)
+        return row._replace(state="sealed", note="", due=self._now())
 
     async def _is_ours(self, row: BatchRow, seen: Seen) -> bool:
         async for line in self._api.results(seen.id):
