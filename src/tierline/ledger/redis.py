@@ -181,7 +181,13 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
-        arguments = (reservation.id, amount, amount if estimated else "0", str(reservation.attempts), text(reservation.at))
+        arguments = (
+            reservation.id,
+            amount,
+            amount if estimated else "0",
+            str(reservation.attempts),
+            text(reservation.at),
+        )
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.

@@ -341,7 +341,7 @@ class Operating(Cases):
 
     @case
     async def test_history_of_a_hold_for_many(self, world: World) -> None:
-        """Each of the requests that a hold is settled for is an attempt, also where it had lapsed; for none it is none."""
+        """Each request that a hold is settled for is an attempt, also where it had lapsed; for none it is none."""
         await world.ledger.settle((await world.hold("a", 60, line(), origin=ACME))._replace(attempts=500), 40)
         await world.ledger.settle((await world.hold("b", 60, line(), origin=ACME))._replace(attempts=0), 0)
         assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 500, 40)]
