@@ -103,7 +103,7 @@ class Fact(NamedTuple):
 class Share(NamedTuple):
     """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait.
 
-    `number` counts all of its requests.
+    `number` counts all of both.
     """
 
     hold: Held

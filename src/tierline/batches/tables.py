@@ -245,7 +245,7 @@ def facts(db: Connection, batch: str, places: Sequence[int]) -> dict[int, Fact]:
 def shares(db: Connection, batch: str) -> list[Share]:
     """As `JobStore.shares`."""
     rows = db.execute(
-        "SELECT hold, sum(cost), max(estimated), sum(state = 0), count(*) FROM batch_item WHERE batch = ?"
+        "SELECT hold, sum(cost), max(estimated), sum(state = 0), sum(state <> 1) FROM batch_item WHERE batch = ?"
         " GROUP BY hold",
         (batch,),
     )
