@@ -7,11 +7,12 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterable, Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
-from tierline.batches.keeping import Keeper
+from tierline.batches.keeping import SWEPT, Keeper
 from tierline.batches.opening import open_jobs, open_queue
 from tierline.batches.previewing import Looking
 from tierline.batches.queue.deferring import Deferring
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
-UNSURE: Final = 30.0
-"""Seconds for which a batch is looked for whose creation was not answered, before it is created again."""
+UNSURE: Final = 300.0
+"""Seconds between two looks for a batch whose creation was not answered; where both find none, it is created again.
+
+The API may still be at work on it: to wait five minutes of a day costs nothing, to pay for it twice does."""
 _PAGE: Final = 200
 
 
@@ -50,9 +53,15 @@ class Batches:
     """
 
     def __init__(
-        self, router: Router[Any], client: Callable[[], Any], *, queue: Queue | None = None, unsure: float = UNSURE
+        self,
+        router: Router[Any],
+        client: Callable[[], Any],
+        *,
+        queue: Queue | None = None,
+        retention: float = inf,
+        unsure: float = UNSURE,
     ) -> None:
-        self._router = router
+        self._router, self._retention = router, retention
         self._api = BatchAPI(client)
         self._unsure = unsure
         self._lease = router.ledger.lease
@@ -203,6 +212,21 @@ class Batches:
         await self._counts(job)
         if not await self._store.erase(job):
             raise ConfigurationError(f"job {job!r:.80} has not ended: cancel it, and wait for it, before it is deleted")
+        while await self._store.sweep(SWEPT):
+            pass
+
+    async def erase(self, tenant: str) -> None:
+        """Drop what is kept of a tenant's requests: see `Router.erase`.
+
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        """
+        for job in await self._store.jobs():
+            after: int | None = -1
+            while after is not None:
+                after = await self._store.forget(job, tenant, after, SWEPT)
+        # What waits for it alone is over now. A script that only erases looks after no jobs.
+        if (keeper := self._keepers.get(asyncio.get_running_loop())) is not None:
+            keeper.wake()
 
     async def jobs(self) -> list[str]:
         """The ids of all jobs of the store, oldest first."""
@@ -257,7 +281,7 @@ class Batches:
         """Go on with what other processes have left."""
         try:
             await self._deferring.start()
-            if await self._store.left():
+            if await self._store.left() or (self._retention < inf and await self._store.retire(self._retention)):
                 self._keeper().wake()
         except LedgerUnavailableError as error:
             log.warning("jobs of batches are not looked at, for their store is away: %s", error)
@@ -273,7 +297,14 @@ class Batches:
         loop = asyncio.get_running_loop()
         found = self._keepers.get(loop)
         if found is None:
-            found = Keeper(self._router, self._store, self._api, lease=self._lease, unsure=self._unsure)
+            found = Keeper(
+                self._router,
+                self._store,
+                self._api,
+                lease=self._lease,
+                unsure=self._unsure,
+                retention=self._retention,
+            )
             self._keepers[loop] = found
         return found
 

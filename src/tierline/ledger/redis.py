@@ -181,7 +181,13 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
-        arguments = (reservation.id, amount, amount if estimated else "0", "1", text(reservation.at))
+        arguments = (
+            reservation.id,
+            amount,
+            amount if estimated else "0",
+            str(reservation.attempts),
+            text(reservation.at),
+        )
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.
@@ -208,7 +214,7 @@ class RedisLedger:
                 placed(limited, span, line.limit)
                 for limited, (line, span) in zip(self._session.limited(own), reservation.lines, strict=True)
             )
-            ask = f'{{"hold":{hold},"lines":[{lines}]}}'
+            ask = f'{{"hold":{hold},"attempts":{reservation.attempts},"lines":[{lines}]}}'
             return reservation.id, amount, amount if estimated else "0", self._session.version, ask
 
         status, _, *rest = await self._session.step("post", arguments, self._session.until())
