@@ -13,16 +13,19 @@ from weakref import WeakKeyDictionary
 from tierline.batches.api import BatchAPI
 from tierline.batches.keeping import Keeper
 from tierline.batches.opening import open_jobs
-from tierline.batches.submitting import Submission, settings_of
+from tierline.batches.previewing import Looking
+from tierline.batches.submitting import Submission, nobody, settings_of
 from tierline.batches.tracing import here
-from tierline.batches.values import BatchResult, BatchStatus, WhenFull, checked_job
+from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.opening import connection_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from tierline.batches.jobs import Counts, ResultRow
+    from tierline.batches.jobs import Counts, ResultRow, Tally
+    from tierline.batches.previewing import Preview
+    from tierline.batches.submitting import Told
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
@@ -54,6 +57,8 @@ class Batches:
         *,
         job: str | None = None,
         when_full: WhenFull = "refuse",
+        source: str | None = None,
+        told: Told = nobody,
     ) -> str:
         """Take in requests (`BatchRequest`), also millions of them, and send them. The id of the job.
 
@@ -62,12 +67,16 @@ class Batches:
         `results`, and the others go on.
 
         `job` names the job. To submit to a name again, with the same requests in the same order, goes on where an
-        earlier run was cut off: what was taken then is not taken twice. By default it is made up.
+        earlier run was cut off: what was taken then is not taken twice. By default it is made up. `source` says what
+        the requests are made of, such as a digest of a file: a job that was begun with another takes none of these.
+
+        `told` is called for each that is refused or invalid when it is taken in: its place, its custom id, and why.
 
         Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
         tried again, and said by `status`.
 
-        ConfigurationError for a name that cannot be, for no requests, and where somebody else submits to the job;
+        ConfigurationError for a name that cannot be, for no requests, for a `source` that is another than the job's,
+        and where somebody else submits to the job;
         LedgerUnavailableError where the store is away. What was taken by then is sent.
         """
         many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
@@ -79,17 +88,24 @@ class Batches:
             )
         name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
         owner = secrets.token_hex(8)
-        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here()))
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here(), source))
         if begun.busy:
             raise ConfigurationError(
                 f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
                 f"{self._lease:g} s"
+            )
+        if source is not None and (other := json.loads(begun.settings).get("source")) != source:
+            await self._store.finish(name, owner, whole=False)
+            made = "of something that was not named" if other is None else f"of {other!r:.80}"
+            raise ConfigurationError(
+                f"job {name!r:.80} was made {made}, and not of {source!r:.80}: give it another name"
             )
         keeper = self._keeper()
         keeper.also.add(owner)
         keeper.wake()
         kept: WhenFull = json.loads(begun.settings)["when_full"]
         submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+        submission.told = told
         whole = False
         try:
             number = await submission.run(requests)
@@ -103,19 +119,36 @@ class Batches:
         await self._tried(name, keeper)
         return name
 
+    async def preview(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        *,
+        told: Told = nobody,
+    ) -> Preview:
+        """What a job of these requests would be: tiers, costs, room in budgets. Nothing is sent, and nothing held.
+
+        Claude is not asked for verdicts, so where that would be done tiers may be others. `told` is called for what is
+        no request, with its place, its id and why. LedgerUnavailableError where the store is away.
+        """
+        return await Looking(self._router, told).look(requests)
+
     async def status(self, job: str) -> BatchStatus:
         """How far a job is. ConfigurationError for one that is not known."""
         found = await self._counts(job)
         self._keeper().wake_if_idle()
         return _status(job, found)
 
-    async def results(self, job: str) -> AsyncIterator[BatchResult]:
+    async def report(self, job: str) -> JobReport:
+        """What a job has come to so far, by account and tier. ConfigurationError for one that is not known."""
+        await self._counts(job)
+        return _report(job, await self._store.tally(job))
+
+    async def results(self, job: str, *, after: int = -1) -> AsyncIterator[BatchResult]:
         """What became of each request, in the order in which they were submitted, as it comes.
 
-        Waits for what is not there yet, up to a day and its tries. May be read as often as is wanted, until the job is
-        deleted. ConfigurationError for a job that is not known.
+        Those of places that come `after` one. Waits for what is not there yet, up to a day and its tries. May be read
+        as often as is wanted, until the job is deleted. ConfigurationError for a job that is not known.
         """
-        after = -1
         keeper = self._keeper()
         while True:
             counts = await self._counts(job)
@@ -218,6 +251,14 @@ def _status(job: str, found: Counts) -> BatchStatus:
 
 
 _OUTCOMES: Final = ("succeeded", "errored", "expired", "canceled", "refused", "invalid")
+
+
+def _report(job: str, found: Sequence[Tally]) -> JobReport:
+    shares: dict[tuple[str, str], JobShare] = {}
+    for tenant, tier, outcome, number, cost, plain, top, guesses in found:
+        each = JobShare(tenant or None, tier, {outcome or "processing": number}, cost, plain, top, guesses)
+        shares[tenant, tier] = shares[tenant, tier].plus(each) if (tenant, tier) in shares else each
+    return JobReport(job, tuple(shares.values()))
 
 
 def _result(row: ResultRow) -> BatchResult:
