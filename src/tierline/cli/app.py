@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from tierline.cli.curves import curve
+from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
 from tierline.cli.explain import explain
 from tierline.cli.report import report
@@ -53,6 +54,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 
 app.command("routes")(_told(routes))
 app.command("explain")(_told(explain))
+app.command("doctor")(_told(doctor))
 app.command("eval")(_told(evaluate))
 app.command("curve")(_told(curve))
 app.command("train")(_told(train))
