@@ -50,7 +50,7 @@ def doctor(
         console.file.write(json.dumps([asdict(each) for each in findings], indent=2, ensure_ascii=False) + "\n")
     else:
         _show(console, findings)
-    levels = Counter(each.level for each in findings)
+    levels: Counter[str] = Counter(each.level for each in findings)
     if levels["fail"] or (strict and levels["warn"]):
         raise typer.Exit(1)
 
@@ -95,6 +95,6 @@ def _show(console: Console, findings: Sequence[Finding]) -> None:
             said.append(f"\n→ {plain_text(each.advice)}", style="bold" if each.level != "skip" else "dim")
         table.add_row(Text(each.level, style=_STYLES[each.level]), plain_text(each.about), said)
     console.print(table)
-    levels = Counter(each.level for each in findings)
+    levels: Counter[str] = Counter(each.level for each in findings)
     told = [f"{levels[level]} {word}" for level, word in (("fail", "failed"), ("warn", "to look at")) if levels[level]]
     console.print(f"\n{', '.join(told) or 'all is well'}", highlight=False)
