@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tierline.cli import batch
 from tierline.cli.curves import curve
+from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
 from tierline.cli.explain import explain
 from tierline.cli.report import report
@@ -54,6 +55,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 
 app.command("routes")(_told(routes))
 app.command("explain")(_told(explain))
+app.command("doctor")(_told(doctor))
 app.command("eval")(_told(evaluate))
 app.command("curve")(_told(curve))
 app.command("train")(_told(train))

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tierline.cli.explain_json import as_dict, sent_as_dict
 from tierline.cli.foresight import SILENT, foresee
-from tierline.cli.loading import AppName, Factory, loaded, middlewares_of
+from tierline.cli.loading import AppName, Factory, loaded, router_in
 from tierline.cli.routes import in_words
 from tierline.cli.stores import check_store, plain_text
 from tierline.cli.survey import survey
@@ -104,7 +104,6 @@ def _placed(app: str, factory: bool, route: str, store: str) -> tuple[Router[Any
     if store:
         raise ConfigurationError("--store is for without --app: an app has its own")
     found = loaded("--app", app, factory=factory)
-    routers = [found] if isinstance(found, Router) else [each.router for each in middlewares_of(found)]
     if route and not isinstance(found, Router):
         places = [each for each in survey(found).routes if each.router is not None]
         method, _, path = route.rpartition(" ")
@@ -118,12 +117,7 @@ def _placed(app: str, factory: bool, route: str, store: str) -> tuple[Router[Any
             f"--route {route!r:.80}: there is no such route under a TierlineMiddleware; there are "
             f"{', '.join(names[:_MOST_ROUTES]) or 'none'}{more}"
         )
-    if not routers:
-        raise ConfigurationError(
-            f"--app {app} has no TierlineMiddleware: write app.add_middleware(TierlineMiddleware, router=…), or name "
-            "the Router itself: main:router"
-        )
-    return routers[0], None
+    return router_in("--app", app, found), None
 
 
 async def _explained(
