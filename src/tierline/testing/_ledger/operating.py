@@ -99,7 +99,7 @@ class Operating(Cases):
         assert set(found.balances[:4]) == set(everyone[:4])
         assert set(found.balances) <= set(everyone)
         assert len(set(found.balances)) == 40
-        assert (found.number, found.budgets) == (700, {"b"})
+        assert (found.number, found.budgets) == (700, frozenset({"b"}))
         assert await world.other.fullest(40) == found
 
     @case
