@@ -57,6 +57,8 @@ class Reservation(NamedTuple):
     origin: Origin = NOWHERE
     unasked: bool = False
     """Whether it was made from this worker's own memory, because the ledger could not be asked."""
+    attempts: int = 1
+    """How many attempts `history` counts when it is settled: requests of a batch are held for many at a time."""
 
     @property
     def share(self) -> float:
@@ -137,8 +139,8 @@ class Spent:
     """What one tenant spent on one route and one tier within one hour. Money in nano-USD.
 
     `hour` is when it began, in seconds since the epoch; a hold is booked to the hour in which it was made. `attempts`
-    counts those of the app's calls, `own` is the part of `cost` that Tierline's own questions came to, `estimated` the
-    part that nobody has measured.
+    counts those of the app's calls, and its requests of batches that were sent; `own` is the part of `cost` that
+    Tierline's own questions came to, `estimated` the part that nobody has measured.
     """
 
     hour: float

@@ -171,7 +171,7 @@ class MemoryLedger:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, cost if estimated else 0, 1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, reservation.attempts)
         if self._alerts:
             self._tell()
         return ended
@@ -194,7 +194,7 @@ class MemoryLedger:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.book(held, cost, estimated, self._now)
+                self._rollup.book(held, cost, estimated, self._now, attempts)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
@@ -236,7 +236,7 @@ class MemoryLedger:
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.book(reservation, cost, guess, now)
+            self._rollup.book(reservation, cost, guess, now, reservation.attempts)
         self._tell()
         return True
 

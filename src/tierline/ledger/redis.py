@@ -92,14 +92,14 @@ class RedisLedger:
         until = self._session.until()
         charged: list[tuple[Line, Span]] = []
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(left: float) -> tuple[str, ...]:
             now = self._session.time()
             limited = self._session.limited(lines)
             charged[:] = [(line, line.window.span(now)) for line in limited]
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = self._session.late()
+            late = self._session.late(left)
             return (
                 key,
                 self._session.version,
@@ -182,7 +182,13 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
-        arguments = (reservation.id, amount, amount if estimated else "0", "1", text(reservation.at))
+        arguments = (
+            reservation.id,
+            amount,
+            amount if estimated else "0",
+            str(reservation.attempts),
+            text(reservation.at),
+        )
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.
@@ -204,12 +210,12 @@ class RedisLedger:
         hold = dumps(whole_row(kept_of(reservation.origin, reservation.at), reservation.offer))
         own = [line for line, _ in reservation.lines]
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(_: float) -> tuple[str, ...]:
             lines = ",".join(
                 placed(limited, span, line.limit)
                 for limited, (line, span) in zip(self._session.limited(own), reservation.lines, strict=True)
             )
-            ask = f'{{"hold":{hold},"lines":[{lines}]}}'
+            ask = f'{{"hold":{hold},"attempts":{reservation.attempts},"lines":[{lines}]}}'
             return reservation.id, amount, amount if estimated else "0", self._session.version, ask
 
         status, _, *rest = await self._session.step("post", arguments, self._session.until())

@@ -163,7 +163,7 @@ class Tables(Accounts):
         if not known:
             # It was held in a file that was lost: what it came to is charged all the same.
             return self.post(db, reservation, cost, estimated=estimated)
-        return self.end(db, reservation.id, cost, estimated=estimated, attempts=1)
+        return self.end(db, reservation.id, cost, estimated=estimated, attempts=reservation.attempts)
 
     @staticmethod
     def _is_known(db: Connection, key: str) -> bool:
@@ -232,7 +232,7 @@ class Tables(Accounts):
         origin = reservation.origin
         tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
         booked = (hour_of(reservation.at), tenant, route, plain(reservation.offer.tier), origin.own)
-        self._book(db, booked, cost, guess, 1)
+        self._book(db, booked, cost, guess, reservation.attempts)
         self._alarm_at(db, ids)
         return True
 

@@ -383,7 +383,7 @@ def play(cases: Cases) -> None:
                 shares = sorted((each.share for each in found), reverse=True)
                 assert [each.share for each in fullest.balances] == shares[:3]
                 assert set(fullest.balances) <= set(found)
-                assert (fullest.number, fullest.budgets) == (len(found), {each.budget for each in found})
+                assert (fullest.number, fullest.budgets) == (len(found), frozenset(each.budget for each in found))
 
         @invariant()
         def holds_agree(self) -> None:

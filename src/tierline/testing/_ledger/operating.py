@@ -99,7 +99,7 @@ class Operating(Cases):
         assert set(found.balances[:4]) == set(everyone[:4])
         assert set(found.balances) <= set(everyone)
         assert len(set(found.balances)) == 40
-        assert (found.number, found.budgets) == (700, {"b"})
+        assert (found.number, found.budgets) == (700, frozenset({"b"}))
         assert await world.other.fullest(40) == found
 
     @case
@@ -394,6 +394,20 @@ class Operating(Cases):
         await world.spend("b", 3, origin=ACME)
         await world.ledger.settle(got, 4)
         assert [(row.hour, row.cost) for row in await world.ledger.history(0)] == [(NOON, 4), (NOON + HOUR, 3)]
+
+    @case
+    async def test_history_of_a_hold_for_many(self, world: World) -> None:
+        """Each request that a hold is settled for is an attempt, also where it had lapsed; for none it is none."""
+        await world.ledger.settle((await world.hold("a", 60, line(), origin=ACME))._replace(attempts=500), 40)
+        await world.ledger.settle((await world.hold("b", 60, line(), origin=ACME))._replace(attempts=0), 0)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 500, 40)]
+        late = await world.hold("c", 60, line(), origin=ACME)
+        world.clock.now += world.lease
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 501, 100, estimated=60)]
+        assert await world.other.settle(late._replace(attempts=30), 20)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 530, 60)]
+        await world.ledger.post(late._replace(id="d", attempts=7), 1)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 537, 61)]
 
     @case
     async def test_history_of_lapsed_holds(self, world: World) -> None:
