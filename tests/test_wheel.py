@@ -16,7 +16,7 @@ SOURCE = ROOT / "src"
 
 
 def test_the_wheel_is_the_package(tmp_path: Path) -> None:
-    """Every file of the package is in it, to the byte, and nothing else but what says what it is."""
+    """Every file of the source is in it, to the byte, and nothing else but what says what it is."""
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stdout + done.stderr
@@ -25,8 +25,8 @@ def test_the_wheel_is_the_package(tmp_path: Path) -> None:
         found = {name: file.read(name) for name in file.namelist() if ".dist-info/" not in name}
     wanted = {
         path.relative_to(SOURCE).as_posix(): path.read_bytes()
-        for path in (SOURCE / "tierline").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        for path in SOURCE.rglob("*")
+        if path.is_file() and path.suffix != ".pyc" and not any(part.endswith(".egg-info") for part in path.parts)
     }
     assert found == wanted
     assert {".py", ".lua", ".js", ".css", ".html", ".svg", ".weights"} <= {Path(name).suffix for name in found}
