@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tierline.batches.jobs import FINAL, SENT, WAITING, Ended, Held, Item, Share, waits_in
+from tierline.batches.jobs import FINAL, SENT, WAITING, Ended, Held, Item, Share, Tally, waits_in
 
 if TYPE_CHECKING:
     from tests.batches.stores import Shared
@@ -240,3 +240,39 @@ async def test_a_connection_that_is_no_store_is_memory() -> None:
     store = open_jobs(object(), clock=lambda: 0.0, lease=1.0)
     await filled(store, 0)
     assert await store.jobs() == ["j"]
+
+
+async def test_a_job_is_told_by_account_tier_and_outcome(shared: Shared) -> None:
+    """To the nano-USD, as results come in; what is tried again has no outcome; nothing stays of a job that is gone."""
+    store = shared.open()
+    mine = [each._replace(tenant="a" if each.place < 3 else "b") for each in items(0, 1, 2, 3)]
+    refused = Item(4, "r4", None, state=FINAL, outcome="refused", result="no", tenant="a")
+    await store.begin("j", "u", "me", SETTINGS)
+    assert await store.add("j", "me", "b1", [*mine, refused], [Held("h1", "e")], [])
+    await store.seal("b1", "me")
+    (row,) = await store.take("you", 5)
+    assert await store.tally("j") == [
+        Tally("a", "", "refused", 1, 0, 0, 0, 0),
+        Tally("a", "haiku", "", 3, 0, 0, 0, 0),
+        Tally("b", "haiku", "", 1, 0, 0, 0, 0),
+    ]
+    back = [
+        Ended(0, FINAL, "succeeded", "{}", MUCH, plain=MUCH + 1, top=MUCH + 2),
+        Ended(1, WAITING, "expired", "late"),
+        Ended(3, FINAL, "errored", "no", 5, estimated=True, plain=5, top=5),
+    ]
+    for _ in range(2):
+        assert await store.collect("b1", "you", back)
+    found = [
+        Tally("a", "", "refused", 1, 0, 0, 0, 0),
+        Tally("a", "haiku", "", 2, 0, 0, 0, 0),
+        Tally("a", "haiku", "succeeded", 1, MUCH, MUCH + 1, MUCH + 2, 0),
+        Tally("b", "haiku", "errored", 1, 5, 5, 5, 1),
+    ]
+    assert await store.tally("j") == found
+    await store.collect("b1", "you", [Ended(each, FINAL, "canceled", "c") for each in (1, 2)])
+    assert (await store.tally("j"))[1] == Tally("a", "haiku", "canceled", 2, 0, 0, 0, 0)
+    await store.finish("j", "me", whole=True)
+    await store.save(row._replace(state="done"), "you", give_back=True)
+    assert await store.erase("j")
+    assert await store.tally("j") == []

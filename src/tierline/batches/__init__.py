@@ -1,5 +1,5 @@
 """Work that can wait, for half the price: Message Batches, routed and within the budgets. See `Router.batches`."""
 
-from tierline.batches.values import BatchRequest, BatchResult, BatchStatus
+from tierline.batches.values import BatchRequest, BatchResult, BatchStatus, JobReport, JobShare, Unreadable
 
-__all__ = ["BatchRequest", "BatchResult", "BatchStatus"]
+__all__ = ["BatchRequest", "BatchResult", "BatchStatus", "JobReport", "JobShare", "Unreadable"]

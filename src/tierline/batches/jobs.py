@@ -20,7 +20,10 @@ def waits_in(batch: str) -> str:
 
 
 class Item(NamedTuple):
-    """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent."""
+    """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
+
+    `tenant` is who pays, empty for nobody.
+    """
 
     place: int
     name: str | None
@@ -32,10 +35,14 @@ class Item(NamedTuple):
     model: str = ""
     outcome: str = ""
     result: str | None = None
+    tenant: str = ""
 
 
 class Ended(NamedTuple):
-    """What came back for a request. With `state` WAITING it is to be tried again."""
+    """What came back for a request. With `state` WAITING it is to be tried again. Money in nano-USD.
+
+    `plain` is what the same usage costs as a call, without a batch, and `top` as one on the top tier.
+    """
 
     place: int
     state: int
@@ -43,6 +50,8 @@ class Ended(NamedTuple):
     result: str | None
     cost: int = 0
     estimated: bool = False
+    plain: int = 0
+    top: int = 0
 
 
 class Held(NamedTuple):
@@ -114,6 +123,23 @@ class Counts(NamedTuple):
     waiting: int
     open: bool
     notes: tuple[str, ...]
+
+
+class Tally(NamedTuple):
+    """Requests of a job that have an account, a tier and an outcome in common ("" has none yet), and their money.
+
+    `tenant` is empty where nobody was named, `tier` where they were sent to none. `guesses` counts those whose cost is
+    estimated. `plain` and `top` are as of `Ended`.
+    """
+
+    tenant: str
+    tier: str
+    outcome: str
+    number: int
+    cost: int
+    plain: int
+    top: int
+    guesses: int
 
 
 class ResultRow(NamedTuple):
@@ -236,6 +262,10 @@ class JobStore(Protocol):
 
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
+        ...
+
+    async def tally(self, job: str) -> list[Tally]:
+        """What a job has come to, by account, tier and outcome, in that order. Empty where there is none."""
         ...
 
     async def sent(self, job: str) -> list[BatchRow]:

@@ -15,14 +15,14 @@ from tierline.batches.keeping import Keeper
 from tierline.batches.opening import open_jobs
 from tierline.batches.submitting import Submission, settings_of
 from tierline.batches.tracing import here
-from tierline.batches.values import BatchResult, BatchStatus, WhenFull, checked_job
+from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.opening import connection_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-    from tierline.batches.jobs import Counts, ResultRow
+    from tierline.batches.jobs import Counts, ResultRow, Tally
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
@@ -109,13 +109,17 @@ class Batches:
         self._keeper().wake_if_idle()
         return _status(job, found)
 
-    async def results(self, job: str) -> AsyncIterator[BatchResult]:
-        """What became of each request, in the order in which they were submitted, as it comes.
+    async def report(self, job: str) -> JobReport:
+        """What a job has come to so far, by account and tier. ConfigurationError for one that is not known."""
+        await self._counts(job)
+        return _report(job, await self._store.tally(job))
+
+    async def results(self, job: str, *, after: int = -1) -> AsyncIterator[BatchResult]:
+        """What became of each request, in the order in which they were submitted, as it comes. Those `after` a place.
 
         Waits for what is not there yet, up to a day and its tries. May be read as often as is wanted, until the job is
         deleted. ConfigurationError for a job that is not known.
         """
-        after = -1
         keeper = self._keeper()
         while True:
             counts = await self._counts(job)
@@ -218,6 +222,14 @@ def _status(job: str, found: Counts) -> BatchStatus:
 
 
 _OUTCOMES: Final = ("succeeded", "errored", "expired", "canceled", "refused", "invalid")
+
+
+def _report(job: str, found: Sequence[Tally]) -> JobReport:
+    shares: dict[tuple[str, str], JobShare] = {}
+    for tenant, tier, outcome, number, cost, plain, top, guesses in found:
+        each = JobShare(tenant or None, tier, {outcome or "processing": number}, cost, plain, top, guesses)
+        shares[tenant, tier] = shares[tenant, tier].plus(each) if (tenant, tier) in shares else each
+    return JobReport(job, tuple(shares.values()))
 
 
 def _result(row: ResultRow) -> BatchResult:

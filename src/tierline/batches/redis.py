@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tierline.batches.jobs import BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, waits_in
+from tierline.batches.jobs import BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, Tally, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +80,7 @@ class RedisJobs:
         for each in found:
             result = "" if each.result is None else f"+{each.result}"
             said += str(each.place), str(each.state), each.outcome, result, str(each.cost), str(int(each.estimated))
+            said += str(each.plain), str(each.top)
         return bool((await self._run("collect", batch, owner, *said))[0])
 
     async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
@@ -130,7 +131,7 @@ class RedisJobs:
         """See `JobStore`."""
         found = []
         for place, item, result in await self._run("results", job, str(after), str(limit)):
-            name, _, _, _, tries, _, tier, model, outcome, cost, estimated = item
+            name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
             text = result if isinstance(result, str) else None
             found.append(
                 ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
@@ -148,6 +149,18 @@ class RedisJobs:
             key[1:]: (number, sums.get(f"c{key[1:]}", 0)) for key, number in sums.items() if key[0] == "n" and number
         }
         return Counts(whole, busy, settings, outcomes, sums.get("w", 0), left, tuple(notes))
+
+    async def tally(self, job: str) -> list[Tally]:
+        """See `JobStore`."""
+        found: dict[tuple[str, str, str], dict[str, int]] = {}
+        for field, number in await self._run("tally", job):
+            tenant, tier, outcome, kind = json.loads(field)
+            found.setdefault((tenant, tier, outcome), {})[kind] = int(number)
+        return [
+            Tally(*key, *(each.get(kind, 0) for kind in ("n", "cost", "plain", "top", "guesses")))
+            for key, each in sorted(found.items())
+            if each.get("n")
+        ]
 
     async def sent(self, job: str) -> list[BatchRow]:
         """See `JobStore`."""
@@ -174,7 +187,7 @@ def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
     tries = str(int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
-    return json.dumps([*about, item.outcome, "0", "0"])
+    return json.dumps([*about, item.outcome, "0", "0", item.tenant])
 
 
 def _row(found: list[Any]) -> BatchRow:

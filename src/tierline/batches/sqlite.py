@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from sqlite3 import Connection
 
-    from tierline.batches.jobs import BatchRow, Begun, Counts, Ended, Fact, Held, Item, ResultRow, Share
+    from tierline.batches.jobs import BatchRow, Begun, Counts, Ended, Fact, Held, Item, ResultRow, Share, Tally
     from tierline.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
@@ -133,6 +133,10 @@ class SQLJobs:
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
         return await self._run(tables.counts, self._clock(), job)
+
+    async def tally(self, job: str) -> list[Tally]:
+        """See `JobStore`."""
+        return await self._run(tables.tally, job)
 
     async def sent(self, job: str) -> list[BatchRow]:
         """See `JobStore`."""

@@ -131,7 +131,10 @@ class Submission:
                 waits[each.whose].append(each)
             else:
                 why = str(refused.refusal)
-                page.items.append(Item(each.place, each.name, None, state=FINAL, outcome="refused", result=why))
+                tenant = each.whose.origin.tenant or ""
+                page.items.append(
+                    Item(each.place, each.name, None, state=FINAL, outcome="refused", result=why, tenant=tenant)
+                )
         now = self._router.timing.now()
         for whose, each_of in waits.items():
             key = f"w{secrets.token_hex(12)}"
@@ -142,7 +145,15 @@ class Submission:
 
     def _item(self, each: Routed, offer: Any, hold: str) -> Item:
         return Item(
-            each.place, each.name, each.payload(self._uid, offer), hold, SENT, offer.cost or 0, offer.tier, offer.model
+            each.place,
+            each.name,
+            each.payload(self._uid, offer),
+            hold,
+            SENT,
+            offer.cost or 0,
+            offer.tier,
+            offer.model,
+            tenant=each.whose.origin.tenant or "",
         )
 
     async def _add(self, page: _Page) -> bool:

@@ -6,7 +6,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tierline.batches.jobs import FINAL, SENT, WAITING, BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, waits_in
+from tierline.batches.jobs import (
+    FINAL,
+    SENT,
+    WAITING,
+    BatchRow,
+    Begun,
+    Counts,
+    Fact,
+    Held,
+    ResultRow,
+    Share,
+    Tally,
+    waits_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,11 +129,11 @@ def add(
     where = {SENT: batch, WAITING: waits, FINAL: ""}
     db.executemany(
         "INSERT INTO batch_item (job, place, name, batch, hold, state, tries, worst, tier, model, outcome, payload,"
-        " result, cost, estimated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+        " result, cost, estimated, tenant, plain, top) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0)",
         [
             (
                 *(job, item.place, item.name, where[item.state], item.hold, item.state, int(item.state == SENT)),
-                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result),
+                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result, item.tenant),
             )
             for item in items
         ],
@@ -197,10 +210,10 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
         [(each.outcome, each.result, batch, each.place) for each in found if each.state == WAITING],
     )
     db.executemany(
-        "UPDATE batch_item SET state = 2, outcome = ?, result = ?, cost = ?, estimated = ?, payload = NULL"
-        " WHERE batch = ? AND place = ? AND state < 2",
+        "UPDATE batch_item SET state = 2, outcome = ?, result = ?, cost = ?, estimated = ?, plain = ?, top = ?,"
+        " payload = NULL WHERE batch = ? AND place = ? AND state < 2",
         [
-            (each.outcome, each.result, each.cost, each.estimated, batch, each.place)
+            (each.outcome, each.result, each.cost, each.estimated, each.plain, each.top, batch, each.place)
             for each in found
             if each.state == FINAL
         ],
@@ -335,6 +348,16 @@ def counts(db: Connection, now: float, job: str) -> Counts | None:
         left is not None,
         tuple(note for (note,) in notes),
     )
+
+
+def tally(db: Connection, job: str) -> list[Tally]:
+    """As `JobStore.tally`."""
+    rows = db.execute(
+        "SELECT tenant, tier, CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(plain),"
+        " sum(top), sum(estimated) FROM batch_item WHERE job = ? GROUP BY tenant, tier, o ORDER BY tenant, tier, o",
+        (job,),
+    )
+    return [Tally(*row) for row in rows]
 
 
 def sent(db: Connection, job: str) -> list[BatchRow]:

@@ -36,6 +36,7 @@ _SKEW: Final = 300.0
 _PAGE: Final = 500
 _GONE: Final = 404
 _CANCELED: Final = "it was canceled"
+_USUAL: Final = Terms(geo="global")
 _FINAL_ERRORS: Final = ("invalid_request_error", "authentication_error", "permission_error", "not_found_error",
                         "request_too_large", "billing_error")  # fmt: skip
 """Kinds of errors that another try does not mend."""
@@ -208,11 +209,18 @@ class Work:
         kind, message = result.get("type"), result.get("message")
         if kind == "succeeded" and isinstance(message, dict):
             found = metered(message.get("usage"), Terms(batch=True), message.get("id"))
-            cost = None
-            if found is not None:
-                cost = self._router.prices.cost(fact.model, found.usage, found.terms._replace(batch=True))
             raw = json.dumps(message, separators=(",", ":"))
-            return Ended(place, FINAL, "succeeded", raw, fact.worst if cost is None else cost, cost is None)
+            prices, cost = self._router.prices, None
+            if found is not None:
+                cost = prices.cost(fact.model, found.usage, found.terms._replace(batch=True))
+            if found is None or cost is None:
+                return Ended(
+                    place, FINAL, "succeeded", raw, fact.worst, estimated=True, plain=fact.worst, top=fact.worst
+                )
+            plain = prices.cost(fact.model, found.usage, found.terms._replace(batch=False))
+            top = prices.cost(self._router.ladder[self._router.ladder.top].model, found.usage, _USUAL)
+            plain = cost if plain is None else plain
+            return Ended(place, FINAL, "succeeded", raw, cost, plain=plain, top=plain if top is None else top)
         again = WAITING if fact.tries < TRIES and not row.canceled else FINAL
         if kind == "errored":
             error = result.get("error")
@@ -226,14 +234,17 @@ class Work:
         if kind == "expired":
             return Ended(place, again, "expired", "it was not processed within 24 hours")
         said = "the API gave a result of a kind that is not known"
-        return Ended(place, FINAL, "errored", said, fact.worst, estimated=True)
+        worst = fact.worst
+        return Ended(place, FINAL, "errored", said, worst, estimated=True, plain=worst, top=worst)
 
     async def _give_up(self, row: BatchRow, outcome: str, why: str, *, estimated: bool = False) -> None:
         """Give all requests of a batch that have no result this one; `estimated`: they may have been billed."""
         while page := [place for place, _ in await self._store.payloads(row.id, -1, _PAGE)]:
             facts = await self._store.facts(row.id, page)
             costs = {place: facts[place].worst if estimated else 0 for place in page}
-            ended = [Ended(place, FINAL, outcome, why, costs[place], estimated) for place in page]
+            ended = [
+                Ended(place, FINAL, outcome, why, worst, estimated, worst, worst) for place, worst in costs.items()
+            ]
             if not await self._store.collect(row.id, self._owner, ended):
                 raise UnknownError("somebody else has it")
 

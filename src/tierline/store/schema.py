@@ -214,7 +214,10 @@ CREATE TABLE batch_item (       -- a request, and what became of it; money in na
     payload TEXT,               -- a prompt: gone when there is a result
     result TEXT,
     cost INTEGER NOT NULL,
-    estimated INTEGER NOT NULL
+    estimated INTEGER NOT NULL,
+    tenant TEXT NOT NULL,       -- who pays; empty for nobody
+    plain INTEGER NOT NULL,     -- what the same usage costs without a batch
+    top INTEGER NOT NULL        -- and on the top tier
 );
 CREATE UNIQUE INDEX batch_item_place ON batch_item (job, place);
 CREATE UNIQUE INDEX batch_item_name ON batch_item (job, name) WHERE name IS NOT NULL;

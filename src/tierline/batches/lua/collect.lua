@@ -1,11 +1,12 @@
 -- Take in what came back. ARGV: the batch, the owner; then for each its place, the state that it is to have, its
--- outcome, its result ('' for none, '+' before any), its cost, 1 where that is estimated.
+-- outcome, its result ('' for none, '+' before any), its cost, 1 where that is estimated, and what it would have cost
+-- without a batch and on the top tier.
 local batch, owner = ARGV[2], ARGV[3]
 if not has(batch, owner) then
   return '[false]'
 end
 local job, held = call('HGET', P .. 'batch:' .. batch, 'job'), P .. 'held:' .. batch
-for at = 4, #ARGV, 6 do
+for at = 4, #ARGV, 8 do
   local place, state = ARGV[at], ARGV[at + 1]
   local each = item(job, place)
   if each and each[BATCH] == batch and each[STATE] ~= FINAL and each[STATE] ~= state then
@@ -25,6 +26,9 @@ for at = 4, #ARGV, 6 do
       call('HDEL', P .. 'payloads:' .. job, place)
       count(job, '', -1, 0)
       count(job, each[OUTCOME], 1, each[COST])
+      tally(job, each, '', -1)
+      tally(job, each, each[OUTCOME], 1,
+        {cost = each[COST], guesses = each[ESTIMATED], plain = ARGV[at + 6], top = ARGV[at + 7]})
       call('HINCRBY', held, 'c' .. each[HOLD], each[COST])
       if each[ESTIMATED] == '1' then
         call('HSET', held, 'e' .. each[HOLD], '1')

@@ -14,7 +14,7 @@ for _, batch in ipairs(call('SMEMBERS', P .. 'all:' .. job)) do
     call('UNLINK', P .. kind .. batch)
   end
 end
-for _, kind in ipairs({'names:', 'places:', 'items:', 'payloads:', 'results:', 'sums:', 'all:', 'job:'}) do
+for _, kind in ipairs({'names:', 'places:', 'items:', 'payloads:', 'results:', 'sums:', 'tally:', 'all:', 'job:'}) do
   call('UNLINK', P .. kind .. job)
 end
 call('DEL', P .. 'uid:' .. uid)

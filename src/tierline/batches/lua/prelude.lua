@@ -9,6 +9,7 @@
 -- P:job:<id>      uid, owner, until, settings, whole, canceled; P:uid:<uid>: its id
 -- P:names:<job>   custom id to place; P:places:<job>: all places
 -- P:items:<job>   by place, a JSON array: see ITEM; P:payloads:<job>, P:results:<job>: the texts of them
+-- P:tally:<job>   by a JSON array of account, tier, outcome and kind (n, cost, plain, top, guesses): sums
 -- P:sums:<job>    n<outcome>: how many requests, c<outcome>: their cost ('' has none yet); w: how many wait
 -- P:batch:<id>    the fields of FIELDS, and owner, until
 -- P:in:<batch>    places of requests that are in it; P:wait:<batch>: of those that wait in it
@@ -27,6 +28,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local due_by = string.format('%.6f', now + LEASE)
 local FIELDS = {'job', 'state', 'due', 'api', 'number', 'bytes', 'sent', 'fails', 'note', 'trace', 'fetches'}
 local NAME, BATCH, HOLD, STATE, TRIES, WORST, TIER, MODEL, OUTCOME, COST, ESTIMATED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local TENANT = 12
 local WAITING, SENT, FINAL = '0', '1', '2'
 
 local function own(owner, what)
@@ -50,6 +52,19 @@ end
 local function count(job, outcome, number, cost)
   call('HINCRBY', P .. 'sums:' .. job, 'n' .. outcome, number)
   call('HINCRBY', P .. 'sums:' .. job, 'c' .. outcome, cost)
+end
+
+-- Count a request with an outcome; `money` has what more is known of it, by kind.
+local function tally(job, each, outcome, number, money)
+  local function add(kind, amount)
+    call('HINCRBY', P .. 'tally:' .. job, cjson.encode({each[TENANT], each[TIER], outcome, kind}), amount)
+  end
+  add('n', number)
+  for kind, amount in pairs(money or {}) do
+    if amount ~= '0' then
+      add(kind, amount)
+    end
+  end
 end
 
 local function owner_of(key)
