@@ -88,13 +88,13 @@ class Keeper:
                     for error in await asyncio.gather(*map(self._advance, rows), return_exceptions=True):
                         if error is not None:
                             raise error
-                    self._told()
+                    self.told()
                 if not did and not self.also and not await self._store.left():
-                    self._told()
+                    self.told()
                     return
             except LedgerUnavailableError as error:
                 log.warning("jobs of batches wait, for their store is away: %s", error)
-            self._told()
+            self.told()
             pause = SOONEST if did else min(2 * pause, LONGEST)
             sleeping = asyncio.ensure_future(self._router.timing.sleep(pause))
             waking = asyncio.ensure_future(self._wake.wait())
@@ -118,7 +118,8 @@ class Keeper:
             with suppress(LedgerUnavailableError):
                 await self._store.save(again, self._owner, give_back=True)
 
-    def _told(self) -> None:
+    def told(self) -> None:
+        """Let those who wait look again."""
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
+from tierline.batches.concurrent import Concurrent, Work
 from tierline.batches.keeping import Keeper
 from tierline.batches.opening import open_jobs
+from tierline.batches.pacing import Pacer
 from tierline.batches.submitting import Submission, settings_of
-from tierline.batches.tracing import here
-from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
+from tierline.batches.tracing import CallsTrace, here
+from tierline.batches.turns import Turns
+from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, Lane, WhenFull, checked_job
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.opening import connection_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from tierline.batches.jobs import Counts, ResultRow, Tally
+    from tierline.batches.jobs import Begun, Counts, ResultRow, Tally
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
@@ -47,6 +50,9 @@ class Batches:
         self._lease = router.ledger.lease
         self._store = open_jobs(connection_of(router.ledger), clock=router.timing.now, lease=self._lease)
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = WeakKeyDictionary()
+        self._paced: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Turns[Work], Pacer]] = WeakKeyDictionary()
+        """Whose turn it is in the concurrent lane, and how fast it goes: for all jobs of a loop."""
+        self._running: dict[str, Concurrent] = {}
 
     async def submit(
         self,
@@ -54,6 +60,7 @@ class Batches:
         *,
         job: str | None = None,
         when_full: WhenFull = "refuse",
+        lane: Lane = "batch",
     ) -> str:
         """Take in requests (`BatchRequest`), also millions of them, and send them. The id of the job.
 
@@ -64,6 +71,10 @@ class Batches:
         `job` names the job. To submit to a name again, with the same requests in the same order, goes on where an
         earlier run was cut off: what was taken then is not taken twice. By default it is made up.
 
+        `lane="concurrent"` is for what cannot wait: requests are sent as calls, at the list price, several at a time;
+        see `tierline.batches.concurrent`. Returns when all are answered: `results` may be read meanwhile, by another
+        task. Cut off, it sends nothing more; what is on its way then is asked for once more when it is submitted again.
+
         Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
         tried again, and said by `status`.
 
@@ -73,26 +84,33 @@ class Batches:
         many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
         if not many:
             raise ConfigurationError("submit: requests are many BatchRequest(…), in a list or from a generator")
-        if when_full not in get_args(WhenFull):
-            raise ConfigurationError(
-                f"submit(when_full={when_full!r:.40}): write one of {', '.join(get_args(WhenFull))}"
-            )
+        for word, value, known in (("when_full", when_full, get_args(WhenFull)), ("lane", lane, get_args(Lane))):
+            if value not in known:
+                raise ConfigurationError(f"submit({word}={value!r:.40}): write one of {', '.join(known)}")
         name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
         owner = secrets.token_hex(8)
-        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here()))
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here(), lane))
         if begun.busy:
             raise ConfigurationError(
                 f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
                 f"{self._lease:g} s"
             )
+        settings = json.loads(begun.settings)
+        kept: WhenFull = settings["when_full"]
+        if (before := settings["lane"]) != lane:
+            await self._store.finish(name, owner, whole=False)
+            raise ConfigurationError(f"job {name!r:.80} was begun in another lane: go on with submit(lane={before!r})")
         keeper = self._keeper()
         keeper.also.add(owner)
         keeper.wake()
-        kept: WhenFull = json.loads(begun.settings)["when_full"]
-        submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+        submission: Submission | None = None
         whole = False
         try:
-            number = await submission.run(requests)
+            if lane == "concurrent":
+                number = await self._called(requests, name, begun, owner, kept)
+            else:
+                submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+                number = await submission.run(requests)
             whole = number > 0
         finally:
             keeper.also.discard(owner)
@@ -145,6 +163,8 @@ class Batches:
         """
         await self._counts(job)
         await self._store.cancel(job)
+        if (running := self._running.get(job)) is not None:
+            running.cancel()  # at once; in other processes it is noticed
         self._keeper().wake()
         return await self.status(job)
 
@@ -186,10 +206,37 @@ class Batches:
             raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
         return found
 
-    async def _finished(self, submission: Submission, job: str, owner: str, *, whole: bool) -> None:
+    async def _called(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        job: str,
+        begun: Begun,
+        owner: str,
+        when_full: WhenFull,
+    ) -> int:
+        """Send requests as calls, and say how many there were."""
+        loop = asyncio.get_running_loop()
+        if (paced := self._paced.get(loop)) is None:
+            pacer = Pacer(self._router.timing)
+            paced = self._paced[loop] = (Turns(pacer.window), pacer)
+        trace, why = CallsTrace(self._router.tracer, job), ""
+        with trace.active():
+            run = Concurrent(self._router, self._store, *paced, job, begun, owner, when_full, self._keeper().told)
+            self._running[job] = run
+            try:
+                return await run.run(requests)
+            except BaseException as error:
+                why = type(error).__name__
+                raise
+            finally:
+                del self._running[job]
+                trace.end(run.outcomes, run.cost, why)
+
+    async def _finished(self, submission: Submission | None, job: str, owner: str, *, whole: bool) -> None:
         """Whatever happened, what was taken is sent, and others may go on."""
         try:
-            await submission.seal()
+            if submission is not None:
+                await submission.seal()
             await self._store.finish(job, owner, whole=whole)
         except LedgerUnavailableError:
             log.warning("job %s is cut off, for its store is away; it goes on when that is back", job)
