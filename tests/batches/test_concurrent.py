@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
-
 import pytest
 
-from tests.batches.world import params, requests, world
-from tierline import Budget, policy
-from tierline.batches import BatchRequest
-from tierline.errors import ConfigurationError
-from tierline.testing import Fault
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tierline.testing._log import Received
+from tests.batches.world import requests, world
+from tierline import policy
 
 
 @pytest.fixture
