@@ -1,5 +1,16 @@
 """Work that can wait, for half the price: Message Batches, routed and within the budgets. See `Router.batches`."""
 
+from tierline.batches.previewing import Estimate, Preview, Room
 from tierline.batches.values import BatchRequest, BatchResult, BatchStatus, JobReport, JobShare, Unreadable
 
-__all__ = ["BatchRequest", "BatchResult", "BatchStatus", "JobReport", "JobShare", "Unreadable"]
+__all__ = [
+    "BatchRequest",
+    "BatchResult",
+    "BatchStatus",
+    "Estimate",
+    "JobReport",
+    "JobShare",
+    "Preview",
+    "Room",
+    "Unreadable",
+]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from tierline.batches.calling import Called, call, length_of
 from tierline.batches.jobs import FINAL, Item
 from tierline.batches.pacing import Turn
-from tierline.batches.submitting import each_of, invalid, sifted
+from tierline.batches.submitting import each_of, invalid, nobody, sifted
 from tierline.binding import context
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from tierline.batches.jobs import Begun, JobStore
     from tierline.batches.pacing import Pacer
+    from tierline.batches.submitting import Told
     from tierline.batches.turns import Turns
     from tierline.batches.values import BatchRequest, WhenFull
     from tierline.router import Router
@@ -72,7 +73,7 @@ class Work:
 
 
 class Concurrent:
-    """One run over what an app submits to a job of this lane. `told` is called when results were written down.
+    """One run over what an app submits to a job of this lane. `wrote` is called when results were written down.
 
     A request is in the store when it has its result, and not before: a crash leaves nothing to be cleared up. Who
     submits the same requests again asks for those without one; what was on its way then is asked for once more.
@@ -88,10 +89,10 @@ class Concurrent:
         begun: Begun,
         owner: str,
         when_full: WhenFull,
-        told: Callable[[], object],
+        wrote: Callable[[], object],
     ) -> None:
         self._router, self._store, self._turns, self._pacer = router, store, turns, pacer
-        self._job, self._uid, self._owner, self._when_full, self._told = job, begun.uid, owner, when_full, told
+        self._job, self._uid, self._owner, self._when_full, self._wrote = job, begun.uid, owner, when_full, wrote
         self._timing = router.timing
         self._context = contextvars.copy_context()
         outer = context().binding_of(router)
@@ -103,6 +104,8 @@ class Concurrent:
         self._results: list[Item] = []
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._canceled, self._over = begun.canceled, False
+        self.told: Told = nobody
+        """Is called for each request that was refused or invalid."""
         self.outcomes: Counter[str] = Counter()
         self.cost = 0
         """Nano-USD, of what this run has written down."""
@@ -297,12 +300,14 @@ class Concurrent:
             del self._results[: len(page)]
             for item in page:
                 self.outcomes[item.outcome] += 1
+                if item.outcome in ("refused", "invalid"):
+                    self.told(item.place, item.name, item.result or "")
                 self.cost += item.cost
                 self._names.pop(item.name or "", None)
                 if (work := self._works.pop(item.place, None)) is not None:
                     self._size -= work.size
             self._room.set()
-            self._told()
+            self._wrote()
 
     async def _added(self, items: Sequence[Item]) -> None:
         places = [item.place for item in items]

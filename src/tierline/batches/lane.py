@@ -15,7 +15,8 @@ from tierline.batches.concurrent import Concurrent, Work
 from tierline.batches.keeping import Keeper
 from tierline.batches.opening import open_jobs
 from tierline.batches.pacing import Pacer
-from tierline.batches.submitting import Submission, settings_of
+from tierline.batches.previewing import Looking
+from tierline.batches.submitting import Submission, nobody, settings_of
 from tierline.batches.tracing import CallsTrace, here
 from tierline.batches.turns import Turns
 from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, Lane, WhenFull, checked_job
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from tierline.batches.jobs import Begun, Counts, ResultRow, Tally
+    from tierline.batches.previewing import Preview
+    from tierline.batches.submitting import Told
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
@@ -61,6 +64,8 @@ class Batches:
         job: str | None = None,
         when_full: WhenFull = "refuse",
         lane: Lane = "batch",
+        source: str | None = None,
+        told: Told = nobody,
     ) -> str:
         """Take in requests (`BatchRequest`), also millions of them, and send them. The id of the job.
 
@@ -69,7 +74,10 @@ class Batches:
         `results`, and the others go on.
 
         `job` names the job. To submit to a name again, with the same requests in the same order, goes on where an
-        earlier run was cut off: what was taken then is not taken twice. By default it is made up.
+        earlier run was cut off: what was taken then is not taken twice. By default it is made up. `source` says what
+        the requests are made of, such as a digest of a file: a job that was begun with another takes none of these.
+
+        `told` is called for each that is refused or invalid when it is taken in: its place, its custom id, and why.
 
         `lane="concurrent"` is for what cannot wait: requests are sent as calls, at the list price, several at a time;
         see `tierline.batches.concurrent`. Returns when all are answered: `results` may be read meanwhile, by another
@@ -78,7 +86,8 @@ class Batches:
         Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
         tried again, and said by `status`.
 
-        ConfigurationError for a name that cannot be, for no requests, and where somebody else submits to the job;
+        ConfigurationError for a name that cannot be, for no requests, for a `source` that is another than the job's,
+        and where somebody else submits to the job;
         LedgerUnavailableError where the store is away. What was taken by then is sent.
         """
         many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
@@ -89,27 +98,35 @@ class Batches:
                 raise ConfigurationError(f"submit({word}={value!r:.40}): write one of {', '.join(known)}")
         name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
         owner = secrets.token_hex(8)
-        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here(), lane))
+        settings = settings_of(when_full, here(), source, lane)
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings)
         if begun.busy:
             raise ConfigurationError(
                 f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
                 f"{self._lease:g} s"
             )
-        settings = json.loads(begun.settings)
-        kept: WhenFull = settings["when_full"]
-        if (before := settings["lane"]) != lane:
+        begun_with = json.loads(begun.settings)
+        if source is not None and (other := begun_with.get("source")) != source:
+            await self._store.finish(name, owner, whole=False)
+            made = "of something that was not named" if other is None else f"of {other!r:.80}"
+            raise ConfigurationError(
+                f"job {name!r:.80} was made {made}, and not of {source!r:.80}: give it another name"
+            )
+        if (before := begun_with["lane"]) != lane:
             await self._store.finish(name, owner, whole=False)
             raise ConfigurationError(f"job {name!r:.80} was begun in another lane: go on with submit(lane={before!r})")
         keeper = self._keeper()
         keeper.also.add(owner)
         keeper.wake()
+        kept: WhenFull = begun_with["when_full"]
         submission: Submission | None = None
         whole = False
         try:
             if lane == "concurrent":
-                number = await self._called(requests, name, begun, owner, kept)
+                number = await self._called(requests, name, begun, owner, kept, told)
             else:
                 submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+                submission.told = told
                 number = await submission.run(requests)
             whole = number > 0
         finally:
@@ -120,6 +137,19 @@ class Batches:
             raise ConfigurationError("submit: there are no requests")
         await self._tried(name, keeper)
         return name
+
+    async def preview(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        *,
+        told: Told = nobody,
+    ) -> Preview:
+        """What a job of these requests would be: tiers, costs, room in budgets. Nothing is sent, and nothing held.
+
+        Claude is not asked for verdicts, so where that would be done tiers may be others. `told` is called for what is
+        no request, with its place, its id and why. LedgerUnavailableError where the store is away.
+        """
+        return await Looking(self._router, told).look(requests)
 
     async def status(self, job: str) -> BatchStatus:
         """How far a job is. ConfigurationError for one that is not known."""
@@ -133,10 +163,10 @@ class Batches:
         return _report(job, await self._store.tally(job))
 
     async def results(self, job: str, *, after: int = -1) -> AsyncIterator[BatchResult]:
-        """What became of each request, in the order in which they were submitted, as it comes. Those `after` a place.
+        """What became of each request, in the order in which they were submitted, as it comes.
 
-        Waits for what is not there yet, up to a day and its tries. May be read as often as is wanted, until the job is
-        deleted. ConfigurationError for a job that is not known.
+        Those of places that come `after` one. Waits for what is not there yet, up to a day and its tries. May be read
+        as often as is wanted, until the job is deleted. ConfigurationError for a job that is not known.
         """
         keeper = self._keeper()
         while True:
@@ -213,6 +243,7 @@ class Batches:
         begun: Begun,
         owner: str,
         when_full: WhenFull,
+        told: Told,
     ) -> int:
         """Send requests as calls, and say how many there were."""
         loop = asyncio.get_running_loop()
@@ -222,6 +253,7 @@ class Batches:
         trace, why = CallsTrace(self._router.tracer, job), ""
         with trace.active():
             run = Concurrent(self._router, self._store, *paced, job, begun, owner, when_full, self._keeper().told)
+            run.told = told
             self._running[job] = run
             try:
                 return await run.run(requests)
