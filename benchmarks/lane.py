@@ -78,11 +78,11 @@ def requests_of(scene: Scene) -> list[dict[str, Any]]:
     ]
 
 
-async def semaphore(url: str, key: str, said: list[dict[str, Any]], most: int) -> int:
+async def semaphore(url: str, key: str, said: list[dict[str, Any]], most: int, retries: int = 2) -> int:
     """By hand. How many failed."""
     gate = asyncio.Semaphore(most)
 
-    async with AsyncAnthropic(api_key=key, base_url=url) as client:
+    async with AsyncAnthropic(api_key=key, base_url=url, max_retries=retries) as client:
 
         async def one(params: dict[str, Any]) -> bool:
             async with gate:
@@ -115,6 +115,7 @@ async def lane(url: str, key: str, said: list[dict[str, Any]]) -> int:
 WAYS: Final[dict[str, Callable[[str, str, list[dict[str, Any]]], Awaitable[int]]]] = {
     "Semaphore(5)": lambda url, key, said: semaphore(url, key, said, 5),
     "Semaphore(50)": lambda url, key, said: semaphore(url, key, said, 50),
+    "Semaphore(50), max_retries=20": lambda url, key, said: semaphore(url, key, said, 50, 20),
     "concurrent lane": lane,
 }
 

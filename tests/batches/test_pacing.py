@@ -81,7 +81,7 @@ def test_the_window_opens_until_the_api_is_busy() -> None:
 
 
 async def test_a_call_waits_for_what_the_headers_say_is_left(pacer: Pacer, time: Time) -> None:
-    """As the bucket fills, and so that a tenth of it is left to others."""
+    """As the bucket fills, and so that a part of it is left to others."""
     kept = int(60 * KEPT)
     assert await sent(pacer, said(requests=(60, 59))) == 0
     for rest in range(58, kept - 1, -1):
@@ -94,12 +94,12 @@ async def test_a_call_waits_for_what_the_headers_say_is_left(pacer: Pacer, time:
 
 
 async def test_tokens_are_expected_as_answers_had_them(pacer: Pacer, time: Time) -> None:
-    """A request of 1,000 characters had 500 tokens: of 1,000 in a minute, with a tenth kept, one and more have room."""
+    """A request of 1,000 characters had 500 tokens: of 1,000 in a minute, with 50 kept, one more has room at once."""
     usage = Usage(input_tokens=500)
     await sent(pacer, said(input_tokens=(1_000, 1_000)), 1_000, usage)
     assert await sent(pacer, said(), 1_000, usage) == 0
-    assert await sent(pacer, said(), 1_000, usage) == pytest.approx(6.0)  # 500 are left, 600 are wanted
-    assert await sent(pacer, said(), 400, Usage(input_tokens=200)) == pytest.approx(12.0)  # 100 are, 300 are
+    assert await sent(pacer, said(), 1_000, usage) == pytest.approx(3.0)  # 500 are left, 550 are wanted
+    assert await sent(pacer, said(), 400, Usage(input_tokens=200)) == pytest.approx(12.0)  # 50 are, 250 are
 
 
 async def test_what_was_not_used_is_there_for_others(pacer: Pacer) -> None:
@@ -112,8 +112,8 @@ async def test_what_was_not_used_is_there_for_others(pacer: Pacer) -> None:
 async def test_the_app_s_other_calls_are_seen_in_what_is_left(pacer: Pacer) -> None:
     """There is never more than an answer says."""
     await sent(pacer, said(requests=(60, 59)))
-    await sent(pacer, said(requests=(60, 3)))
-    assert await sent(pacer, said()) == pytest.approx(4.0)  # seven are wanted
+    await sent(pacer, said(requests=(60, 1)))
+    assert await sent(pacer, said()) == pytest.approx(3.0)  # four are wanted
 
 
 async def test_after_a_429_nothing_is_sent_until_the_api_said(pacer: Pacer) -> None:
@@ -140,7 +140,7 @@ async def test_who_waits_first_goes_first(pacer: Pacer) -> None:
 
 async def test_another_tier_is_counted_and_not_waited_for(pacer: Pacer) -> None:
     """A fallback takes of the limit of where it goes."""
-    await sent(pacer, said(requests=(60, 8)))
+    await sent(pacer, said(requests=(60, 5)))
     turn = Turn(pacer, 100)
     assert await turn.room("here", "other") == 0
     assert turn.waits

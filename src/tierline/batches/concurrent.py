@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tierline.batches.calling import Called, call, length_of
@@ -115,8 +116,8 @@ class Concurrent:
         writer = asyncio.create_task(self._write())
         try:
             async with asyncio.TaskGroup() as self._group:
-                self._group.create_task(self._ending(asyncio.shield(writer)))
-                watcher = self._group.create_task(self._ending(self._watch()))
+                self._group.create_task(self._ending(lambda: asyncio.shield(writer)))
+                watcher = self._group.create_task(self._ending(self._watch))
                 try:
                     number = await self._read(requests)
                 finally:
@@ -151,10 +152,10 @@ class Concurrent:
         self._turns.take_out(self._is_mine)
         self._wake.set()
 
-    async def _ending(self, part: Awaitable[T]) -> T:
+    async def _ending(self, part: Callable[[], Awaitable[T]]) -> T:
         """Do a part of this run. Where it fails nothing more is begun, before what is under way is cancelled."""
         try:
-            return await part
+            return await part()
         except Exception:
             self._end()
             raise
@@ -203,7 +204,9 @@ class Concurrent:
     def send(self, work: Work) -> None:
         """It is the turn of a request: see `Turns`."""
         work.crowded = False
-        task = work.task = self._group.create_task(self._ending(self._call(work)), context=self._context.copy())
+        task = work.task = self._group.create_task(
+            self._ending(partial(self._call, work)), context=self._context.copy()
+        )
         task.add_done_callback(lambda _: self._turns.ended(work if work.crowded and not self._over else None))
 
     async def _call(self, work: Work) -> None:

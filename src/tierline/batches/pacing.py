@@ -21,7 +21,7 @@ START: Final = 5
 """Calls at a time, to begin with."""
 MOST: Final = 100
 """Calls at a time, at most, of all jobs of one event loop."""
-KEPT: Final = 0.1
+KEPT: Final = 0.05
 """The share of each limit that is left to the app's other calls: with nothing left, they would go to other tiers."""
 _MINUTE: Final = 60.0
 _LOOK: Final = 2.0
