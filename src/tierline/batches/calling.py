@@ -91,6 +91,8 @@ async def call(router: Router[Any], request: BatchRequest, pace: Turn | None = N
 
     async with router.bind(tenant=request.tenant, route=request.route) as binding:
         binding.pace = pace
+        if request.accounts:
+            binding.accounts = {**binding.accounts, **request.accounts}
         try:
             with request.policy or nullcontext():
                 raw = await _asked(router.claude, dict(request.params))

@@ -196,7 +196,7 @@ class Concurrent:
             self._size += size
             if self._canceled:
                 self._finish(work, Called("errored", error=_CANCELED), "canceled")
-            else:
+            elif not self._over:
                 self._turns.put(work)
 
     # Sending
@@ -223,6 +223,14 @@ class Concurrent:
         work.estimated |= found.estimated
         work.tries += found.sent
         if found.stops:
+            if self._over:
+                return
+            self._end()
+            # What is on its way is paid for.
+            sent = [
+                each.task for each in self._works.values() if each is not work and each.turn and not each.turn.waits
+            ]
+            await asyncio.gather(*filter(None, sent), return_exceptions=True)
             raise ConfigurationError(
                 f"job {self._job!r:.80} is cut off, for the API takes no calls: {found.error}. Submit it again when "
                 f"that is mended: what was answered is kept"
