@@ -175,6 +175,7 @@ async def test_a_key_that_is_rejected_stops_the_job() -> None:
             await router.batches.submit(requests(200), job="j", lane="concurrent")
         status = await router.batches.status("j")
         assert (status.state, status.succeeded) == ("interrupted", 8)
+        assert status.cost == it.fake.billed == await it.spent(router)
         it.fake.clear()
         await router.batches.submit(requests(200), job="j", lane="concurrent")
         found = [each async for each in router.batches.results("j")]
@@ -256,7 +257,9 @@ async def test_what_is_wrong_with_the_iterable_is_raised() -> None:
 
         with pytest.raises(OSError, match="the disk"):
             await router.batches.submit(broken(), job="j", lane="concurrent")
-        assert (await router.batches.status("j")).state == "interrupted"
+        status = await router.batches.status("j")
+        assert status.state == "interrupted"
+        assert status.cost == it.fake.billed == await it.spent(router)
         await router.batches.submit(requests(60), job="j", lane="concurrent")
         assert (await router.batches.status("j")).succeeded == 60
 

@@ -104,7 +104,7 @@ class Concurrent:
         self._size = 0
         self._results: list[Item] = []
         self._wake, self._room = asyncio.Event(), asyncio.Event()
-        self._canceled, self._over = begun.canceled, False
+        self._canceled, self._over, self._closed = begun.canceled, False, False
         self.told: Told = nobody
         """Is called for each request that was refused or invalid."""
         self.outcomes: Counter[str] = Counter()
@@ -120,12 +120,17 @@ class Concurrent:
                 watcher = self._group.create_task(self._ending(self._watch))
                 try:
                     number = await self._read(requests)
+                except Exception:
+                    await self._let_end()
+                    raise
                 finally:
                     self._end()
                 watcher.cancel()
+                self._close()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
+            self._close()
             with suppress(Exception):  # it was raised above
                 await asyncio.shield(writer)
         return number
@@ -147,9 +152,19 @@ class Concurrent:
         return work.run is self
 
     def _end(self) -> None:
-        """Send nothing more, and write down what was answered."""
+        """Send nothing more."""
         self._over = True
         self._turns.take_out(self._is_mine)
+
+    async def _let_end(self, besides: Work | None = None) -> None:
+        """Send nothing more, and wait for what is on its way: it is paid for."""
+        self._end()
+        sent = [each for each in self._works.values() if each is not besides and each.turn and not each.turn.waits]
+        await asyncio.gather(*(each.task for each in sent if each.task is not None), return_exceptions=True)
+
+    def _close(self) -> None:
+        """Nothing more will be answered: let the writer end."""
+        self._closed = True
         self._wake.set()
 
     async def _ending(self, part: Callable[[], Awaitable[T]]) -> T:
@@ -225,12 +240,7 @@ class Concurrent:
         if found.stops:
             if self._over:
                 return
-            self._end()
-            # What is on its way is paid for.
-            sent = [
-                each.task for each in self._works.values() if each is not work and each.turn and not each.turn.waits
-            ]
-            await asyncio.gather(*filter(None, sent), return_exceptions=True)
+            await self._let_end(work)
             raise ConfigurationError(
                 f"job {self._job!r:.80} is cut off, for the API takes no calls: {found.error}. Submit it again when "
                 f"that is mended: what was answered is kept"
@@ -301,7 +311,7 @@ class Concurrent:
 
     async def _write(self) -> None:
         """Write down results as they come, until it is over and none is left. Never cancelled: they are paid for."""
-        while self._results or not self._over:
+        while self._results or not self._closed:
             if not self._results:
                 self._wake.clear()
                 await self._wake.wait()
