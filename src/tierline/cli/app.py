@@ -1,6 +1,6 @@
 """The commands, and what they have in common: errors as one line, and exit codes.
 
-0: done. 1: done, and the figures are not good enough. 2: what was asked for cannot be done, and nothing was written.
+0: done. 1: done, and what was found is not good enough. 2: what was asked for cannot be done, and nothing was written.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from tierline.cli import budgets, cache
 from tierline.cli.curves import curve
 from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
@@ -52,13 +53,24 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-app.command("routes")(_told(routes))
-app.command("explain")(_told(explain))
-app.command("doctor")(_told(doctor))
-app.command("eval")(_told(evaluate))
-app.command("curve")(_told(curve))
-app.command("train")(_told(train))
-app.command("sample")(_told(sample))
-app.command("simulate")(_told(simulate_log))
-app.command("report")(_told(report))
-app.command("watch")(_told(watch))
+_APP, _STORE, _MEASURE = "An app", "What it spends", "How well tiers are chosen"
+
+app.command("routes", rich_help_panel=_APP)(_told(routes))
+app.command("explain", rich_help_panel=_APP)(_told(explain))
+app.command("doctor", rich_help_panel=_APP)(_told(doctor))
+app.command("watch", rich_help_panel=_STORE)(_told(watch))
+app.command("report", rich_help_panel=_STORE)(_told(report))
+budgets.app.command("show")(_told(budgets.show))
+budgets.app.command("holds")(_told(budgets.holds))
+budgets.app.command("set")(_told(budgets.set_limit))
+budgets.app.command("reset")(_told(budgets.reset))
+budgets.app.command("release")(_told(budgets.release))
+app.add_typer(budgets.app, name="budgets", rich_help_panel=_STORE)
+cache.app.command("stats")(_told(cache.stats))
+cache.app.command("clear")(_told(cache.clear))
+app.add_typer(cache.app, name="cache", rich_help_panel=_STORE)
+app.command("eval", rich_help_panel=_MEASURE)(_told(evaluate))
+app.command("curve", rich_help_panel=_MEASURE)(_told(curve))
+app.command("train", rich_help_panel=_MEASURE)(_told(train))
+app.command("sample", rich_help_panel=_MEASURE)(_told(sample))
+app.command("simulate", rich_help_panel=_MEASURE)(_told(simulate_log))
