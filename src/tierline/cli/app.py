@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from rich.console import Console
 
-from tierline.cli import budgets, cache
+from tierline.cli import batch, budgets, cache
 from tierline.cli.curves import curve
 from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
@@ -54,23 +54,14 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _APP, _STORE, _MEASURE = "An app", "What it spends", "How well tiers are chosen"
-
-app.command("routes", rich_help_panel=_APP)(_told(routes))
-app.command("explain", rich_help_panel=_APP)(_told(explain))
-app.command("doctor", rich_help_panel=_APP)(_told(doctor))
-app.command("watch", rich_help_panel=_STORE)(_told(watch))
-app.command("report", rich_help_panel=_STORE)(_told(report))
-budgets.app.command("show")(_told(budgets.show))
-budgets.app.command("holds")(_told(budgets.holds))
-budgets.app.command("set")(_told(budgets.set_limit))
-budgets.app.command("reset")(_told(budgets.reset))
-budgets.app.command("release")(_told(budgets.release))
-app.add_typer(budgets.app, name="budgets", rich_help_panel=_STORE)
-cache.app.command("stats")(_told(cache.stats))
-cache.app.command("clear")(_told(cache.clear))
-app.add_typer(cache.app, name="cache", rich_help_panel=_STORE)
-app.command("eval", rich_help_panel=_MEASURE)(_told(evaluate))
-app.command("curve", rich_help_panel=_MEASURE)(_told(curve))
-app.command("train", rich_help_panel=_MEASURE)(_told(train))
-app.command("sample", rich_help_panel=_MEASURE)(_told(sample))
-app.command("simulate", rich_help_panel=_MEASURE)(_told(simulate_log))
+_COMMANDS: Final[tuple[tuple[str, dict[str, Callable[..., Any]]], ...]] = (
+    (_APP, {"routes": routes, "explain": explain, "doctor": doctor}),
+    (_STORE, {"watch": watch, "report": report}),
+    (_MEASURE, {"eval": evaluate, "curve": curve, "train": train, "sample": sample, "simulate": simulate_log}),
+)
+for panel, commands in _COMMANDS:
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(_told(command))
+app.add_typer(budgets.commands(_told), name="budgets", rich_help_panel=_STORE)
+app.add_typer(cache.commands(_told), name="cache", rich_help_panel=_STORE)
+app.add_typer(batch.commands(_told), name="batch", rich_help_panel=_STORE)

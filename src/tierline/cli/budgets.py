@@ -22,15 +22,15 @@ from tierline.ledger.limits import limit_of
 from tierline.values import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from tierline.history import Holds, InFlight
     from tierline.ledger import Balance
     from tierline.ledger.limits import Limits
     from tierline.router import Router
 
-app = typer.Typer(help="See balances and what is in flight, set limits, give holds back.", no_args_is_help=True)
-
+RENEWED: Final = 0.5
+"""The share of a lease that is left of a hold whose worker is alive, or more: they renew at a third of it."""
 MOST_SHOWN: Final = 50
 """Accounts of a table, the fullest. JSON has all."""
 
@@ -219,8 +219,7 @@ async def _released(store: str, app: str, hold: str, *, factory: bool, yes: bool
             what = "is no hold" if not rows else f"is how {len(rows)} holds begin"
             raise ConfigurationError(f"{hold!r:.80} {what}: `tierline budgets holds` lists them")
         (found,) = rows
-        # Workers renew at a third of the lease: of one that is alive it has never less than half left.
-        if found.lease_left > router.ledger.lease / 2 and not force:
+        if found.lease_left > router.ledger.lease * RENEWED and not force:
             raise ConfigurationError(
                 f"{found.id} was renewed a moment ago: its call is in flight, and what that costs would be counted "
                 "nowhere. End its worker first and wait, or say --force"
@@ -236,3 +235,13 @@ async def _released(store: str, app: str, hold: str, *, factory: bool, yes: bool
         if not await router.ledger.release(found.id):
             raise ConfigurationError(f"{found.id} has ended meanwhile: nothing was changed")
         return found
+
+
+def commands(told: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.Typer:
+    """`tierline budgets …`; `told` makes a command whose errors are one line."""
+    found = typer.Typer(help="See balances and what is in flight, set limits, give holds back.", no_args_is_help=True)
+    parts: dict[str, Callable[..., Any]]
+    parts = {"show": show, "holds": holds, "set": set_limit, "reset": reset, "release": release}
+    for name, command in parts.items():
+        found.command(name)(told(command))
+    return found

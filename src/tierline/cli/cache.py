@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +17,9 @@ from tierline.errors import ConfigurationError
 from tierline.values import usd
 
 if TYPE_CHECKING:
-    from tierline.verdicts import StoredVerdicts
+    from collections.abc import Callable
 
-app = typer.Typer(help="See what is kept of Claude's verdicts, and forget it.", no_args_is_help=True)
+    from tierline.verdicts import StoredVerdicts
 
 
 def stats(store: Store = "", app: AppName = "", factory: Factory = False, as_json: AsJson = False) -> None:
@@ -64,3 +64,12 @@ async def _cleared(store: str, app: str, *, factory: bool, yes: bool) -> int:
         make_sure(f"forget {found.size:,} verdicts, which calls would ask Claude for again?", yes=yes)
         await router.forget_verdicts()
         return found.size
+
+
+def commands(told: Callable[[Callable[..., Any]], Callable[..., Any]]) -> typer.Typer:
+    """`tierline cache …`; `told` makes a command whose errors are one line."""
+    found = typer.Typer(help="See what is kept of Claude's verdicts, and forget it.", no_args_is_help=True)
+    parts: dict[str, Callable[..., Any]] = {"stats": stats, "clear": clear}
+    for name, command in parts.items():
+        found.command(name)(told(command))
+    return found
