@@ -79,8 +79,8 @@ async def test_a_request_is_called_when_its_deadline_comes_near() -> None:
     """It goes into no batch that could not come back in time."""
     async with world(batch_delay=HOUR / 6) as it:
         router = it.router(queue=Queue(max_wait="10h"))
-        handle = await router.batches.defer(request(), within="4m")
-        # A batch has until two minutes before the deadline; this one goes out after one minute, and takes too long.
+        handle = await router.batches.defer(request(), within="6m")
+        # A batch has until three minutes before the deadline; this one goes out 90 s before that, and takes too long.
         found = await answer(router, handle)
         assert found.result is not None
         assert (found.result.outcome, found.result.tier) == ("succeeded", "haiku")
@@ -89,6 +89,16 @@ async def test_a_request_is_called_when_its_deadline_comes_near() -> None:
             await router.batches._deferring.keeper().turned()
         assert [batch.counts["canceled"] for batch in it.fake.batches] == [1]
         assert await it.spent(router) == it.fake.billed > 0
+
+
+async def test_what_leaves_a_batch_no_time_is_called_at_once() -> None:
+    """It would be back too late, and be paid in vain."""
+    async with world() as it:
+        router = it.router()
+        found = await answer(router, await router.batches.defer(request(), within="299s"))
+        assert found.result is not None
+        assert found.result.outcome == "succeeded"
+        assert (called(it), it.fake.batches) == (1, [])
 
 
 async def test_a_batch_that_is_cancelled_in_time_is_not_paid() -> None:
