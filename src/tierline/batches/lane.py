@@ -7,15 +7,17 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterable, Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
-from tierline.batches.keeping import Keeper
+from tierline.batches.keeping import SWEPT, Keeper
 from tierline.batches.opening import open_jobs, open_queue
+from tierline.batches.previewing import Looking
 from tierline.batches.queue.deferring import Deferring
 from tierline.batches.queue.settings import Queue, check_queue
-from tierline.batches.submitting import Submission, settings_of
+from tierline.batches.submitting import Submission, nobody, settings_of
 from tierline.batches.tracing import here
 from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
 from tierline.errors import ConfigurationError, LedgerUnavailableError
@@ -26,15 +28,19 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from tierline.batches.jobs import Counts, ResultRow, Tally
+    from tierline.batches.previewing import Preview
     from tierline.batches.queue.delivery import Target
     from tierline.batches.queue.values import Deferred
+    from tierline.batches.submitting import Told
     from tierline.batches.values import BatchRequest
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
 
-UNSURE: Final = 30.0
-"""Seconds for which a batch is looked for whose creation was not answered, before it is created again."""
+UNSURE: Final = 300.0
+"""Seconds between two looks for a batch whose creation was not answered; where both find none, it is created again.
+
+The API may still be at work on it: to wait five minutes of a day costs nothing, to pay for it twice does."""
 _PAGE: Final = 200
 
 
@@ -47,9 +53,15 @@ class Batches:
     """
 
     def __init__(
-        self, router: Router[Any], client: Callable[[], Any], *, queue: Queue | None = None, unsure: float = UNSURE
+        self,
+        router: Router[Any],
+        client: Callable[[], Any],
+        *,
+        queue: Queue | None = None,
+        retention: float = inf,
+        unsure: float = UNSURE,
     ) -> None:
-        self._router = router
+        self._router, self._retention = router, retention
         self._api = BatchAPI(client)
         self._unsure = unsure
         self._lease = router.ledger.lease
@@ -65,6 +77,8 @@ class Batches:
         *,
         job: str | None = None,
         when_full: WhenFull = "refuse",
+        source: str | None = None,
+        told: Told = nobody,
     ) -> str:
         """Take in requests (`BatchRequest`), also millions of them, and send them. The id of the job.
 
@@ -73,12 +87,16 @@ class Batches:
         `results`, and the others go on.
 
         `job` names the job. To submit to a name again, with the same requests in the same order, goes on where an
-        earlier run was cut off: what was taken then is not taken twice. By default it is made up.
+        earlier run was cut off: what was taken then is not taken twice. By default it is made up. `source` says what
+        the requests are made of, such as a digest of a file: a job that was begun with another takes none of these.
+
+        `told` is called for each that is refused or invalid when it is taken in: its place, its custom id, and why.
 
         Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
         tried again, and said by `status`.
 
-        ConfigurationError for a name that cannot be, for no requests, and where somebody else submits to the job;
+        ConfigurationError for a name that cannot be, for no requests, for a `source` that is another than the job's,
+        and where somebody else submits to the job;
         LedgerUnavailableError where the store is away. What was taken by then is sent.
         """
         many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
@@ -90,17 +108,24 @@ class Batches:
             )
         name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
         owner = secrets.token_hex(8)
-        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here()))
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here(), source))
         if begun.busy:
             raise ConfigurationError(
                 f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
                 f"{self._lease:g} s"
+            )
+        if source is not None and (other := json.loads(begun.settings).get("source")) != source:
+            await self._store.finish(name, owner, whole=False)
+            made = "of something that was not named" if other is None else f"of {other!r:.80}"
+            raise ConfigurationError(
+                f"job {name!r:.80} was made {made}, and not of {source!r:.80}: give it another name"
             )
         keeper = self._keeper()
         keeper.also.add(owner)
         keeper.wake()
         kept: WhenFull = json.loads(begun.settings)["when_full"]
         submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+        submission.told = told
         whole = False
         try:
             number = await submission.run(requests)
@@ -114,33 +139,54 @@ class Batches:
         await self._tried(name, keeper)
         return name
 
-    async def status(self, job: str) -> BatchStatus:
-        """How far a job is. ConfigurationError for one that is not known."""
+    async def preview(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        *,
+        told: Told = nobody,
+    ) -> Preview:
+        """What a job of these requests would be: tiers, costs, room in budgets. Nothing is sent, and nothing held.
+
+        Claude is not asked for verdicts, so where that would be done tiers may be others. `told` is called for what is
+        no request, with its place, its id and why. LedgerUnavailableError where the store is away.
+        """
+        return await Looking(self._router, told).look(requests)
+
+    async def status(self, job: str, *, work: bool = True) -> BatchStatus:
+        """How far a job is. ConfigurationError for one that is not known.
+
+        With `work=False` nothing is started for it, and no key is needed: it is as somebody else left it.
+        """
         found = await self._counts(job)
-        self._keeper().wake_if_idle()
+        if work:
+            self._keeper().wake_if_idle()
         return _status(job, found)
+
+    async def catch_up(self) -> None:
+        """Send, poll and collect what is due now, of all jobs, once: for a process that does not stay."""
+        await self._keeper().caught_up()
 
     async def report(self, job: str) -> JobReport:
         """What a job has come to so far, by account and tier. ConfigurationError for one that is not known."""
         await self._counts(job)
         return _report(job, await self._store.tally(job))
 
-    async def results(self, job: str, *, after: int = -1) -> AsyncIterator[BatchResult]:
-        """What became of each request, in the order in which they were submitted, as it comes. Those `after` a place.
+    async def results(self, job: str, *, after: int = -1, work: bool = True) -> AsyncIterator[BatchResult]:
+        """What became of each request, in the order in which they were submitted, as it comes.
 
-        Waits for what is not there yet, up to a day and its tries. May be read as often as is wanted, until the job is
-        deleted. ConfigurationError for a job that is not known.
+        Those of places that come `after` one. Waits for what is not there yet, up to a day and its tries. May be read
+        as often as is wanted, until the job is deleted. With `work=False` nothing is waited for: there are those up to
+        the first that is not there. ConfigurationError for a job that is not known.
         """
-        keeper = self._keeper()
         while True:
             counts = await self._counts(job)
             while rows := await self._store.results(job, after, _PAGE):
                 after = rows[-1].place
                 for row in rows:
                     yield _result(row)
-            if _over(counts):
+            if _over(counts) or not work:
                 return
-            await keeper.turned()
+            await self._keeper().turned()
 
     async def wait(self, job: str) -> BatchStatus:
         """Wait until all of a job has come back. ConfigurationError for one that is not known."""
@@ -149,21 +195,38 @@ class Batches:
             await keeper.turned()
         return _status(job, found)
 
-    async def cancel(self, job: str) -> BatchStatus:
+    async def cancel(self, job: str, *, work: bool = True) -> BatchStatus:
         """Send nothing more of a job, and cancel what the API has. What is answered by then is paid for.
 
-        ConfigurationError for a job that is not known.
+        With `work=False` it is noted alone, for whoever looks after the job next. ConfigurationError for a job that is
+        not known.
         """
         await self._counts(job)
         await self._store.cancel(job)
-        self._keeper().wake()
-        return await self.status(job)
+        if work:
+            self._keeper().wake()
+        return await self.status(job, work=work)
 
     async def delete(self, job: str) -> None:
         """Forget a job that has ended, with its results. ConfigurationError for one that has not, or is not known."""
         await self._counts(job)
         if not await self._store.erase(job):
             raise ConfigurationError(f"job {job!r:.80} has not ended: cancel it, and wait for it, before it is deleted")
+        while await self._store.sweep(SWEPT):
+            pass
+
+    async def erase(self, tenant: str) -> None:
+        """Drop what is kept of a tenant's requests: see `Router.erase`.
+
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        """
+        for job in await self._store.jobs():
+            after: int | None = -1
+            while after is not None:
+                after = await self._store.forget(job, tenant, after, SWEPT)
+        # What waits for it alone is over now. A script that only erases looks after no jobs.
+        if (keeper := self._keepers.get(asyncio.get_running_loop())) is not None:
+            keeper.wake()
 
     async def jobs(self) -> list[str]:
         """The ids of all jobs of the store, oldest first."""
@@ -218,7 +281,7 @@ class Batches:
         """Go on with what other processes have left."""
         try:
             await self._deferring.start()
-            if await self._store.left():
+            if await self._store.left() or (self._retention < inf and await self._store.retire(self._retention)):
                 self._keeper().wake()
         except LedgerUnavailableError as error:
             log.warning("jobs of batches are not looked at, for their store is away: %s", error)
@@ -234,7 +297,14 @@ class Batches:
         loop = asyncio.get_running_loop()
         found = self._keepers.get(loop)
         if found is None:
-            found = Keeper(self._router, self._store, self._api, lease=self._lease, unsure=self._unsure)
+            found = Keeper(
+                self._router,
+                self._store,
+                self._api,
+                lease=self._lease,
+                unsure=self._unsure,
+                retention=self._retention,
+            )
             self._keepers[loop] = found
         return found
 

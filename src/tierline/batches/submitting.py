@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.batches.booking import Booking
 from tierline.batches.holding import MOST_TOGETHER, Wanted, entry_of, reserve, unheld
 from tierline.batches.jobs import FINAL, SENT, WAITING, Held, Item
 from tierline.batches.routing import Routed, Routing, Whose
@@ -28,6 +29,14 @@ _ENOUGH: Final = MOST_BYTES - 4096
 _TRIES: Final = 3
 
 
+Told = Callable[[int, str | None, str], None]
+"""Called with the place of a request, its custom id and what is wrong with it."""
+
+
+def nobody(place: int, name: str | None, why: str) -> None:
+    """Nobody is told."""
+
+
 class _Page(NamedTuple):
     """What is written down in one step."""
 
@@ -37,7 +46,10 @@ class _Page(NamedTuple):
 
 
 class Submission:
-    """One run over what an app submits to a job. `sealed` is called when there is a batch to send."""
+    """One run over what an app submits to a job. `sealed` is called when there is a batch to send.
+
+    `told` is called for what is refused or invalid, once that is written down: its place, its id and why.
+    """
 
     def __init__(
         self, router: Router[Any], store: JobStore, job: str, uid: str, owner: str, when_full: WhenFull, sealed: Any
@@ -46,13 +58,15 @@ class Submission:
         self._job, self._uid, self._owner = job, uid, owner
         self._when_full, self._sealed = when_full, sealed
         self._routing = Routing(router)
+        self._booking = Booking(router)
+        self.told: Told = nobody
         self._batch, self._count, self._bytes = "", 0, 0
 
     async def run(self, requests: Iterable[object] | AsyncIterable[object]) -> int:
         """Take in all requests, and say how many there were."""
         place = 0
         page: list[object] = []
-        async for each in _each(requests):
+        async for each in each_of(requests):
             page.append(each)
             if len(page) == PAGE:
                 await self._take(place, page)
@@ -165,6 +179,10 @@ class Submission:
         self._batch = self._batch or secrets.token_hex(8)
         done = await self._store.add(self._job, self._owner, self._batch, page.items, page.holds, page.intents)
         if done:
+            self._booking.unsent(page.items)
+            for item in page.items:
+                if item.outcome in ("refused", "invalid"):
+                    self.told(item.place, item.name, item.result or "")
             self._count, self._bytes = self._count + len(sent), self._bytes + size
         return done
 
@@ -190,7 +208,8 @@ def _parts(routed: Sequence[Routed]) -> list[list[Routed]]:
     return parts
 
 
-async def _each(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+async def each_of(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+    """Requests, from what may be asynchronous."""
     if isinstance(requests, AsyncIterable):
         async for each in requests:
             yield each
@@ -199,6 +218,6 @@ async def _each(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIter
             yield each
 
 
-def settings_of(when_full: WhenFull, trace: str) -> str:
+def settings_of(when_full: WhenFull, trace: str, source: str | None) -> str:
     """What a job keeps of how it was submitted."""
-    return json.dumps({"when_full": when_full, "trace": trace})
+    return json.dumps({"when_full": when_full, "trace": trace, "source": source})

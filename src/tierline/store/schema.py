@@ -129,7 +129,7 @@ CREATE TABLE traffic_name (     -- of routes, accounts and jobs
 );
 CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
     kind INTEGER NOT NULL,
-    level INTEGER NOT NULL,     -- how long it is: seconds of an hour, a day, a week
+    level INTEGER NOT NULL,     -- how long it is, in seconds: see `LEVELS` of traffic/store.py
     start INTEGER NOT NULL,
     name INTEGER NOT NULL,      -- 0: the sum over all names
     calls INTEGER NOT NULL,
@@ -144,6 +144,7 @@ CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
     fallbacks INTEGER NOT NULL,
     refusals INTEGER NOT NULL,
     failures INTEGER NOT NULL,
+    batched INTEGER NOT NULL,
     PRIMARY KEY (kind, level, start, name)
 ) WITHOUT ROWID;
 CREATE TABLE traffic_day (      -- how many names of a kind there are on a day
@@ -177,7 +178,9 @@ CREATE TABLE batch_job (        -- what was submitted under one name
     until REAL NOT NULL,
     settings TEXT NOT NULL,     -- JSON
     whole INTEGER NOT NULL,     -- submitted to its end
-    canceled INTEGER NOT NULL
+    canceled INTEGER NOT NULL,
+    touched REAL NOT NULL,      -- when somebody last submitted to it, or a batch of it was done
+    erased INTEGER NOT NULL     -- it is not there any more; what is left of it is dropped bit by bit
 );
 CREATE TABLE batch (
     id TEXT PRIMARY KEY,
