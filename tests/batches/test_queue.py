@@ -308,6 +308,34 @@ async def test_what_is_forgotten_in_time_is_not_sent() -> None:
         assert await it.spent(router) == it.fake.billed
 
 
+async def test_what_is_a_tenants_is_erased_with_it() -> None:
+    """What waits and what was answered; others keep theirs."""
+    async with world() as it:
+        router = it.router(queue=Queue(max_wait="1h", size=2))
+        batches = router.batches
+        handles = {name: await batches.defer(request(name, tenant=name)) for name in ("acme", "globex")}
+        for handle in handles.values():
+            await answer(router, handle)
+        waits = await batches.defer(request("later", tenant="acme"))
+        await router.erase("acme")
+        assert await batches.deferred(handles["acme"]) is None
+        assert await batches.deferred(waits) is None
+        assert (await answer(router, handles["globex"])).result is not None
+
+
+async def test_answers_are_kept_for_a_time() -> None:
+    """And then forgotten, by whoever looks next."""
+    async with world() as it:
+        router = it.router(queue=Queue(max_wait="1m", keep="1h"))
+        old = await router.batches.defer(request("old"))
+        await answer(router, old)
+        it.clock.now += 2 * HOUR
+        new = await router.batches.defer(request("new"))
+        await answer(router, new)
+        assert await router.batches.deferred(old) is None
+        assert await router.batches.deferred(new) is not None
+
+
 async def test_a_call_that_may_succeed_later_is_tried_within_the_deadline() -> None:
     """An API that is busy when a deadline comes near is asked again; what it answers last is the answer."""
     async with world(batch_delay=20 * HOUR) as it:
