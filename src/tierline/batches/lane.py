@@ -239,8 +239,10 @@ class Batches:
     async def erase(self, tenant: str) -> None:
         """Drop what is kept of a tenant's requests: see `Router.erase`.
 
-        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped. Of
+        those that were deferred nothing is left.
         """
+        await self._deferring.erase(tenant)
         for job in await self._store.jobs():
             after: int | None = -1
             while after is not None:
