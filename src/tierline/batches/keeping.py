@@ -51,6 +51,7 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._beat: asyncio.Task[None] | None = None
         self._turn = asyncio.Event()
+        self._rounds = 0
         self._wake = asyncio.Event()
         self.also: set[str] = set()
         """Owners of submissions that run here."""
@@ -70,6 +71,14 @@ class Keeper:
         """Wait until it has looked once more."""
         self.wake_if_idle()
         await self._turn.wait()
+
+    async def caught_up(self) -> None:
+        """Wait until it has looked at all that is due, from now on."""
+        busy = self._task is not None and not self._task.done()
+        wanted = self._rounds + (2 if busy else 1)  # what it does now may have begun before
+        while self._rounds < wanted:
+            self.wake()
+            await self.turned()
 
     def wake_if_idle(self) -> None:
         """Begin, where nothing runs."""
@@ -101,10 +110,12 @@ class Keeper:
                     self._told()
                 self._router.metrics.jobs(await self._store.under_way())
                 if not did and not self.also and not await self._store.left():
+                    self._rounds += 1
                     self._told()
                     return
             except LedgerUnavailableError as error:
                 log.warning("jobs of batches wait, for their store is away: %s", error)
+            self._rounds += 1
             self._told()
             pause = SOONEST if did else min(2 * pause, LONGEST)
             sleeping = asyncio.ensure_future(self._router.timing.sleep(pause))

@@ -142,33 +142,41 @@ class Batches:
         """
         return await Looking(self._router, told).look(requests)
 
-    async def status(self, job: str) -> BatchStatus:
-        """How far a job is. ConfigurationError for one that is not known."""
+    async def status(self, job: str, *, work: bool = True) -> BatchStatus:
+        """How far a job is. ConfigurationError for one that is not known.
+
+        With `work=False` nothing is started for it, and no key is needed: it is as somebody else left it.
+        """
         found = await self._counts(job)
-        self._keeper().wake_if_idle()
+        if work:
+            self._keeper().wake_if_idle()
         return _status(job, found)
+
+    async def catch_up(self) -> None:
+        """Send, poll and collect what is due now, of all jobs, once: for a process that does not stay."""
+        await self._keeper().caught_up()
 
     async def report(self, job: str) -> JobReport:
         """What a job has come to so far, by account and tier. ConfigurationError for one that is not known."""
         await self._counts(job)
         return _report(job, await self._store.tally(job))
 
-    async def results(self, job: str, *, after: int = -1) -> AsyncIterator[BatchResult]:
+    async def results(self, job: str, *, after: int = -1, work: bool = True) -> AsyncIterator[BatchResult]:
         """What became of each request, in the order in which they were submitted, as it comes.
 
         Those of places that come `after` one. Waits for what is not there yet, up to a day and its tries. May be read
-        as often as is wanted, until the job is deleted. ConfigurationError for a job that is not known.
+        as often as is wanted, until the job is deleted. With `work=False` nothing is waited for: there are those up to
+        the first that is not there. ConfigurationError for a job that is not known.
         """
-        keeper = self._keeper()
         while True:
             counts = await self._counts(job)
             while rows := await self._store.results(job, after, _PAGE):
                 after = rows[-1].place
                 for row in rows:
                     yield _result(row)
-            if _over(counts):
+            if _over(counts) or not work:
                 return
-            await keeper.turned()
+            await self._keeper().turned()
 
     async def wait(self, job: str) -> BatchStatus:
         """Wait until all of a job has come back. ConfigurationError for one that is not known."""
@@ -177,15 +185,17 @@ class Batches:
             await keeper.turned()
         return _status(job, found)
 
-    async def cancel(self, job: str) -> BatchStatus:
+    async def cancel(self, job: str, *, work: bool = True) -> BatchStatus:
         """Send nothing more of a job, and cancel what the API has. What is answered by then is paid for.
 
-        ConfigurationError for a job that is not known.
+        With `work=False` it is noted alone, for whoever looks after the job next. ConfigurationError for a job that is
+        not known.
         """
         await self._counts(job)
         await self._store.cancel(job)
-        self._keeper().wake()
-        return await self.status(job)
+        if work:
+            self._keeper().wake()
+        return await self.status(job, work=work)
 
     async def delete(self, job: str) -> None:
         """Forget a job that has ended, with its results. ConfigurationError for one that has not, or is not known."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from tierline.cli import batch
 from tierline.cli.curves import curve
 from tierline.cli.evaluate import evaluate
 from tierline.cli.report import report
+from tierline.cli.routes import routes
 from tierline.cli.sampling import sample
 from tierline.cli.simulate import simulate_log
 from tierline.cli.training import train
@@ -26,9 +28,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="tierline",
-    help="See where the money of an app goes, and measure how well tiers are chosen on its own traffic.",
+    help="See what holds in an app and where its money goes, and measure how well tiers are chosen on its own traffic.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -50,6 +51,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+app.command("routes")(_told(routes))
 app.command("eval")(_told(evaluate))
 app.command("curve")(_told(curve))
 app.command("train")(_told(train))
@@ -57,3 +59,4 @@ app.command("sample")(_told(sample))
 app.command("simulate")(_told(simulate_log))
 app.command("report")(_told(report))
 app.command("watch")(_told(watch))
+app.add_typer(batch.commands(_told), name="batch")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import string
 from array import array
+from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -37,6 +38,7 @@ class Shape:
     model: str = "auto"
     max_tokens: int | None = None
     drop: frozenset[str] = frozenset()
+    thinking: bool = True
     tenant: str | None = None
     route: str | None = None
     policy: Policy | None = None
@@ -51,7 +53,7 @@ class Requests:
     """
 
     def __init__(self, file: IO[bytes], shape: Shape, given: Format | None = None) -> None:
-        self._file, self._shape = file, shape
+        self._file, self.shape = file, shape
         try:
             fits = "\n".encode(shape.encoding) == b"\n"
         except LookupError:
@@ -63,7 +65,7 @@ class Requests:
         self.format: Format = given or self._told()
         self._table = _Table(self._header(), shape) if self.format == "csv" else None
         self._numbers = array("Q")
-        self.models: dict[str, int] = {}
+        self.models: Counter[str] = Counter()
         """Models of somebody else's that lines named, and how many did."""
 
     @property
@@ -77,21 +79,21 @@ class Requests:
 
     def digest(self, *more: object) -> str:
         """Of all that is in the file and of what is made of it: 12 hexadecimal digits."""
-        found = hashlib.blake2b(repr((self._shape, *more)).encode("utf-8", "surrogatepass"), digest_size=6)
+        found = hashlib.blake2b(repr((self.shape, *more)).encode("utf-8", "surrogatepass"), digest_size=6)
         self._file.seek(0)
         while chunk := self._file.read(1 << 20):
             found.update(chunk)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[BatchRequest | Unreadable]:
-        self._numbers, self.models = array("Q"), {}
+        self._numbers, self.models = array("Q"), Counter()
         for number, found in self._rows() if self._table is not None else self._objects():
             self._numbers.append(number)
             yield found
 
     def _lines(self) -> Iterator[Line]:
         self._file.seek(0)
-        return lines_of(self._file, self._shape.encoding)
+        return lines_of(self._file, self.shape.encoding)
 
     def _told(self) -> Format:
         """The format by what is in the file."""
@@ -156,12 +158,12 @@ class Requests:
         params = found.get("params")
         if not isinstance(params, dict):
             _wrong("params", "it is missing: they are what messages.create takes")
-        params.setdefault("model", self._shape.model)
-        if self._shape.max_tokens is not None:
-            params.setdefault("max_tokens", self._shape.max_tokens)
-        if self._shape.system:
-            params.setdefault("system", self._shape.system)
-        for field in self._shape.drop:
+        params.setdefault("model", self.shape.model)
+        if self.shape.max_tokens is not None:
+            params.setdefault("max_tokens", self.shape.max_tokens)
+        if self.shape.system:
+            params.setdefault("system", self.shape.system)
+        for field in self.shape.drop:
             params.pop(field, None)
         return self._request(_id(found), params, _name(found, "tenant"), _name(found, "route"))
 
@@ -174,13 +176,13 @@ class Requests:
         body, name = found.get("body"), _id(found)
         if not isinstance(body, dict):
             _wrong("body", "it is missing: a chat completion's")
-        params = params_of(body, self._shape.model, self._shape.max_tokens, self._shape.drop)
-        if self._shape.system:
-            params.setdefault("system", self._shape.system)
+        params = params_of(body, self.shape.model, self.shape.max_tokens, self.shape.drop)
+        if self.shape.system:
+            params.setdefault("system", self.shape.system)
         named = body.get("model")
         if isinstance(named, str) and named != params["model"]:
             key = named[:80] if named in self.models or len(self.models) < _TRIED else "others"
-            self.models[key] = self.models.get(key, 0) + 1
+            self.models[key] += 1
         return self._request(name, params)
 
     # CSV
@@ -204,21 +206,23 @@ class Requests:
         prompt = table.filled(cells)
         if not name:
             return Unreadable(f"{where}: {table.id} is empty, and it is the request's custom_id")
-        if not prompt.strip():
-            return Unreadable(f"{where}: its prompt is empty", name)
+        if not table.says_something(cells):
+            return Unreadable(f"{where}: what its prompt is made of is empty", name)
         params: dict[str, Any] = {
-            "model": self._shape.model,
-            "max_tokens": self._shape.max_tokens,
+            "model": self.shape.model,
+            "max_tokens": self.shape.max_tokens,
             "messages": [{"role": "user", "content": prompt}],
         }
-        if self._shape.system:
-            params["system"] = self._shape.system
+        if self.shape.system:
+            params["system"] = self.shape.system
         return self._request(name, params, cells.get(table.tenant) or None)
 
     def _request(
         self, name: str, params: dict[str, Any], tenant: str | None = None, route: str | None = None
     ) -> BatchRequest:
-        shape = self._shape
+        shape = self.shape
+        if not shape.thinking:
+            params.setdefault("thinking", {"type": "disabled"})
         return BatchRequest(name, params, tenant or shape.tenant, route or shape.route, shape.policy)
 
 
@@ -247,6 +251,10 @@ class _Table:
             raise ConfigurationError(
                 f"--prompt has no column in it, such as {{{self.columns[0]}}}: each row would be the same"
             )
+
+    def says_something(self, cells: dict[str, str]) -> bool:
+        """Whether a row has more to say than every row."""
+        return any(cells[field].strip() for _, field in self._parts if field is not None)
 
     def filled(self, cells: dict[str, str]) -> str:
         """The prompt of a row."""
