@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.batches import Queue
     from tierline.batches.lane import Batches
     from tierline.binding import Binding
     from tierline.classify import Classifier, Labels, Progress
@@ -165,6 +166,7 @@ class Router(Generic[ClientT_co]):
       and the command `tierline watch`. See `tierline.traffic`
     - `batch_retention`: seconds for which a job of `batches` is kept after its end, with its answers; `math.inf` keeps
       it until it is deleted
+    - `queue`: how `batches.defer` fills batches, such as `Queue(max_wait="15m", off_peak="22:00-06:00")`
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -211,6 +213,7 @@ class Router(Generic[ClientT_co]):
         shadow_text: bool = False,
         traffic: bool = False,
         batch_retention: float = RETENTION,
+        queue: Queue | None = None,
         timing: Timing | None = None,
     ) -> None:
         check_confidence("min_confidence", min_confidence)
@@ -287,7 +290,7 @@ class Router(Generic[ClientT_co]):
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self.legality = actions_of(legality)
-        self._mode = _mode_at_start(mode)
+        self._mode, self._queue = _mode_at_start(mode), _checked_queue(queue)
         self._ids, self._pid, self._prefix = count(1), 0, ""
         self._lifespans, self._closing, self._batch_retention = 0, False, _retention(batch_retention)
         self._alone, self._is_alone = AsyncExitStack(), False
@@ -330,7 +333,9 @@ class Router(Generic[ClientT_co]):
         """Requests that can wait up to a day, for half the price: see `tierline.batches`."""
         from tierline.batches.lane import Batches  # noqa: PLC0415  (SQL, for who has jobs)
 
-        return Batches(self, lambda: self._clients[0].plain(self), retention=self._batch_retention)
+        return Batches(
+            self, lambda: self._clients[0].plain(self), queue=self._queue, retention=self._batch_retention
+        )
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -639,6 +644,14 @@ def _check_rules(ladder: object, budgets: Sequence[object], policy: object) -> N
         if not isinstance(policy, Policy):
             raise ConfigurationError(f"Router(policy=…) takes a policy(…), got {type(policy).__name__}")
         policy.check(ladder, "Router(policy=…)")
+
+
+def _checked_queue(queue: object) -> Queue | None:
+    if queue is None:
+        return None
+    from tierline.batches.queue.settings import check_queue  # noqa: PLC0415  (for who defers)
+
+    return check_queue(queue)
 
 
 def _check_secret(secret: object) -> None:

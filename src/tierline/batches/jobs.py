@@ -274,6 +274,10 @@ class JobStore(Protocol):
         """Requests of a job in order, after a place, up to the first that has no result."""
         ...
 
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """Those of these requests of a job that have a result, in any order."""
+        ...
+
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
         ...

@@ -130,14 +130,11 @@ class RedisJobs:
 
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
         """See `JobStore`."""
-        found = []
-        for place, item, result in await self._run("results", job, str(after), str(limit)):
-            name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
-            text = result if isinstance(result, str) else None
-            found.append(
-                ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
-            )
-        return found
+        return [_result(*each) for each in await self._run("results", job, str(after), str(limit))]
+
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return [_result(*each) for each in await self._run("found", job, *map(str, places))]
 
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
@@ -206,6 +203,12 @@ def _item(item: Item) -> str:
     tries = str(int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
     return json.dumps([*about, item.outcome, "0", "0", item.tenant])
+
+
+def _result(place: str, item: list[str], result: object) -> ResultRow:
+    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
+    text = result if isinstance(result, str) else None
+    return ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
 
 
 def _row(found: list[Any]) -> BatchRow:

@@ -30,6 +30,10 @@ class SQLJobs:
     async def _run(self, step: Callable[..., T], *args: Any, **options: Any) -> T:
         raise NotImplementedError
 
+    async def run(self, step: Callable[..., T], *args: Any) -> T:
+        """A step of a part that is kept with jobs, in a transaction of its own."""
+        return await self._run(step, *args)
+
     @property
     def _until(self) -> float:
         return self._clock() + self._lease
@@ -129,6 +133,10 @@ class SQLJobs:
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
         """See `JobStore`."""
         return await self._run(tables.results, job, after, limit)
+
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return await self._run(tables.found, job, places)
 
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""

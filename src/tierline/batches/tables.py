@@ -338,6 +338,16 @@ def results(db: Connection, job: str, after: int, limit: int) -> list[ResultRow]
     return found
 
 
+def found(db: Connection, job: str, places: Sequence[int]) -> list[ResultRow]:
+    """As `JobStore.found`."""
+    rows = db.execute(
+        "SELECT place, name, outcome, result, tier, model, cost, estimated, tries FROM batch_item"
+        f" WHERE job = ? AND state = 2 AND place IN ({_marks(places)})",
+        (job, *places),
+    )
+    return [ResultRow(*row)._replace(estimated=bool(row[7])) for row in rows]
+
+
 def counts(db: Connection, now: float, job: str) -> Counts | None:
     """As `JobStore.counts`."""
     row = db.execute(

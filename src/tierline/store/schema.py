@@ -233,6 +233,45 @@ CREATE TABLE batch_hold (
     entry TEXT NOT NULL         -- JSON: what settling it needs
 ) WITHOUT ROWID;
 CREATE INDEX batch_hold_of ON batch_hold (batch);
+CREATE TABLE batch_deferred (   -- a request that waits for a batch, and its answer; moments in seconds
+    number INTEGER PRIMARY KEY,
+    handle TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,         -- the app's custom id
+    when_full TEXT NOT NULL,
+    target TEXT NOT NULL,       -- whom the answer is delivered to
+    created REAL NOT NULL,
+    ready REAL NOT NULL,        -- may be batched from then on
+    fill_by REAL NOT NULL,      -- and is by then
+    act_by REAL NOT NULL,       -- is batched no more
+    call_by REAL NOT NULL,      -- is called
+    deadline REAL NOT NULL,
+    request TEXT,               -- JSON with a prompt: gone when there is a result
+    state TEXT NOT NULL,        -- waiting, gathered, calling, answered
+    job TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    result TEXT,
+    answered REAL NOT NULL,
+    delivery TEXT NOT NULL,
+    due REAL NOT NULL,          -- when it is to be delivered
+    tries INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT '',
+    until REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX batch_deferred_state ON batch_deferred (state, delivery);
+CREATE INDEX batch_deferred_job ON batch_deferred (job, place) WHERE state = 'gathered';
+CREATE INDEX batch_deferred_tenant ON batch_deferred (tenant);
+CREATE TABLE batch_group (      -- deferred requests that were put into one job
+    id TEXT PRIMARY KEY,
+    when_full TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    owner TEXT NOT NULL,        -- who works on it, until a moment
+    until REAL NOT NULL,
+    due REAL NOT NULL,          -- when it is to be looked at
+    submitted REAL NOT NULL,    -- when its job had all of them
+    seen INTEGER NOT NULL,      -- results of the job that were read
+    canceled INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS, _TRAFFIC, BATCHES)
