@@ -333,9 +333,7 @@ class Router(Generic[ClientT_co]):
         """Requests that can wait up to a day, for half the price: see `tierline.batches`."""
         from tierline.batches.lane import Batches  # noqa: PLC0415  (SQL, for who has jobs)
 
-        return Batches(
-            self, lambda: self._clients[0].plain(self), queue=self._queue, retention=self._batch_retention
-        )
+        return Batches(self, lambda: self._clients[0].plain(self), queue=self._queue, retention=self._batch_retention)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

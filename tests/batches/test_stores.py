@@ -173,7 +173,7 @@ async def test_what_waits_moves_to_another_batch(shared: Shared) -> None:
     assert await store.waiting("b1", "h1", -1, 10) == [(2, MUCH, "errored")]
     assert await store.seal("b2", "you")
     facts = await store.facts("b2", [1, 2])
-    assert facts == {1: (2, MUCH, "m", "h2")}
+    assert facts == {1: (2, MUCH, "m", "h2", "")}
     assert [(row.id, row.number, row.bytes) for row in await store.take("they", 5)] == [("b2", 1, 8)]
     found = await store.counts("j")
     assert found is not None

@@ -26,7 +26,7 @@ def waits_in(batch: str) -> str:
 class Item(NamedTuple):
     """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
 
-    `tenant` is who pays, empty for nobody.
+    `tenant` is who pays, empty for nobody. `said` is what the decision log is to say of it, and goes with the payload.
     """
 
     place: int
@@ -40,6 +40,7 @@ class Item(NamedTuple):
     outcome: str = ""
     result: str | None = None
     tenant: str = ""
+    said: str = ""
 
 
 class Ended(NamedTuple):
@@ -92,12 +93,16 @@ class BatchRow(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold."""
+    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold.
+
+    `said` is as of `Item`.
+    """
 
     tries: int
     worst: int
     model: str
     hold: str
+    said: str = ""
 
 
 class Share(NamedTuple):

@@ -202,11 +202,11 @@ def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
     tries = str(int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
-    return json.dumps([*about, item.outcome, "0", "0", item.tenant])
+    return json.dumps([*about, item.outcome, "0", "0", item.tenant, item.said])
 
 
 def _result(place: str, item: list[str], result: object) -> ResultRow:
-    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
+    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, *_ = item
     text = result if isinstance(result, str) else None
     return ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
 

@@ -131,11 +131,12 @@ def add(
     where = {SENT: batch, WAITING: waits, FINAL: ""}
     db.executemany(
         "INSERT INTO batch_item (job, place, name, batch, hold, state, tries, worst, tier, model, outcome, payload,"
-        " result, cost, estimated, tenant, plain, top) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0)",
+        " result, cost, estimated, tenant, plain, top, said)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, ?)",
         [
             (
                 *(job, item.place, item.name, where[item.state], item.hold, item.state, int(item.state == SENT)),
-                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result, item.tenant),
+                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result, item.tenant, item.said),
             )
             for item in items
         ],
@@ -221,7 +222,7 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
     )
     db.executemany(
         "UPDATE batch_item SET state = 2, outcome = iif(payload IS NULL, 'canceled', ?),"
-        " result = iif(payload IS NULL, ?, ?), cost = ?, estimated = ?, plain = ?, top = ?, payload = NULL"
+        " result = iif(payload IS NULL, ?, ?), cost = ?, estimated = ?, plain = ?, top = ?, payload = NULL, said = ''"
         " WHERE batch = ? AND place = ? AND state < 2",
         [
             (each.outcome, ERASED, each.result, each.cost, each.estimated, each.plain, each.top, batch, each.place)
@@ -235,7 +236,7 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
 def facts(db: Connection, batch: str, places: Sequence[int]) -> dict[int, Fact]:
     """As `JobStore.facts`."""
     rows = db.execute(
-        "SELECT place, tries, worst, model, hold FROM batch_item"
+        "SELECT place, tries, worst, model, hold, said FROM batch_item"
         f" WHERE batch = ? AND state = 1 AND place IN ({_marks(places)})",
         (batch, *places),
     )
@@ -469,5 +470,5 @@ def forget(db: Connection, job: str, tenant: str, after: int, limit: int) -> int
     )
     db.executemany("UPDATE batch_item SET state = 2 WHERE number = ?", [(number,) for number, *_ in unsent])
     db.execute(f"UPDATE batch_item SET outcome = 'canceled', result = ? WHERE {of} AND state = 2", (ERASED, *whose))
-    db.execute(f"UPDATE batch_item SET name = NULL, payload = NULL, tenant = '' WHERE {of}", whose)
+    db.execute(f"UPDATE batch_item SET name = NULL, payload = NULL, said = '', tenant = '' WHERE {of}", whose)
     return int(last)
