@@ -164,9 +164,9 @@ class Router(Generic[ClientT_co]):
       the texts of what was worse, in memory. Without `shadow` they are refused. See `shadows` and `tierline.shadow`
     - `traffic`: what calls did is added up by hour, with the latest decisions, in the store: for `traffic`, `decisions`
       and the command `tierline watch`. See `tierline.traffic`
+    - `queue`: how `batches.defer` fills batches, such as `Queue(max_wait="15m", off_peak="22:00-06:00")`
     - `batch_retention`: seconds for which a job of `batches` is kept after its end, with its answers; `math.inf` keeps
       it until it is deleted
-    - `queue`: how `batches.defer` fills batches, such as `Queue(max_wait="15m", off_peak="22:00-06:00")`
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -212,8 +212,8 @@ class Router(Generic[ClientT_co]):
         shadow_judge: str | None = None,
         shadow_text: bool = False,
         traffic: bool = False,
-        batch_retention: float = RETENTION,
         queue: Queue | None = None,
+        batch_retention: float = RETENTION,
         timing: Timing | None = None,
     ) -> None:
         check_confidence("min_confidence", min_confidence)

@@ -14,7 +14,7 @@ from tierline.ledger.checks import plain
 from tierline.ledger.limits import limited
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
+from tierline.ledger.rows import Given, Kept, Place, lines_text, marks, wrong_offers
 from tierline.values import Offer
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from tierline.budgets import Line
-    from tierline.ledger.base import Balance
     from tierline.values import Refusal
 
 
@@ -247,18 +246,6 @@ class Tables(Accounts):
         db.execute("INSERT INTO hold (id, state, due) VALUES (?, ?, ?)", (key, ENDED, self._moment + seconds))
 
     # What operators ask
-
-    def balances(self, db: Connection, account: str | None) -> list[Balance]:
-        """As `Ledger.balances`."""
-        self.settled_down(db)
-        rows = db.execute(
-            f"SELECT {COLUMNS} FROM span WHERE until > ? AND (? IS NULL OR account = ?) ORDER BY id",
-            (self._now, account, account),
-        )
-        accounts: dict[tuple[str, str, str], list[Row]] = {}
-        for row in map(Row._make, rows):
-            accounts.setdefault((row.budget, row.account, row.series), []).append(row)
-        return [self._balance(sorted(live, key=lambda row: row.start)) for live in accounts.values()]
 
     def holds(self, db: Connection) -> list[Hold]:
         """As `Ledger.holds`."""

@@ -129,7 +129,7 @@ CREATE TABLE traffic_name (     -- of routes, accounts and jobs
 );
 CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
     kind INTEGER NOT NULL,
-    level INTEGER NOT NULL,     -- how long it is: seconds of an hour, a day, a week
+    level INTEGER NOT NULL,     -- how long it is, in seconds: see `LEVELS` of traffic/store.py
     start INTEGER NOT NULL,
     name INTEGER NOT NULL,      -- 0: the sum over all names
     calls INTEGER NOT NULL,
