@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest  # noqa: TC002
+
 from tierline.batches.jobs import ERASED, FINAL, SENT, WAITING, Ended, Held, Item, Share, Tally, waits_in
 
 if TYPE_CHECKING:
@@ -359,3 +361,28 @@ async def test_a_job_is_told_by_account_tier_and_outcome(shared: Shared) -> None
     while await store.sweep(10):
         pass
     assert await store.tally("j") == []
+
+
+async def test_a_long_job_is_counted_bit_by_bit(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a difference in what is told; whether it has ended is told without counting."""
+    from tierline.batches import sqlite
+
+    monkeypatch.setattr(sqlite, "_AT_ONCE", 2)
+    store = shared.open()
+    assert await store.over("j") is None
+    await filled(store, 0, 1, 2, 5, 6)
+    assert await store.over("j") is False
+    (row,) = await store.take("you", 5)
+    await store.collect("b1", "you", [Ended(place, FINAL, "succeeded", "a", 5) for place in (0, 1, 2, 6)])
+    await store.collect("b1", "you", [Ended(5, WAITING, "expired", "late")])
+    found = await store.counts("j")
+    assert found is not None
+    assert (found.outcomes, found.waiting) == ({"succeeded": (4, 20), "": (1, 0)}, 1)
+    assert [(each.outcome, each.number, each.cost) for each in await store.tally("j")] == [
+        ("", 1, 0),
+        ("succeeded", 4, 20),
+    ]
+    await store.save(row._replace(state="done"), "you", give_back=True)
+    assert await store.over("j") is False
+    await store.finish("j", "me", whole=True)
+    assert await store.over("j") is True

@@ -173,7 +173,8 @@ class ResultRow(NamedTuple):
 class JobStore(Protocol):
     """Jobs, their batches, their requests.
 
-    - every method is one atomic step, on the disk when it returns, where the store has one
+    - every method is one atomic step, on the disk when it returns, where the store has one; those that count are not
+      one, for that would hold up everybody: what they say is whole where the job has ended
     - whoever works on a job, a batch or a hold that is not made yet is its `owner`, for `lease` seconds from then or
       from its last `keep`; then somebody else may take it
     - a step of somebody who is no longer the owner does nothing, and says so by False
@@ -285,6 +286,10 @@ class JobStore(Protocol):
 
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
+        ...
+
+    async def over(self, job: str) -> bool | None:
+        """Whether nothing more will come of a job; None where there is none. However many requests it has."""
         ...
 
     async def tally(self, job: str) -> list[Tally]:

@@ -148,6 +148,11 @@ class RedisJobs:
         }
         return Counts(whole, busy, settings, outcomes, sums.get("w", 0), left, tuple(notes))
 
+    async def over(self, job: str) -> bool | None:
+        """See `JobStore`."""
+        found = await self._run("over", job)
+        return found[0] if found else None
+
     async def tally(self, job: str) -> list[Tally]:
         """See `JobStore`."""
         found: dict[tuple[str, str, str], dict[str, int]] = {}
