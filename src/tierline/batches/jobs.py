@@ -26,8 +26,8 @@ def waits_in(batch: str) -> str:
 class Item(NamedTuple):
     """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
 
-    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`. `said` is what
-    the decision log is to say of it, and goes with the payload.
+    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`. `said` is
+    what the decision log is to say of it, and goes with the payload.
     """
 
     place: int
