@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.batches.world import LADDER, params, requests, world
@@ -273,6 +275,8 @@ async def test_a_cancelled_job_sends_nothing_more(store: str) -> None:
         it.clock.stopped = True
         job = await router.batches.submit(requests(5))
         await router.batches.cancel(job)
+        while it.fake.batches[0].cancelled is None:  # noqa: ASYNC110  (a fake tells nobody)
+            await asyncio.sleep(0.01)
         it.clock.go()
         done = await router.batches.wait(job)
         assert (done.state, done.canceled, done.cost) == ("ended", 5, 0)

@@ -24,7 +24,7 @@ class RedisJobs:
 
     async def _run(self, name: str, *arguments: str) -> Any:
         said = (self._lease, *arguments)
-        return json.loads(await self._store.script(f"batches/{name}", self._keys, lambda: said))
+        return json.loads(await self._store.script(f"batches/{name}", self._keys, lambda _: said))
 
     async def begin(self, job: str, uid: str, owner: str, settings: str) -> Begun:
         """See `JobStore`."""

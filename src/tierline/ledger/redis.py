@@ -91,14 +91,14 @@ class RedisLedger:
         until = self._session.until()
         charged: list[tuple[Line, Span]] = []
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(left: float) -> tuple[str, ...]:
             now = self._session.time()
             limited = self._session.limited(lines)
             charged[:] = [(line, line.window.span(now)) for line in limited]
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = self._session.late()
+            late = self._session.late(left)
             return (
                 key,
                 self._session.version,
@@ -203,7 +203,7 @@ class RedisLedger:
         hold = dumps(whole_row(kept_of(reservation.origin, reservation.at), reservation.offer))
         own = [line for line, _ in reservation.lines]
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(_: float) -> tuple[str, ...]:
             lines = ",".join(
                 placed(limited, span, line.limit)
                 for limited, (line, span) in zip(self._session.limited(own), reservation.lines, strict=True)

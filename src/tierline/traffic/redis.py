@@ -120,7 +120,7 @@ class RedisTraffic:
             await self._run("forget", account, run_account(account, ""), part)
 
     async def _run(self, name: str, *arguments: str) -> list[Any]:
-        answer: Any = json.loads(await self._store.script(f"traffic/{name}", self._keys, lambda: arguments))
+        answer: Any = json.loads(await self._store.script(f"traffic/{name}", self._keys, lambda _: arguments))
         return answer or []  # what is empty is an object to Lua
 
 
