@@ -222,7 +222,9 @@ class Batches:
     async def _counts(self, job: str) -> Counts:
         found = await self._store.counts(checked_job(job))
         if found is None:
-            raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
+            raise ConfigurationError(
+                f"there is no job {job!r:.80}: `router.batches.jobs()`, or `tierline batch jobs`, has those that are"
+            )
         return found
 
     async def _finished(self, submission: Submission, job: str, owner: str, *, whole: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,7 +18,16 @@ from rich.console import Console
 from tierline.batches.values import WhenFull
 from tierline.budgets import Budget
 from tierline.cli.batch_lines import spooled
-from tierline.cli.batch_opening import OWN_BUDGET, Where, check_budgets, has_key, need_key, quiet, router_at
+from tierline.cli.batch_opening import (
+    OWN_BUDGET,
+    Where,
+    check_budgets,
+    check_tiers,
+    has_key,
+    need_key,
+    quiet,
+    router_at,
+)
 from tierline.cli.batch_reading import Format, Requests, Shape
 from tierline.cli.batch_running import Asked, Complaints, begun, run, waited
 from tierline.cli.batch_showing import (
@@ -126,9 +136,8 @@ def submit(
         if budget:
             requests.shape = replace(shape, policy=_within(policy, budget, name))
         asked = Asked(name, digest, when_full, wait)
-        again = f"the same command goes on; tierline batch status {name} {where.again()}"
         doing = _submitted(where, requests, asked, without=without_budgets, json_out=json_out)
-        _ran(doing, f"job {plain_text(name)}: what was taken in is kept: {again}")
+        _ran(doing, f"what was taken in is kept, and the same command goes on\n{_see('status', name, where)}")
 
 
 def status(
@@ -254,6 +263,7 @@ def delete(
 async def _submitted(where: Where, requests: Requests, asked: Asked, *, without: bool, json_out: bool) -> None:
     quiet()
     async with router_at(where, create=True) as router:
+        check_tiers(router, requests.shape.policy or Policy())
         need_key(router, "--dry-run needs none")
         await check_budgets(router, where, without=without)
         before = await begun(router, asked)
@@ -271,7 +281,7 @@ async def _submitted(where: Where, requests: Requests, asked: Asked, *, without:
         if nothing:
             _note("nothing could be sent, and the job is forgotten")
         elif not json_out:
-            _note(f"answers: tierline batch results {asked.name} {where.again()}")
+            _note(_see("results", asked.name, where))
     if nothing or bad:
         raise typer.Exit(2 if nothing else 1)
 
@@ -280,6 +290,10 @@ def _note_models(requests: Requests) -> None:
     for model, number in requests.models.items():
         lines = f"{number:,} line{'' if number == 1 else 's'}"
         _note(f"{plain_text(model)}, which {lines} named, is no model of Claude's: {requests.shape.model} was taken")
+
+
+def _see(command: str, job: str, where: Where) -> str:
+    return f"{command}: tierline batch {command} {shlex.quote(job)} {where.again()}"
 
 
 def _going_on(before: BatchStatus | None) -> str:
@@ -292,6 +306,7 @@ def _going_on(before: BatchStatus | None) -> str:
 
 async def _dry(where: Where, requests: Requests, file: str, *, json_out: bool) -> None:
     async with router_at(where, create=True, lasting=False) as router:
+        check_tiers(router, requests.shape.policy or Policy())
         found = await router.batches.preview(requests, told=Complaints(requests))
     _note_models(requests)
     if json_out:
