@@ -14,7 +14,7 @@ from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tierline.budgets import Line, Scope
     from tierline.errors import TierlineError
@@ -67,6 +67,7 @@ class Binding:
     """
 
     __slots__ = (
+        "accounts",
         "app",
         "blocks",
         "busy_as_503",
@@ -114,6 +115,8 @@ class Binding:
         """What this is a view of."""
         self.fixed_tenant = tenant
         self.fixed_route = route
+        self.accounts: Mapping[str, str] = outer.accounts if outer is not None else {}
+        """Accounts by the name of their budget, where those are known that a budget would ask the scope for."""
         self.tables: list[tuple[RouteTable, int, str]] = []
         """Policies by route, each with how many segments of the path stand before its middleware, and with the path as
         it came in there: some frameworks write into the scope what a mount leaves of it."""

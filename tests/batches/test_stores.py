@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tierline.batches.jobs import FINAL, SENT, WAITING, Ended, Held, Item, Share, Tally, waits_in
+from tierline.batches.jobs import ERASED, FINAL, SENT, WAITING, Ended, Held, Item, Share, Tally, waits_in
 
 if TYPE_CHECKING:
     from tests.batches.stores import Shared
@@ -80,7 +80,7 @@ async def test_what_is_done_twice_is_done_once(shared: Shared) -> None:
     for _ in range(2):
         assert await store.collect("b1", "you", [Ended(0, FINAL, "succeeded", "text", MUCH, estimated=True)])
     assert await store.collect("b1", "you", [Ended(0, FINAL, "errored", "later", 7)])
-    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), MUCH, True, 0)]
+    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), MUCH, True, 0, 1)]
     found = await store.counts("j")
     assert found is not None
     assert found.outcomes == {"": (1, 0), "succeeded": (1, MUCH)}
@@ -165,7 +165,7 @@ async def test_what_waits_moves_to_another_batch(shared: Shared) -> None:
         Ended(0, FINAL, "succeeded", "a", 5),
     ]
     assert await store.collect("b1", "you", back)
-    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), 5, False, 2)]
+    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), 5, False, 2, 3)]
     assert await store.waiting("b1", "h1", -1, 10) == [(1, MUCH, "expired"), (2, MUCH, "errored")]
     await store.intend("j", "you", ["h2", "h3"])
     assert await store.move("b1", "you", "b2", [1], Held("h2", "entry h2"), ["h2"])
@@ -173,7 +173,7 @@ async def test_what_waits_moves_to_another_batch(shared: Shared) -> None:
     assert await store.waiting("b1", "h1", -1, 10) == [(2, MUCH, "errored")]
     assert await store.seal("b2", "you")
     facts = await store.facts("b2", [1, 2])
-    assert facts == {1: (2, MUCH, "m")}
+    assert facts == {1: (2, MUCH, "m", "h2")}
     assert [(row.id, row.number, row.bytes) for row in await store.take("they", 5)] == [("b2", 1, 8)]
     found = await store.counts("j")
     assert found is not None
@@ -188,7 +188,7 @@ async def test_what_has_no_room_waits_in_a_batch_of_its_own(shared: Shared) -> N
     assert await store.add("j", "me", "b1", [waits], [Held("w1", "entry")], [])
     (row,) = await store.take("you", 5)
     assert (row.id, row.state) == (waits_in("b1"), "waiting")
-    assert await store.shares(row.id) == [Share(Held("w1", "entry"), 0, False, 1)]
+    assert await store.shares(row.id) == [Share(Held("w1", "entry"), 0, False, 1, 1)]
     assert await store.collect(row.id, "you", [Ended(0, FINAL, "refused", "no money")])
     assert [row.outcome for row in await store.results("j", -1, 5)] == ["refused"]
 
@@ -219,7 +219,88 @@ async def test_a_job_is_forgotten_when_it_has_ended(shared: Shared) -> None:
     assert await store.erase("j")
     assert await store.jobs() == []
     assert await store.counts("j") is None
+    while await store.sweep(10):
+        pass
+    assert not await store.left()
     assert not await store.is_known("x")
+    assert await store.known("j", 0, 9, ["r0"]) == (set(), {})
+    await filled(store, 0, batch="b2", hold="h2")
+    found = await store.counts("j")
+    assert found is not None
+    assert found.outcomes == {"": (1, 0)}
+
+
+async def test_jobs_to_which_nothing_happens_are_retired(shared: Shared) -> None:
+    """Those alone that have ended, bit by bit where they are many; what is busy or open stays, however old."""
+    store = shared.open(lease=0.2)
+    await filled(store, 0, 1, 2, 3, 4)
+    assert await store.retire(0) == 0
+    assert await store.under_way() == 1
+    (row,) = await store.take("you", 5)
+    await store.collect("b1", "you", [Ended(place, FINAL, "succeeded", "a", 5) for place in range(5)])
+    await store.save(row._replace(state="done"), "you", give_back=True)
+    await store.finish("j", "me", whole=True)
+    await store.begin("k", "uid-k", "me", SETTINGS)
+    assert await store.under_way() == 0
+    assert await store.retire(60) == 0
+    assert await store.retire(-1) == 1
+    assert await store.jobs() == ["k"]
+    assert await store.counts("j") is None
+    steps = 0
+    while await store.sweep(2):
+        steps += 1
+    assert steps in (0, 3)
+    assert await store.known("j", 0, 9, []) == (set(), {})
+
+
+async def test_what_is_kept_of_a_tenant_is_dropped(shared: Shared) -> None:
+    """Answers, names and prompts of its requests, wherever they are; what they cost stays, and is nobody's."""
+    store = shared.open()
+    await store.begin("j", "uid-j", "me", SETTINGS)
+    mine = [item._replace(tenant="acme" if item.place % 2 else "other") for item in items(0, 1, 2, 3, 5)]
+    assert await store.add("j", "me", "b1", mine, [Held("h1", "entry h1")], [])
+    await store.seal("b1", "me")
+    (row,) = await store.take("you", 5)
+    await store.save(row._replace(state="sent", api="api"), "you", give_back=False)
+    done = [Ended(0, FINAL, "succeeded", "zero", 3), Ended(1, FINAL, "succeeded", "one", MUCH, plain=MUCH, top=MUCH)]
+    assert await store.collect("b1", "you", [*done, Ended(2, WAITING, "expired", "late")])
+    later = [item._replace(tenant="acme", hold="h2") for item in items(7, 8)]
+    assert await store.add("j", "me", "b2", later, [Held("h2", "entry h2")], [])
+    waits = items(9, hold="w1")[0]._replace(state=WAITING, tenant="acme")
+    assert await store.add("j", "me", "b2", [waits], [Held("w1", "entry w1")], [])
+    after: int | None = -1
+    while after is not None:
+        after = await store.forget("j", "acme", after, 2)
+    assert await store.payloads("b1", -1, 9) == [(3, None), (5, None)]
+    assert await store.payloads("b2", -1, 9) == []
+    back = [Ended(3, FINAL, "succeeded", "three", 4, plain=8, top=16), Ended(5, WAITING, "expired", "late")]
+    assert await store.collect("b1", "you", [*back, Ended(2, FINAL, "expired", "late")])
+    found = [(row.place, row.name, row.outcome, row.result, row.cost) for row in await store.results("j", -1, 20)]
+    assert found == [
+        (0, "r0", "succeeded", "zero", 3),
+        (1, None, "canceled", ERASED, MUCH),
+        (2, "r2", "expired", "late", 0),
+        (3, None, "canceled", ERASED, 4),
+        (5, None, "canceled", ERASED, 0),
+        (7, None, "canceled", ERASED, 0),
+        (8, None, "canceled", ERASED, 0),
+        (9, None, "canceled", ERASED, 0),
+    ]
+    assert await store.tally("j") == [
+        Tally("", "haiku", "canceled", 6, MUCH + 4, MUCH + 8, MUCH + 16, 0),
+        Tally("other", "haiku", "expired", 1, 0, 0, 0, 0),
+        Tally("other", "haiku", "succeeded", 1, 3, 0, 0, 0),
+    ]
+    counts = await store.counts("j")
+    assert counts is not None
+    assert (counts.waiting, counts.outcomes) == (
+        0,
+        {"canceled": (6, MUCH + 4), "expired": (1, 0), "succeeded": (1, 3)},
+    )
+    assert await store.shares("b1") == [Share(Held("h1", "entry h1"), MUCH + 7, False, 0, 5)]
+    assert (await store.known("j", 0, 9, ["r1", "r3", "r7", "r9", "r0"]))[1] == {"r0": 0}
+    await store.seal("b2", "me")
+    assert [(row.id, row.number, row.bytes) for row in await store.take("they", 5)] == [("b2", 0, 0), ("b2w", 0, 0)]
 
 
 async def test_notes_of_batches_are_told(shared: Shared) -> None:
@@ -275,4 +356,6 @@ async def test_a_job_is_told_by_account_tier_and_outcome(shared: Shared) -> None
     await store.finish("j", "me", whole=True)
     await store.save(row._replace(state="done"), "you", give_back=True)
     assert await store.erase("j")
+    while await store.sweep(10):
+        pass
     assert await store.tally("j") == []

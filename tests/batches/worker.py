@@ -72,7 +72,7 @@ async def main(url: str, store: str, number: int, lease: float, die_at: str) -> 
     ledger: Any = ledger_of(store, lease)
     client = AsyncAnthropic(api_key="sk-ant-fake-0000", base_url=url, max_retries=0)
     router = Router(client, ladder=LADDER, ledger=ledger, budgets=BUDGETS, classifier=FixedClassifier("simple"))
-    router.batches = batches = Batches(router, lambda: router._clients[0].plain(router), unsure=0.2)
+    router.batches = batches = Batches(router, lambda: router._clients[0].plain(router), unsure=1.0)
     if die_at:
         dies = dying(die_at)
         router.ledger = Doomed(router.ledger, dies)

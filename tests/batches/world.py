@@ -96,7 +96,7 @@ class World:
         self.clock = Clock()
         self.store = store
         self.fake = FakeClaude(clock=self.clock, **{"batch_delay": 50.0, **fake})
-        self.clock.busy = lambda: self.fake._book._open
+        self.clock.busy = lambda: self.fake._book._open or any(map(_works, self._routers))
         self.url = ""
         self._routers: list[Router] = []
         self._clients: list[AsyncAnthropic] = []
@@ -125,6 +125,18 @@ class World:
             await router.aclose()
         for client in self._clients:
             await client.close()
+
+
+def _works(router: Router) -> bool:
+    """Whether somebody looks after jobs just now, and does not wait for time to go by."""
+    if "batches" not in vars(router):
+        return False
+    for keeper in router.batches._keepers.values():
+        if keeper._task is not None and not keeper._task.done():
+            waits: Any = keeper._task.get_coro()
+            if keeper._wake.is_set() or getattr(waits.cr_await, "__name__", "") != "wait":
+                return True
+    return False
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from tierline.traffic.store import (
     HOUR,
     HOURS_KEPT,
     KEPT,
+    LEVELS,
     MOST_DECISIONS,
     WEEK,
     Beat,
@@ -192,7 +193,7 @@ async def test_spans(shared: Shared) -> None:
 
 
 async def test_what_is_old_is_dropped(shared: Shared, server: RedisServer) -> None:
-    """Hours of names go after four days, days and hours of tiers after ninety, and the names with them."""
+    """Hours and quarters of names go after four days, days and hours of tiers after ninety, and the names with them."""
     store = shared.open()
     rows = [
         row("acme", 5),
@@ -208,11 +209,11 @@ async def test_what_is_old_is_dropped(shared: Shared, server: RedisServer) -> No
                 key.decode().removeprefix(begins): client.ttl(key) for key in client.keys(f"{{{shared.namespace}}}:*")
             }
         assert left.pop("workers") == -1  # a handful, and each is dropped a day after it was heard of
-        start = {level: HERE - HERE % level for level in (HOUR, DAY, WEEK)}
+        start = {level: HERE - HERE % level for level in LEVELS}
         for name, seconds in left.items():
             kind, _, rest = name.partition(":")
             level = HOUR if kind == "tier" else int(rest.partition(":")[0])
-            kept = HOURS_KEPT if level == HOUR and kind != "tier" else KEPT
+            kept = HOURS_KEPT if level < DAY and kind != "tier" else KEPT
             assert abs(start[level] + level + kept - NOW - seconds) < 30, name
         return
     shared.now = NOW + HOURS_KEPT + 2 * HOUR
@@ -265,7 +266,7 @@ async def test_memory_is_bounded_over_days() -> None:
         names = [row(f"{number}-{each}", 2, hour=hour) for each in range(20)]
         await store.add(ME, number + 1, [row("haiku", 40, kind="tier", hour=hour), *names], ())
         kept.append(sum(map(len, store._pieces.values())))
-    assert max(kept) <= 300 + 3 * 21
+    assert max(kept) <= 300 + len(LEVELS) * 21
     found = await store.read(span_of(now, now, now, named=True), 50)
     assert {name for name, _ in found.ranked["account"].names.items()} == {f"719-{each}" for each in range(20)}
     assert len((await store.read(span_of(NOW, now, now, named=False), 0)).hours) == 720
@@ -409,6 +410,16 @@ def test_an_hour_is_read_once(back: float, length: float, hour: int, into: int) 
     assert span.until >= until
 
 
+def test_a_stretch_is_few_pieces() -> None:
+    """Whatever hour it is, each name is read a few times: up to two days ten pieces are all, and of a month as many."""
+    for hour in range(7 * 24):
+        now = HERE + hour * HOUR + 1.0
+        for hours in range(1, 49):
+            assert len(span_of(now - hours * HOUR, now, now, named=True).pieces) <= 10
+        assert len(span_of(now - 7 * DAY, now, now, named=True).pieces) <= 8
+        assert len(span_of(now - 30 * DAY, now, now, named=True).pieces) <= 11
+
+
 async def test_sqlite_is_away(tmp_path: Path) -> None:
     """Every method says so, and works again when the file does."""
     store = SQLiteStore(tmp_path / "none" / "a.db", timeout=0.05)
@@ -485,6 +496,6 @@ async def test_reading_keeps_nobody_from_writing(tmp_path: Path) -> None:
     await asyncio.to_thread(looking.wait, 30)
     await traffic.add(ME, 2, [row("acme")], ())
     written.set()
-    assert await task == (3, 3)
+    assert await task == (len(LEVELS), len(LEVELS))
     assert (await read(traffic)).ranked["account"].total.calls == 2
     await store.aclose()

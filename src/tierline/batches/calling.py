@@ -82,6 +82,8 @@ async def call(router: Router[Any], request: BatchRequest) -> Called:
     from anthropic import APIError  # noqa: PLC0415  (the SDK is there: its client is)
 
     async with router.bind(tenant=request.tenant, route=request.route) as binding:
+        if request.accounts:
+            binding.accounts = {**binding.accounts, **request.accounts}
         try:
             with request.policy or nullcontext():
                 raw = await _asked(router.claude, dict(request.params))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +12,10 @@ State = Literal["filling", "sealed", "sending", "sent", "waiting", "done"]
 try; all of it has come back."""
 WAITING, SENT, FINAL = 0, 1, 2
 """Of a request: it waits to be put into a batch; is in one; has its result."""
+
+
+ERASED: Final = "its tenant was erased"
+"""What is kept of a request after that, with the outcome `canceled`."""
 
 
 def waits_in(batch: str) -> str:
@@ -88,20 +92,25 @@ class BatchRow(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model."""
+    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold."""
 
     tries: int
     worst: int
     model: str
+    hold: str
 
 
 class Share(NamedTuple):
-    """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait."""
+    """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait.
+
+    `number` counts all of both.
+    """
 
     hold: Held
     cost: int
     estimated: bool
     waiting: int
+    number: int
 
 
 class Begun(NamedTuple):
@@ -165,6 +174,8 @@ class JobStore(Protocol):
     - a step of somebody who is no longer the owner does nothing, and says so by False
     - a request has one result: what comes back for it later, or from another batch than it is in, is dropped
     - the payload of a request is gone when it has a result
+    - a request whose tenant was erased while it was sent has no payload either: what comes back for it is `canceled`,
+      with the text `ERASED` and what it cost, and it waits for no other try
     - any thread and any event loop may call; LedgerUnavailableError where the store cannot be asked
     """
 
@@ -207,11 +218,14 @@ class JobStore(Protocol):
         ...
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
-        """Write down how a batch is now. `give_back`: somebody else may take it when it is due."""
+        """Write down how a batch is now. `give_back`: somebody else may take it when it is due.
+
+        How many requests it has, and bytes, is as it says, too.
+        """
         ...
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
-        """Places and payloads of the requests that are in a batch, in order, after a place."""
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
+        """Places and payloads of the requests that are in a batch, in order, after a place. None: it was erased."""
         ...
 
     async def collect(self, batch: str, owner: str, found: Sequence[Ended]) -> bool:
@@ -219,7 +233,7 @@ class JobStore(Protocol):
         ...
 
     async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
-        """What is known of requests of a batch, by place."""
+        """What is known of requests by place, those that are in the batch and have nothing come back yet."""
         ...
 
     async def shares(self, batch: str) -> list[Share]:
@@ -260,6 +274,10 @@ class JobStore(Protocol):
         """Requests of a job in order, after a place, up to the first that has no result."""
         ...
 
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """Those of these requests of a job that have a result, in any order."""
+        ...
+
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
         ...
@@ -273,7 +291,11 @@ class JobStore(Protocol):
         ...
 
     async def left(self) -> bool:
-        """Whether there is a batch that is not done, of any job, or a hold that is about to be made."""
+        """Whether there is a batch that is not done, of any job, a hold that is about to be made, or what to sweep."""
+        ...
+
+    async def under_way(self) -> int:
+        """How many jobs have a batch that is not done."""
         ...
 
     async def jobs(self) -> list[str]:
@@ -285,5 +307,22 @@ class JobStore(Protocol):
         ...
 
     async def erase(self, job: str) -> bool:
-        """Forget a job that has ended, with its results. False for one that has not."""
+        """Forget a job that has ended: it is not there any more, and what is kept of it is swept. False otherwise."""
+        ...
+
+    async def retire(self, seconds: float) -> int:
+        """Forget the jobs to which nothing has happened for so long, and that have ended. How many those were."""
+        ...
+
+    async def sweep(self, limit: int) -> bool:
+        """Drop at most so many requests of jobs that were forgotten. Whether there may be more."""
+        ...
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """Drop what is kept of a tenant's requests in a job: among at most so many, in order, after a place.
+
+        The last place that was looked at; None where there was none to look at, and all is done. Payloads, results,
+        names are gone, and `ERASED` stands for them. What the API has not been given is `canceled`; what it has comes
+        back, see above. Their cost is nobody's, in `tally` as well.
+        """
         ...

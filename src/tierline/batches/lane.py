@@ -7,13 +7,16 @@ import json
 import logging
 import secrets
 from collections.abc import AsyncIterable, Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
-from tierline.batches.keeping import Keeper
-from tierline.batches.opening import open_jobs
+from tierline.batches.keeping import SWEPT, Keeper
+from tierline.batches.opening import open_jobs, open_queue
 from tierline.batches.previewing import Looking
+from tierline.batches.queue.deferring import Deferring
+from tierline.batches.queue.settings import Queue, check_queue
 from tierline.batches.submitting import Submission, nobody, settings_of
 from tierline.batches.tracing import here
 from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
@@ -22,16 +25,22 @@ from tierline.ledger.opening import connection_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
 
     from tierline.batches.jobs import Counts, ResultRow, Tally
     from tierline.batches.previewing import Preview
+    from tierline.batches.queue.delivery import Target
+    from tierline.batches.queue.values import Deferred
     from tierline.batches.submitting import Told
+    from tierline.batches.values import BatchRequest
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
 
-UNSURE: Final = 30.0
-"""Seconds for which a batch is looked for whose creation was not answered, before it is created again."""
+UNSURE: Final = 300.0
+"""Seconds between two looks for a batch whose creation was not answered; where both find none, it is created again.
+
+The API may still be at work on it: to wait five minutes of a day costs nothing, to pay for it twice does."""
 _PAGE: Final = 200
 
 
@@ -43,12 +52,23 @@ class Batches:
     and collects for all jobs of the store, until nothing is left to do; `router.lifespan` starts it too.
     """
 
-    def __init__(self, router: Router[Any], client: Callable[[], Any], *, unsure: float = UNSURE) -> None:
-        self._router = router
+    def __init__(
+        self,
+        router: Router[Any],
+        client: Callable[[], Any],
+        *,
+        queue: Queue | None = None,
+        retention: float = inf,
+        unsure: float = UNSURE,
+    ) -> None:
+        self._router, self._retention = router, retention
         self._api = BatchAPI(client)
         self._unsure = unsure
         self._lease = router.ledger.lease
-        self._store = open_jobs(connection_of(router.ledger), clock=router.timing.now, lease=self._lease)
+        connection, now = connection_of(router.ledger), router.timing.now
+        self._store = open_jobs(connection, clock=now, lease=self._lease)
+        deferred = open_queue(connection, self._store, clock=now, lease=self._lease)
+        self._deferring = Deferring(router, self, self._store, deferred, check_queue(queue or Queue()))
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = WeakKeyDictionary()
 
     async def submit(
@@ -192,21 +212,83 @@ class Batches:
         await self._counts(job)
         if not await self._store.erase(job):
             raise ConfigurationError(f"job {job!r:.80} has not ended: cancel it, and wait for it, before it is deleted")
+        while await self._store.sweep(SWEPT):
+            pass
+
+    async def erase(self, tenant: str) -> None:
+        """Drop what is kept of a tenant's requests: see `Router.erase`.
+
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        """
+        for job in await self._store.jobs():
+            after: int | None = -1
+            while after is not None:
+                after = await self._store.forget(job, tenant, after, SWEPT)
+        # What waits for it alone is over now. A script that only erases looks after no jobs.
+        if (keeper := self._keepers.get(asyncio.get_running_loop())) is not None:
+            keeper.wake()
 
     async def jobs(self) -> list[str]:
         """The ids of all jobs of the store, oldest first."""
         return await self._store.jobs()
 
+    async def defer(
+        self,
+        request: BatchRequest | Mapping[str, Any],
+        *,
+        within: str | timedelta = "24h",
+        when_full: WhenFull = "refuse",
+        to: str | None = None,
+    ) -> str:
+        """Take one request that may be answered later, `within` a time. Its handle, which nobody can guess.
+
+        It goes out in a batch with others, by the Router's `Queue`; where that has not come back in time, as a usual
+        call, at the full price. Money is held when either is sent: where a hard budget has no room, the answer is that
+        it was `refused`, or, with `when_full="defer"`, it waits for the budget to renew, but not past its deadline.
+
+        All that holds here holds then: the tenant, the route, policies, the accounts of budgets by a function of the
+        scope, and the run. `deferred` tells of the answer; `to` names where it is delivered (see `deliver_to`).
+
+        ConfigurationError for what is no request, and for what another process could not know: a classifier or a check
+        of a policy, a function in a budget of a policy. LedgerUnavailableError where the store is away.
+        """
+        return await self._deferring.defer(request, within, when_full, to)
+
+    async def deferred(self, handle: str, *, tenant: str | None = None) -> Deferred | None:
+        """A request that was deferred, and its answer; None for one that is not known, or is of another tenant.
+
+        Whose it may be is said by `tenant`, or by the request that runs here; outside of any, all are told of.
+        """
+        return await self._deferring.deferred(handle, tenant)
+
+    async def forget(self, handle: str, *, tenant: str | None = None) -> bool:
+        """Forget a deferred request, and its answer. False for one that is not known, or is of another tenant.
+
+        One that waits is not sent. What was sent is paid for, and its answer is dropped.
+        """
+        return await self._deferring.forget(handle, tenant)
+
+    def deliver_to(self, name: str, target: Target) -> None:
+        """Let `defer(…, to=name)` deliver answers to an async function, which is given a `Deferred`, or to a `Webhook`.
+
+        In every process that is to deliver them, before its lifespan begins: whichever collects an answer delivers it.
+        At least once: what raises, or answers no 2xx, is tried again, ten times in three days. ConfigurationError for
+        what it cannot be.
+        """
+        self._deferring.deliver_to(name, target)
+
     async def start(self) -> None:
         """Go on with what other processes have left."""
         try:
-            if await self._store.left():
+            await self._deferring.start()
+            if await self._store.left() or (self._retention < inf and await self._store.retire(self._retention)):
                 self._keeper().wake()
         except LedgerUnavailableError as error:
             log.warning("jobs of batches are not looked at, for their store is away: %s", error)
 
     async def close(self) -> None:
         """Leave what is under way on this loop to whoever comes after."""
+        await self._deferring.close()
         keeper = self._keepers.pop(asyncio.get_running_loop(), None)
         if keeper is not None:
             await keeper.close()
@@ -215,7 +297,14 @@ class Batches:
         loop = asyncio.get_running_loop()
         found = self._keepers.get(loop)
         if found is None:
-            found = Keeper(self._router, self._store, self._api, lease=self._lease, unsure=self._unsure)
+            found = Keeper(
+                self._router,
+                self._store,
+                self._api,
+                lease=self._lease,
+                unsure=self._unsure,
+                retention=self._retention,
+            )
             self._keepers[loop] = found
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tierline.batches.jobs import BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, Tally, waits_in
+from tierline.batches.jobs import ERASED, BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, Tally, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,13 +66,14 @@ class RedisJobs:
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
         """See `JobStore`."""
-        numbers = repr(float(row.sent)), str(row.fails)
+        numbers = str(row.number), str(row.bytes), repr(float(row.sent)), str(row.fails)
         said = (row.state, repr(float(row.due)), row.api, *numbers, row.note, row.trace, str(row.fetches))
         return bool((await self._run("save", row.id, owner, str(int(give_back)), *said))[0])
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
         """See `JobStore`."""
-        return [(int(place), text) for place, text in await self._run("payloads", batch, str(after), str(limit))]
+        found = await self._run("payloads", batch, str(after), str(limit))
+        return [(int(place), text or None) for place, text in found]
 
     async def collect(self, batch: str, owner: str, found: Sequence[Ended]) -> bool:
         """See `JobStore`."""
@@ -81,18 +82,18 @@ class RedisJobs:
             result = "" if each.result is None else f"+{each.result}"
             said += str(each.place), str(each.state), each.outcome, result, str(each.cost), str(int(each.estimated))
             said += str(each.plain), str(each.top)
-        return bool((await self._run("collect", batch, owner, *said))[0])
+        return bool((await self._run("collect", batch, owner, ERASED, *said))[0])
 
     async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
         """See `JobStore`."""
         found = await self._run("facts", batch, *map(str, places))
-        return {int(place): Fact(int(tries), int(worst), model) for place, tries, worst, model in found}
+        return {int(place): Fact(int(tries), int(worst), *rest) for place, tries, worst, *rest in found}
 
     async def shares(self, batch: str) -> list[Share]:
         """See `JobStore`."""
         return [
-            Share(Held(id_, entry), int(cost), estimated, waits)
-            for id_, entry, cost, estimated, waits in await self._run("shares", batch)
+            Share(Held(id_, entry), int(cost), estimated, waits, int(number))
+            for id_, entry, cost, estimated, waits, number in await self._run("shares", batch)
         ]
 
     async def waiting(self, batch: str, hold: str, after: int, limit: int) -> list[tuple[int, int, str]]:
@@ -129,14 +130,11 @@ class RedisJobs:
 
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
         """See `JobStore`."""
-        found = []
-        for place, item, result in await self._run("results", job, str(after), str(limit)):
-            name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
-            text = result if isinstance(result, str) else None
-            found.append(
-                ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
-            )
-        return found
+        return [_result(*each) for each in await self._run("results", job, str(after), str(limit))]
+
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return [_result(*each) for each in await self._run("found", job, *map(str, places))]
 
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
@@ -170,6 +168,10 @@ class RedisJobs:
         """See `JobStore`."""
         return bool((await self._run("left"))[0])
 
+    async def under_way(self) -> int:
+        """See `JobStore`."""
+        return int((await self._run("under_way"))[0])
+
     async def jobs(self) -> list[str]:
         """See `JobStore`."""
         return list(await self._run("jobs"))
@@ -182,12 +184,31 @@ class RedisJobs:
         """See `JobStore`."""
         return bool((await self._run("erase", job))[0])
 
+    async def retire(self, seconds: float) -> int:
+        """See `JobStore`."""
+        return int((await self._run("retire", str(seconds)))[0])
+
+    async def sweep(self, limit: int) -> bool:  # noqa: ARG002  (the server frees what was forgotten by itself)
+        """See `JobStore`."""
+        return False
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """See `JobStore`."""
+        (last,) = await self._run("forget", job, tenant, str(after), str(limit), ERASED)
+        return None if last == "" else int(last)
+
 
 def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
     tries = str(int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
     return json.dumps([*about, item.outcome, "0", "0", item.tenant])
+
+
+def _result(place: str, item: list[str], result: object) -> ResultRow:
+    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
+    text = result if isinstance(result, str) else None
+    return ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
 
 
 def _row(found: list[Any]) -> BatchRow:

@@ -147,6 +147,8 @@ class Routing:
         if outer is not None:
             tenant = outer.tenant if tenant is None else tenant
         binding = Binding(self._router, tenant=tenant, route=route, outer=outer)
+        if request.accounts:
+            binding.accounts = {**binding.accounts, **request.accounts}
         binding.prepare()
         return binding
 

@@ -30,6 +30,10 @@ class SQLJobs:
     async def _run(self, step: Callable[..., T], *args: Any, **options: Any) -> T:
         raise NotImplementedError
 
+    async def run(self, step: Callable[..., T], *args: Any) -> T:
+        """A step of a part that is kept with jobs, in a transaction of its own."""
+        return await self._run(step, *args)
+
     @property
     def _until(self) -> float:
         return self._clock() + self._lease
@@ -66,7 +70,7 @@ class SQLJobs:
 
     async def finish(self, job: str, owner: str, *, whole: bool) -> None:
         """See `JobStore`."""
-        await self._run(tables.finish, job, owner, whole=whole)
+        await self._run(tables.finish, self._clock(), job, owner, whole=whole)
 
     async def take(self, owner: str, limit: int) -> list[BatchRow]:
         """See `JobStore`."""
@@ -78,9 +82,9 @@ class SQLJobs:
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
         """See `JobStore`."""
-        return await self._run(tables.save, row, owner, give_back=give_back)
+        return await self._run(tables.save, self._clock(), row, owner, give_back=give_back)
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
         """See `JobStore`."""
         return await self._run(tables.payloads, batch, after, limit)
 
@@ -130,6 +134,10 @@ class SQLJobs:
         """See `JobStore`."""
         return await self._run(tables.results, job, after, limit)
 
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return await self._run(tables.found, job, places)
+
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
         return await self._run(tables.counts, self._clock(), job)
@@ -146,6 +154,10 @@ class SQLJobs:
         """See `JobStore`."""
         return await self._run(tables.left)
 
+    async def under_way(self) -> int:
+        """See `JobStore`."""
+        return await self._run(tables.under_way)
+
     async def jobs(self) -> list[str]:
         """See `JobStore`."""
         return await self._run(tables.jobs)
@@ -157,6 +169,18 @@ class SQLJobs:
     async def erase(self, job: str) -> bool:
         """See `JobStore`."""
         return await self._run(tables.erase, self._clock(), job)
+
+    async def retire(self, seconds: float) -> int:
+        """See `JobStore`."""
+        return await self._run(tables.retire, self._clock(), seconds)
+
+    async def sweep(self, limit: int) -> bool:
+        """See `JobStore`."""
+        return await self._run(tables.sweep, limit)
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """See `JobStore`."""
+        return await self._run(tables.forget, job, tenant, after, limit)
 
 
 class SQLiteJobs(SQLJobs):

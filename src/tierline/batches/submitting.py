@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.batches.booking import Booking
 from tierline.batches.holding import MOST_TOGETHER, Wanted, entry_of, reserve, unheld
 from tierline.batches.jobs import FINAL, SENT, WAITING, Held, Item
 from tierline.batches.routing import Routed, Routing, Whose
@@ -57,6 +58,7 @@ class Submission:
         self._job, self._uid, self._owner = job, uid, owner
         self._when_full, self._sealed = when_full, sealed
         self._routing = Routing(router)
+        self._booking = Booking(router)
         self.told: Told = nobody
         self._batch, self._count, self._bytes = "", 0, 0
 
@@ -177,6 +179,7 @@ class Submission:
         self._batch = self._batch or secrets.token_hex(8)
         done = await self._store.add(self._job, self._owner, self._batch, page.items, page.holds, page.intents)
         if done:
+            self._booking.unsent(page.items)
             for item in page.items:
                 if item.outcome in ("refused", "invalid"):
                     self.told(item.place, item.name, item.result or "")

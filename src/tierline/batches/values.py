@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tierline.budgets import LONGEST_NAME
+from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
 from tierline.policies import Policy
 
@@ -32,6 +32,9 @@ class BatchRequest:
 
     `params` are those of `messages.create`, with `model="auto"` or an id. `tenant`, `route` and `policy` say for whom
     and where it is and what holds for it, as `router.bind` and `with policy(…)` do; None: as where it is submitted.
+
+    `accounts` are those of budgets that cannot be told from that, by the name of the budget: where `per` is a function
+    of the scope, such as a user, or a run.
     """
 
     custom_id: str
@@ -39,6 +42,7 @@ class BatchRequest:
     tenant: str | None = None
     route: str | None = None
     policy: Policy | None = None
+    accounts: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,11 @@ def checked_request(given: object) -> BatchRequest | str:
     rule: object = given.policy
     if rule is not None and not isinstance(rule, Policy):
         return f"policy is a policy(…) or None, not {type(rule).__name__:.40}"
+    accounts: object = given.accounts
+    if accounts is not None and not (
+        isinstance(accounts, Mapping) and all(is_key(text) for pair in accounts.items() for text in pair)
+    ):
+        return "accounts are a mapping of names of budgets to names of accounts, or None"
     return given
 
 

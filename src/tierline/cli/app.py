@@ -14,7 +14,9 @@ from rich.console import Console
 
 from tierline.cli import batch
 from tierline.cli.curves import curve
+from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
+from tierline.cli.explain import explain
 from tierline.cli.report import report
 from tierline.cli.routes import routes
 from tierline.cli.sampling import sample
@@ -52,6 +54,8 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 app.command("routes")(_told(routes))
+app.command("explain")(_told(explain))
+app.command("doctor")(_told(doctor))
 app.command("eval")(_told(evaluate))
 app.command("curve")(_told(curve))
 app.command("train")(_told(train))

@@ -141,7 +141,11 @@ def router_of(where: str, name: str, *, factory: bool = False) -> Router[Any]:
 
     Nothing is started. ConfigurationError where it cannot be had, and where an app has several around it.
     """
-    found = loaded(where, name, factory=factory)
+    return router_in(where, name, loaded(where, name, factory=factory))
+
+
+def router_in(where: str, name: str, found: object) -> Router[Any]:
+    """The same, where what has that name is loaded already."""
     if isinstance(found, Router):
         return found
     routers = list(dict.fromkeys(each.router for each in middlewares_of(found)))

@@ -44,7 +44,8 @@ def routes(
 ) -> None:
     """Show every route of an app with the floor, the ceiling and the budgets that hold on it, and why.
 
-    The app is imported, and not started. What a `with policy(…)` block narrows is not seen: it is known when it runs.
+    The app is imported, and not started.
+    What a `with policy(…)` block narrows is not seen: it is known when it runs.
     """
     found = survey(loaded("routes", app, factory=factory))
     if not found.routers:

@@ -77,11 +77,11 @@ async def _watch(store: str, console: Console, *, once: bool) -> None:
 async def look(router: Router[Any]) -> Seen:
     """One look. LedgerUnavailableError where the store cannot be asked."""
     now = router.timing.now()
-    balances = sorted(await router.balances(), key=lambda each: -share_of(each))
+    fullest = await router.ledger.fullest(MOST_BUDGETS)
     return Seen(
         now,
-        tuple(balances[:MOST_BUDGETS]),
-        len(balances),
+        fullest.balances,
+        fullest.number,
         await router.traffic(now - 3_600, most=0),
         await router.traffic(now - now % 86_400, most=0),
         await router.decisions(MOST_DECISIONS),
@@ -124,7 +124,7 @@ async def _lines(router: Router[Any], console: Console, seen: Seen) -> None:
             _say(console, f"{_clock(seen.at)} today {usd(seen.today.total.cost)} for {seen.today.total.calls:,} calls, "
                           f"saved {usd(seen.today.total.saved)}")  # fmt: skip
             for each in seen.balances[:3]:
-                _say(console, f"{_clock(seen.at)} budget {_budget(each)} {share_of(each):.0%} of {usd(each.limit)}")
+                _say(console, f"{_clock(seen.at)} budget {_budget(each)} {each.share:.0%} of {usd(each.limit)}")
         for each in reversed(seen.decisions):
             if each["id"] not in told:
                 _say(console, " ".join((_clock(each["at"]), *_decision(each))))
@@ -172,7 +172,7 @@ def _budgets(seen: Seen) -> RenderableType:
                         ("renews", False)):  # fmt: skip
         table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=None if name else 1)
     for each in seen.balances:
-        share = share_of(each)
+        share = each.share
         style = "red" if share >= _FULL else "yellow" if share >= _FILLING else "green"
         bar = ProgressBar(1.0, min(1.0, share), complete_style=style, finished_style=style)
         renews = "" if each.renews_at is None else f"in {duration(each.renews_at - seen.at)}"
@@ -253,11 +253,6 @@ def _decision(record: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
 
 def _budget(balance: Balance) -> str:
     return plain_text(f"{balance.budget} {balance.account}{'' if balance.hard else ' (soft)'}")
-
-
-def share_of(balance: Balance) -> float:
-    """(spent + held) / limit."""
-    return (balance.spent + balance.held) / balance.limit if balance.limit else 0.0
 
 
 def _clock(at: float) -> str:

@@ -31,6 +31,8 @@ _SLOW: Final = 1.0
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
 _MOST_TOLD: Final = 4096
+_LOOKS: Final = ("accounts", "balances")
+"""Steps of one look in many steps: what this process should know is not read with each of them."""
 
 
 class _LostError(LedgerUnavailableError):
@@ -111,7 +113,7 @@ class Session:
             if self.recall.epoch:
                 self._next_beat = moment + 1  # one of those who are under way is enough
             await self._join(until)
-        elif self.recall.stale and name != "balances":
+        elif self.recall.stale and name not in _LOOKS:
             await self._learn(until)
         while True:
             status, now, *rest = await self._script(name, arguments, until)
@@ -180,7 +182,7 @@ class Session:
 
     async def page(self, cursor: str, account: str, until: float) -> tuple[str, dict[str, dict[str, str]]]:
         """Some accounts by name, and where to go on."""
-        _, _, following, rows = await self.step("balances", lambda _: (cursor, account, self.version), until)
+        _, _, following, rows = await self.step("accounts", lambda _: (cursor, account, self.version), until)
         found = {name: pairs(flat) for name, flat in zip(rows[::2], rows[1::2], strict=True)} if rows else {}
         for name, fields in found.items():
             self.recall.account(name, fields)
@@ -190,12 +192,16 @@ class Session:
 
     async def ping(self) -> None:
         """Return where the ledger can be asked. Where its data were lost: give back what this process knows of them."""
+        await self.listen()
+        while self.recall.stale:
+            await self._learn(self.until())
+
+    async def listen(self) -> None:
+        """The same, and learn which limits are set; without what this process should know of accounts."""
         try:
             await self._join(self.until())
         except _LostError as lost:
             await self._give_back(lost.epoch)
-        while self.recall.stale:
-            await self._learn(self.until())
 
     async def confirm(self) -> None:
         """Go on with the balances as they are."""

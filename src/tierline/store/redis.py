@@ -148,6 +148,21 @@ class RedisStore:
         except (errors.RedisError, errors.RedisClusterException, OSError) as error:
             raise LedgerUnavailableError(f"{self._where}: {type(error).__name__}: {self._clean(error)}") from error
 
+    async def command(self, *parts: str) -> Any:
+        """What the server answers to a command of an operator's, such as `INFO`, as redis-py reads it.
+
+        LedgerUnavailableError where it does not answer, or does not allow it.
+        """
+        client = self._client()
+        until = asyncio.get_running_loop().time() + self.longest
+        try:
+            async with client.patience(self.timeout, until):
+                return await client.run(lambda: parts, lambda: True)
+        except TimeoutError as error:
+            raise LedgerUnavailableError(f"{self._where} did not answer within {self.timeout:g} s") from error
+        except (self._redis.RedisError, self._redis.exceptions.RedisClusterException, OSError) as error:
+            raise LedgerUnavailableError(f"{self._where}: {type(error).__name__}: {self._clean(error)}") from error
+
     async def aclose(self) -> None:
         """Close the connections of this loop. The store may be used again."""
         with self._lock:

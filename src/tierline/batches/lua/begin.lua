@@ -10,6 +10,7 @@ local living = owner_of(key)
 local busy = living ~= '' and living ~= owner
 if not busy then
   call('HSET', key, 'owner', owner, 'until', due_by)
+  touch(job)
   own(owner, 'j' .. job)
 end
 local found = call('HMGET', key, 'uid', 'whole', 'settings')
