@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from tierline.batches.values import WhenFull
+from tierline.batches.values import Lane, WhenFull
 from tierline.budgets import Budget
 from tierline.cli.batch_lines import spooled
 from tierline.cli.batch_opening import (
@@ -99,6 +99,9 @@ def submit(
     expected_output: Annotated[int | None, typer.Option(min=0, help="Tokens of a usual answer.")] = None,
     ladder: LadderText = "",
     budget: Annotated[str, typer.Option(metavar="AMOUNT", help="The most that this job may cost: $5.")] = "",
+    lane: Annotated[
+        Lane, typer.Option(help="batch: half the price, within a day. concurrent: now, as calls, at the list price.")
+    ] = "batch",
     when_full: Annotated[WhenFull, typer.Option(help="What has no room in a budget is refused, or waits.")] = "refuse",
     without_budgets: Annotated[
         bool, typer.Option("--without-budgets", help="Without --app: go past the app's hard budgets.")
@@ -109,7 +112,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Until all answers are there.")] = False,
     json_out: Json = False,
 ) -> None:
-    """Submit the requests of a file as a job, at half the price of calls, within a day.
+    """Submit the requests of a file as a job: at half the price of calls, within a day.
 
     Ctrl-C at any time: the same command goes on, and sends nothing twice.
     """
@@ -128,14 +131,14 @@ def submit(
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}") from None
         if dry_run:
-            _ran(_dry(where, requests, file, json_out=json_out), "nothing was sent")
+            _ran(_dry(where, requests, file, lane, json_out=json_out), "nothing was sent")
             return
         # What asks for other answers is another job; how it is paid for is not.
         digest = requests.digest(requests.format, ladder)
         name = job or f"{_stem(file)}-{digest}"
         if budget:
             requests.shape = replace(shape, policy=_within(policy, budget, name))
-        asked = Asked(name, digest, when_full, wait)
+        asked = Asked(name, digest, when_full, lane, wait)
         doing = _submitted(where, requests, asked, without=without_budgets, json_out=json_out)
         _ran(doing, f"what was taken in is kept, and the same command goes on\n{_see('status', name, where)}")
 
@@ -304,10 +307,10 @@ def _going_on(before: BatchStatus | None) -> str:
     return f" was submitted before: {counted(before)}. Nothing is sent again"
 
 
-async def _dry(where: Where, requests: Requests, file: str, *, json_out: bool) -> None:
+async def _dry(where: Where, requests: Requests, file: str, lane: Lane, *, json_out: bool) -> None:
     async with router_at(where, create=True, lasting=False) as router:
         check_tiers(router, requests.shape.policy or Policy())
-        found = await router.batches.preview(requests, told=Complaints(requests))
+        found = await router.batches.preview(requests, lane=lane, told=Complaints(requests))
     _note_models(requests)
     if json_out:
         _out(preview_json(found))

@@ -173,8 +173,8 @@ def _show_tiers(console: Console, found: Preview) -> None:
         saved = total.top - total.expected
         _say(
             console,
-            f"expected saving {usd(saved)} ({saved / total.top:.0%}): {usd(total.plain - total.expected)} by batches, "
-            f"{usd(total.top - total.plain)} by tiers",
+            f"expected saving {usd(saved)} ({saved / total.top:.0%}): {usd(total.top - total.plain)} by tiers, "
+            f"{usd(total.plain - total.expected)} by batches",
         )
 
 
