@@ -200,13 +200,14 @@ class RedisJobs:
 
 def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
-    tries = str(int(item.state == 1))
+    tries = str(item.tries or int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
-    return json.dumps([*about, item.outcome, "0", "0", item.tenant])
+    came = (str(item.cost), str(int(item.estimated)), item.tenant, str(item.plain), str(item.top))
+    return json.dumps([*about, item.outcome, *came])
 
 
 def _result(place: str, item: list[str], result: object) -> ResultRow:
-    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, _ = item
+    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, *_ = item
     text = result if isinstance(result, str) else None
     return ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
 
