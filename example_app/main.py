@@ -288,7 +288,7 @@ def offline(resources: AsyncExitStack) -> AsyncAnthropic | None:
 def build(client: AsyncAnthropic | None = None) -> FastAPI:
     """The app. `client` is whom it calls; by default the API, or its offline stand-in where there is no key."""
     trace_if_asked()
-    resources = AsyncExitStack()
+    resources, refusals = AsyncExitStack(), deque[Refusal](maxlen=20)
     client = client or offline(resources)
     scraped = resources.enter_context(closing(Scraped()))
     sync_client = Anthropic(api_key=client.api_key, base_url=client.base_url) if client is not None else None
@@ -307,7 +307,6 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         # A demo is impatient: a real desk waits for a quarter of an hour, or for the night.
         queue=Queue(max_wait="5s"),
     )
-    refusals: deque[Refusal] = deque(maxlen=20)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
