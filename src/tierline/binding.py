@@ -14,8 +14,9 @@ from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
+    from tierline.attempts import Reply
     from tierline.budgets import Line, Scope
     from tierline.errors import TierlineError
     from tierline.policies import Policy
@@ -41,6 +42,25 @@ class Owner(Protocol):
     @property
     def sync_claude(self) -> Any:
         """The routed synchronous client."""
+        ...
+
+
+class Pace(Protocol):
+    """Holds a call back, so that it and others like it stay within the rate limits of the API.
+
+    Models are those of an endpoint. While a call waits for room nothing is held for it, and its deadline stands still.
+    """
+
+    async def room(self, endpoint: Hashable, model: str) -> float:
+        """Wait until the model has room for the call, and take it. Seconds that it took."""
+        ...
+
+    def sent(self, endpoint: Hashable, model: str) -> None:
+        """An attempt is about to be made, whether or not room was waited for."""
+        ...
+
+    def heard(self, endpoint: Hashable, model: str, reply: Reply) -> None:
+        """What came back of it."""
         ...
 
 
@@ -86,6 +106,7 @@ class Binding:
         "origin",
         "outer",
         "owner",
+        "pace",
         "request_lines",
         "run_name",
         "scope",
@@ -130,6 +151,8 @@ class Binding:
         if outer is not None:
             self._inherit(outer)
         self.chat: str | None = None
+        self.pace: Pace | None = None
+        """What holds its calls back, where there is one: not those of what is bound inside."""
         self.run_name = _checked_run(run)
         self.ended = False
         self.deserted_on: AbstractEventLoop | None = None

@@ -49,9 +49,11 @@ async def test_one_submits_to_a_job_at_a_time(shared: Shared) -> None:
     """Another is told so, until the first has finished; uid and settings stay."""
     store = shared.open()
     assert not (await store.begin("j", "one", "me", SETTINGS)).busy
-    assert (await store.begin("j", "two", "you", "{}")) == ("one", True, False, SETTINGS)
+    assert (await store.begin("j", "two", "you", "{}")) == ("one", True, False, SETTINGS, False)
     await store.finish("j", "me", whole=False)
-    assert (await store.begin("j", "two", "you", "{}")) == ("one", False, False, SETTINGS)
+    assert (await store.begin("j", "two", "you", "{}")) == ("one", False, False, SETTINGS, False)
+    await store.cancel("j")
+    assert (await store.begin("j", "two", "you", "{}")).canceled
 
 
 async def test_what_is_known_is_told_by_place_and_by_name(shared: Shared) -> None:
@@ -277,7 +279,8 @@ async def test_what_is_kept_of_a_tenant_is_dropped(shared: Shared) -> None:
     assert await store.payloads("b2", -1, 9) == []
     back = [Ended(3, FINAL, "succeeded", "three", 4, plain=8, top=16), Ended(5, WAITING, "expired", "late")]
     assert await store.collect("b1", "you", [*back, Ended(2, FINAL, "expired", "late")])
-    found = [(row.place, row.name, row.outcome, row.result, row.cost) for row in await store.results("j", -1, 20)]
+    found = [(row.place, row.name, row.outcome, row.result, row.cost) for after in (-1, 4, 6)
+             for row in await store.results("j", after, 20)]  # fmt: skip
     assert found == [
         (0, "r0", "succeeded", "zero", 3),
         (1, None, "canceled", ERASED, MUCH),
@@ -361,6 +364,34 @@ async def test_a_job_is_told_by_account_tier_and_outcome(shared: Shared) -> None
     while await store.sweep(10):
         pass
     assert await store.tally("j") == []
+
+
+async def test_a_result_may_come_with_its_request(shared: Shared) -> None:
+    """Of a call that was answered before it was written down: it counts, and is told in its place, not before."""
+    store, much = shared.open(), 10**18 + 1  # a float cannot tell it from one less
+    await store.begin("j", "u", "me", SETTINGS)
+
+    def answered(place: int, tries: int) -> Item:
+        came = {"tries": tries, "cost": much, "estimated": place == 0, "plain": much, "top": 2 * much}
+        return Item(
+            place, f"r{place}", None, state=FINAL, tier="haiku", model="m", outcome="succeeded", result=f"a{place}",
+            tenant="acme", **came,
+        )  # fmt: skip
+
+    assert await store.add("j", "me", "", [answered(2, 1), answered(1, 3)], [], [])
+    assert await store.results("j", -1, 9) == []
+    assert [each.place for each in await store.results("j", 0, 9)] == [1, 2]
+    assert await store.add("j", "me", "", [answered(0, 1)], [], [])
+    assert not await store.add("j", "you", "", [answered(3, 1)], [], [])
+    found = await store.results("j", -1, 9)
+    assert [(each.place, each.name, each.result, each.tries, each.estimated) for each in found] == [
+        (0, "r0", "a0", 1, True), (1, "r1", "a1", 3, False), (2, "r2", "a2", 1, False),
+    ]  # fmt: skip
+    assert {(each.outcome, each.tier, each.model, each.cost) for each in found} == {("succeeded", "haiku", "m", much)}
+    counts = await store.counts("j")
+    assert counts is not None
+    assert (counts.outcomes, counts.open, counts.waiting) == ({"succeeded": (3, 3 * much)}, False, 0)
+    assert await store.tally("j") == [Tally("acme", "haiku", "succeeded", 3, 3 * much, 3 * much, 6 * much, 1)]
 
 
 async def test_a_long_job_is_counted_bit_by_bit(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:

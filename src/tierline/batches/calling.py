@@ -11,6 +11,7 @@ from tierline.errors import BudgetExceededError, LedgerUnavailableError, Tierlin
 from tierline.limits import retry_after
 
 if TYPE_CHECKING:
+    from tierline.batches.pacing import Turn
     from tierline.batches.values import BatchRequest
     from tierline.binding import Binding
     from tierline.router import Router
@@ -21,6 +22,8 @@ _LONGEST_WHOLE: Final = 21_333
 _PASSING: Final = (408, 409, 429)
 """Statuses below 500 that the same request may not meet again."""
 _SERVER_ERROR: Final = 500
+_FOR_ALL: Final = (401, 402)
+"""Statuses that speak of the key or the bill, and not of the request."""
 
 
 class Called(NamedTuple):
@@ -32,6 +35,8 @@ class Called(NamedTuple):
     - `estimated`: the API did not say what it used, and `cost` is the most that it can have been
     - `status` is that of the API's error, 0 where there is none; `again` says that another try may succeed,
       `wait` in how many seconds, where that was said. `refusal` has the numbers behind `refused`
+    - `stops`: every other request will meet this error as well, such as a key that is rejected
+    - `tenant` is who pays, empty for nobody; `top` what the top tier would have cost
     """
 
     outcome: Literal["succeeded", "errored", "refused", "invalid"]
@@ -45,6 +50,9 @@ class Called(NamedTuple):
     again: bool = False
     wait: float | None = None
     refusal: Refusal | None = None
+    stops: bool = False
+    tenant: str = ""
+    top: int = 0
 
     @property
     def sent(self) -> bool:
@@ -68,20 +76,21 @@ def length_of(request: BatchRequest) -> int | str:
         return f"params are no JSON: {type(error).__name__}"
 
 
-async def call(router: Router[Any], request: BatchRequest) -> Called:
+async def call(router: Router[Any], request: BatchRequest, pace: Turn | None = None) -> Called:
     """Send a request of a job as a usual call of the Router's own client, at the list price.
 
     It is bound to the request's tenant, route and policy, as `router.bind` and `with policy(…)` do it, inside of what
     is bound around: budgets, retries, fallbacks, the decision and the spans are those of any call.
 
     What a request can meet is an outcome, and not raised. LedgerUnavailableError is: it is not the request's fault. So
-    are errors of the program, such as a client without a key.
+    are errors of the program, such as a client without a key. With a `pace` it waits for room within the rate limits.
     """
     if isinstance(wrong := length_of(request), str):
         return Called("invalid", error=wrong)
     from anthropic import APIError  # noqa: PLC0415  (the SDK is there: its client is)
 
     async with router.bind(tenant=request.tenant, route=request.route) as binding:
+        binding.pace = pace
         if request.accounts:
             binding.accounts = {**binding.accounts, **request.accounts}
         try:
@@ -97,6 +106,8 @@ async def call(router: Router[Any], request: BatchRequest) -> Called:
             found = _errored(error)
         else:
             found = Called("succeeded", raw)
+    if pace is not None and binding.decisions:
+        pace.ended(binding.decisions[-1].attempts)
     return _decided(found, binding)
 
 
@@ -114,7 +125,11 @@ async def _asked(client: Any, params: dict[str, Any]) -> str:
 
 def _errored(error: Any) -> Called:
     """What an error of the SDK's says."""
-    from anthropic import APIConnectionError, APIStatusError  # noqa: PLC0415  (as above)
+    from anthropic import (  # noqa: PLC0415  (as above)
+        APIConnectionError,
+        APIStatusError,
+        EnforcedSpendLimitReachedError,
+    )
 
     if isinstance(error, APIStatusError):
         body = error.body if isinstance(error.body, dict) else {}
@@ -122,9 +137,11 @@ def _errored(error: Any) -> Called:
         detail = inner if isinstance(inner, dict) else {}
         kind, said = str(detail.get("type") or type(error).__name__), str(detail.get("message") or "")
         status = error.status_code
-        again = status in _PASSING or status >= _SERVER_ERROR
+        spent = isinstance(error, EnforcedSpendLimitReachedError)
+        again = not spent and (status in _PASSING or status >= _SERVER_ERROR)
         wait = retry_after(error.response.headers)
-        return Called("errored", error=f"{kind}: {said}"[:500], status=status, again=again, wait=wait)
+        stops = spent or status in _FOR_ALL
+        return Called("errored", error=f"{kind}: {said}"[:500], status=status, again=again, wait=wait, stops=stops)
     again = isinstance(error, APIConnectionError)
     return Called("errored", error=type(error).__name__, again=again)
 
@@ -134,7 +151,12 @@ def _decided(found: Called, binding: Binding) -> Called:
     if not binding.decisions:
         return found
     decision = binding.decisions[-1]
-    found = found._replace(cost=decision.cost, estimated=decision.estimated)
+    found = found._replace(
+        cost=decision.cost,
+        estimated=decision.estimated,
+        tenant=decision.tenant or "",
+        top=decision.cost + decision.saved,
+    )
     if not decision.attempts and found.outcome != "succeeded":
         return found
     return found._replace(tier=decision.tier, model=decision.model)

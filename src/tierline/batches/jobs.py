@@ -26,7 +26,8 @@ def waits_in(batch: str) -> str:
 class Item(NamedTuple):
     """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
 
-    `tenant` is who pays, empty for nobody. `said` is what the decision log is to say of it, and goes with the payload.
+    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`. `said` is
+    what the decision log is to say of it, and goes with the payload.
     """
 
     place: int
@@ -40,6 +41,11 @@ class Item(NamedTuple):
     outcome: str = ""
     result: str | None = None
     tenant: str = ""
+    tries: int = 0
+    cost: int = 0
+    estimated: bool = False
+    plain: int = 0
+    top: int = 0
     said: str = ""
 
 
@@ -125,6 +131,7 @@ class Begun(NamedTuple):
     busy: bool
     whole: bool
     settings: str
+    canceled: bool = False
 
 
 class Counts(NamedTuple):
@@ -277,7 +284,7 @@ class JobStore(Protocol):
         ...
 
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
-        """Requests of a job in order, after a place, up to the first that has no result."""
+        """Requests of a job in order, after a place, up to the first that has no result or is not there."""
         ...
 
     async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:

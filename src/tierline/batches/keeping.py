@@ -107,16 +107,16 @@ class Keeper:
                     for error in await asyncio.gather(*map(self._advance, rows), return_exceptions=True):
                         if error is not None:
                             raise error
-                    self._told()
+                    self.told()
                 self._router.metrics.jobs(await self._store.under_way())
                 if not did and not self.also and not await self._store.left():
                     self._rounds += 1
-                    self._told()
+                    self.told()
                     return
             except LedgerUnavailableError as error:
                 log.warning("jobs of batches wait, for their store is away: %s", error)
             self._rounds += 1
-            self._told()
+            self.told()
             pause = SOONEST if did else min(2 * pause, LONGEST)
             sleeping = asyncio.ensure_future(self._router.timing.sleep(pause))
             waking = asyncio.ensure_future(self._wake.wait())
@@ -150,7 +150,8 @@ class Keeper:
         while await self._store.sweep(SWEPT):
             pass
 
-    def _told(self) -> None:
+    def told(self) -> None:
+        """Let those who wait look again."""
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 

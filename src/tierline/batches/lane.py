@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
+from tierline.batches.concurrent import Concurrent, Work
 from tierline.batches.keeping import SWEPT, Keeper
 from tierline.batches.opening import open_jobs, open_queue
+from tierline.batches.pacing import Pacer
 from tierline.batches.previewing import Looking
 from tierline.batches.queue.deferring import Deferring
 from tierline.batches.queue.settings import Queue, check_queue
 from tierline.batches.submitting import Submission, nobody, settings_of
-from tierline.batches.tracing import here
-from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, WhenFull, checked_job
+from tierline.batches.tracing import CallsTrace, here
+from tierline.batches.turns import Turns
+from tierline.batches.values import BatchResult, BatchStatus, JobReport, JobShare, Lane, WhenFull, checked_job
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.ledger.opening import connection_of
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import timedelta
 
-    from tierline.batches.jobs import Counts, ResultRow, Tally
+    from tierline.batches.jobs import Begun, Counts, ResultRow, Tally
     from tierline.batches.previewing import Preview
     from tierline.batches.queue.delivery import Target
     from tierline.batches.queue.values import Deferred
@@ -72,6 +75,9 @@ class Batches:
         deferred = open_queue(connection, self._store, clock=now, lease=self._lease)
         self._deferring = Deferring(router, self, self._store, deferred, check_queue(queue or Queue()))
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, Keeper] = WeakKeyDictionary()
+        self._paced: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Turns[Work], Pacer]] = WeakKeyDictionary()
+        """Whose turn it is in the concurrent lane, and how fast it goes: for all jobs of a loop."""
+        self._running: dict[str, Concurrent] = {}
 
     async def submit(
         self,
@@ -79,6 +85,7 @@ class Batches:
         *,
         job: str | None = None,
         when_full: WhenFull = "refuse",
+        lane: Lane = "batch",
         source: str | None = None,
         told: Told = nobody,
     ) -> str:
@@ -94,6 +101,10 @@ class Batches:
 
         `told` is called for each that is refused or invalid when it is taken in: its place, its custom id, and why.
 
+        `lane="concurrent"` is for what cannot wait: requests are sent as calls, at the list price, several at a time;
+        see `tierline.batches.concurrent`. Returns when all are answered: `results` may be read meanwhile, by another
+        task. Cut off, it sends nothing more; what is on its way then is asked for once more when it is submitted again.
+
         Returns when all have been taken and the API was asked to take the batches, once: what it does not take then is
         tried again, and said by `status`.
 
@@ -104,33 +115,41 @@ class Batches:
         many = isinstance(requests, (Iterable, AsyncIterable)) and not isinstance(requests, (str, bytes, Mapping))
         if not many:
             raise ConfigurationError("submit: requests are many BatchRequest(…), in a list or from a generator")
-        if when_full not in get_args(WhenFull):
-            raise ConfigurationError(
-                f"submit(when_full={when_full!r:.40}): write one of {', '.join(get_args(WhenFull))}"
-            )
+        for word, value, known in (("when_full", when_full, get_args(WhenFull)), ("lane", lane, get_args(Lane))):
+            if value not in known:
+                raise ConfigurationError(f"submit({word}={value!r:.40}): write one of {', '.join(known)}")
         name = checked_job(job) if job is not None else f"job-{secrets.token_hex(6)}"
         owner = secrets.token_hex(8)
-        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings_of(when_full, here(), source))
+        settings = settings_of(when_full, here(), source, lane)
+        begun = await self._store.begin(name, secrets.token_hex(8), owner, settings)
         if begun.busy:
             raise ConfigurationError(
                 f"job {name!r:.80} is being submitted by somebody else; one who was cut off is forgotten after "
                 f"{self._lease:g} s"
             )
-        if source is not None and (other := json.loads(begun.settings).get("source")) != source:
+        begun_with = json.loads(begun.settings)
+        if source is not None and (other := begun_with.get("source")) != source:
             await self._store.finish(name, owner, whole=False)
             made = "of something that was not named" if other is None else f"of {other!r:.80}"
             raise ConfigurationError(
                 f"job {name!r:.80} was made {made}, and not of {source!r:.80}: give it another name"
             )
+        if (before := begun_with["lane"]) != lane:
+            await self._store.finish(name, owner, whole=False)
+            raise ConfigurationError(f"job {name!r:.80} was begun in another lane: go on with submit(lane={before!r})")
         keeper = self._keeper()
         keeper.also.add(owner)
         keeper.wake()
-        kept: WhenFull = json.loads(begun.settings)["when_full"]
-        submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
-        submission.told = told
+        kept: WhenFull = begun_with["when_full"]
+        submission: Submission | None = None
         whole = False
         try:
-            number = await submission.run(requests)
+            if lane == "concurrent":
+                number = await self._called(requests, name, begun, owner, kept, told)
+            else:
+                submission = Submission(self._router, self._store, name, begun.uid, owner, kept, keeper.wake)
+                submission.told = told
+                number = await submission.run(requests)
             whole = number > 0
         finally:
             keeper.also.discard(owner)
@@ -205,6 +224,8 @@ class Batches:
         """
         await self._over(job)
         await self._store.cancel(job)
+        if (running := self._running.get(job)) is not None:
+            running.cancel()  # at once; in other processes it is noticed
         if work:
             self._keeper().wake()
         return await self.status(job, work=work)
@@ -220,8 +241,10 @@ class Batches:
     async def erase(self, tenant: str) -> None:
         """Drop what is kept of a tenant's requests: see `Router.erase`.
 
-        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped. Of
+        those that were deferred nothing is left.
         """
+        await self._deferring.erase(tenant)
         for job in await self._store.jobs():
             after: int | None = -1
             while after is not None:
@@ -316,10 +339,39 @@ class Batches:
     async def _over(self, job: str) -> bool:
         return _there(job, await self._store.over(checked_job(job)))
 
-    async def _finished(self, submission: Submission, job: str, owner: str, *, whole: bool) -> None:
+    async def _called(
+        self,
+        requests: Iterable[object] | AsyncIterable[object],
+        job: str,
+        begun: Begun,
+        owner: str,
+        when_full: WhenFull,
+        told: Told,
+    ) -> int:
+        """Send requests as calls, and say how many there were."""
+        loop = asyncio.get_running_loop()
+        if (paced := self._paced.get(loop)) is None:
+            pacer = Pacer(self._router.timing)
+            paced = self._paced[loop] = (Turns(pacer.window), pacer)
+        trace, why = CallsTrace(self._router.tracer, job), ""
+        with trace.active():
+            run = Concurrent(self._router, self._store, *paced, job, begun, owner, when_full, self._keeper().told)
+            run.told = told
+            self._running[job] = run
+            try:
+                return await run.run(requests)
+            except BaseException as error:
+                why = type(error).__name__
+                raise
+            finally:
+                del self._running[job]
+                trace.end(run.outcomes, run.cost, why)
+
+    async def _finished(self, submission: Submission | None, job: str, owner: str, *, whole: bool) -> None:
         """Whatever happened, what was taken is sent, and others may go on."""
         try:
-            await submission.seal()
+            if submission is not None:
+                await submission.seal()
             await self._store.finish(job, owner, whole=whole)
         except LedgerUnavailableError:
             log.warning("job %s is cut off, for its store is away; it goes on when that is back", job)

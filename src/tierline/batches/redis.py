@@ -205,9 +205,10 @@ class RedisJobs:
 
 def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
-    tries = str(int(item.state == 1))
+    tries = str(item.tries or int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
-    return json.dumps([*about, item.outcome, "0", "0", item.tenant, item.said])
+    came = (str(item.cost), str(int(item.estimated)), item.tenant, str(item.plain), str(item.top))
+    return json.dumps([*about, item.outcome, *came, item.said])
 
 
 def _result(place: str, item: list[str], result: object) -> ResultRow:

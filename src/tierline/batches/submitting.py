@@ -16,10 +16,10 @@ from tierline.batches.values import MOST_BYTES, MOST_REQUESTS, BatchRequest, che
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from tierline.batches.jobs import JobStore
-    from tierline.batches.values import WhenFull
+    from tierline.batches.values import Lane, WhenFull
     from tierline.router import Router
 
 PAGE: Final = 250
@@ -85,28 +85,11 @@ class Submission:
 
     async def _take(self, first: int, page: Sequence[object]) -> None:
         """Take in some requests; those that an earlier run has taken are passed over."""
-        read = [checked_request(each) for each in page]
-        names = [each.custom_id if isinstance(each, BatchRequest) else name_of(given) or ""
-                 for each, given in zip(read, page, strict=True)]  # fmt: skip
-        places, there = await self._store.known(self._job, first, first + len(page) - 1, sorted(set(names) - {""}))
-        final: list[Item] = []
-        good: list[tuple[int, BatchRequest]] = []
-        for place, (each, name) in enumerate(zip(read, names, strict=True), start=first):
-            if place in places:
-                continue
-            if (other := there.get(name)) is not None:
-                final.append(_invalid(place, None, f"custom_id {name!r:.80} is that of request {other}, too"))
-                continue
-            if name:
-                there[name] = place
-            if isinstance(each, str):
-                final.append(_invalid(place, name or None, each))
-            else:
-                good.append((place, each))
+        final, good = await sifted(self._store, self._job, first, page)
         routed: list[Routed] = []
         for (place, request), found in zip(good, await self._routing.route(good), strict=True):
             if isinstance(found, str):
-                final.append(_invalid(place, request.custom_id, found))
+                final.append(invalid(place, request.custom_id, found))
             else:
                 routed.append(found)
         if final:
@@ -192,7 +175,37 @@ def _wanted(whose: Whose, each: Sequence[Routed]) -> Wanted[Routed]:
     return Wanted(whose.lines, whose.origin, whose.thresholds, tuple(each), tuple(one.offers for one in each))
 
 
-def _invalid(place: int, name: str | None, why: str) -> Item:
+async def sifted(
+    store: JobStore, job: str, first: int, page: Sequence[object], under_way: Mapping[str, int] | None = None
+) -> tuple[list[Item], list[tuple[int, BatchRequest]]]:
+    """What of a page is no request, and what is one, with its place. What the job has already is in neither.
+
+    `under_way` has places by the custom ids of requests that are not written down yet.
+    """
+    read = [checked_request(each) for each in page]
+    names = [each.custom_id if isinstance(each, BatchRequest) else name_of(given) or ""
+             for each, given in zip(read, page, strict=True)]  # fmt: skip
+    places, there = await store.known(job, first, first + len(page) - 1, sorted(set(names) - {""}))
+    there = {**(under_way or {}), **there}
+    final: list[Item] = []
+    good: list[tuple[int, BatchRequest]] = []
+    for place, (each, name) in enumerate(zip(read, names, strict=True), start=first):
+        if place in places:
+            continue
+        if (other := there.get(name)) is not None:
+            final.append(invalid(place, None, f"custom_id {name!r:.80} is that of request {other}, too"))
+            continue
+        if name:
+            there[name] = place
+        if isinstance(each, str):
+            final.append(invalid(place, name or None, each))
+        else:
+            good.append((place, each))
+    return final, good
+
+
+def invalid(place: int, name: str | None, why: str) -> Item:
+    """What is no request that could be sent."""
     return Item(place, name, None, state=FINAL, outcome="invalid", result=why)
 
 
@@ -219,6 +232,6 @@ async def each_of(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIt
             yield each
 
 
-def settings_of(when_full: WhenFull, trace: str, source: str | None) -> str:
+def settings_of(when_full: WhenFull, trace: str, source: str | None, lane: Lane = "batch") -> str:
     """What a job keeps of how it was submitted."""
-    return json.dumps({"when_full": when_full, "trace": trace, "source": source})
+    return json.dumps({"when_full": when_full, "trace": trace, "source": source, "lane": lane})

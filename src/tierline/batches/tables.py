@@ -56,8 +56,8 @@ def begin(db: Connection, now: float, until: float, job: str, uid: str, owner: s
         " WHERE id = ? AND NOT erased AND (owner IN ('', ?) OR until <= ?)",
         (owner, until, now, job, owner, now),
     )
-    found = db.execute("SELECT uid, whole, settings FROM batch_job WHERE id = ?", (job,)).fetchone()
-    return Begun(found[0], taken.rowcount == 0, bool(found[1]), found[2])
+    found = db.execute("SELECT uid, whole, settings, canceled FROM batch_job WHERE id = ?", (job,)).fetchone()
+    return Begun(found[0], taken.rowcount == 0, bool(found[1]), found[2], bool(found[3]))
 
 
 def known(db: Connection, job: str, first: int, last: int, names: Sequence[str]) -> tuple[set[int], dict[str, int]]:
@@ -132,11 +132,13 @@ def add(
     db.executemany(
         "INSERT INTO batch_item (job, place, name, batch, hold, state, tries, worst, tier, model, outcome, payload,"
         " result, cost, estimated, tenant, plain, top, said)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                *(job, item.place, item.name, where[item.state], item.hold, item.state, int(item.state == SENT)),
-                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result, item.tenant, item.said),
+                *(job, item.place, item.name, where[item.state], item.hold, item.state),
+                item.tries or int(item.state == SENT),
+                *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result),
+                *(item.cost, item.estimated, item.tenant, item.plain, item.top, item.said),
             )
             for item in items
         ],
@@ -333,8 +335,9 @@ def results(db: Connection, job: str, after: int, limit: int) -> list[ResultRow]
     )
     found = []
     for place, name, state, outcome, result, tier, model, cost, estimated, tries in rows:
-        if state != FINAL:
+        if state != FINAL or place != after + 1:
             break
+        after = place
         found.append(ResultRow(place, name, outcome, result, tier, model, cost, bool(estimated), tries))
     return found
 

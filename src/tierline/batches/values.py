@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Outcome = Literal["succeeded", "errored", "expired", "canceled", "refused", "invalid"]
 WhenFull = Literal["refuse", "defer"]
+Lane = Literal["batch", "concurrent"]
+"""How a job is sent: in batches, for half the price, within a day; or as calls, several at a time, at once."""
 JobState = Literal["submitting", "interrupted", "in_progress", "ended"]
 
 MOST_REQUESTS: Final = 100_000

@@ -13,5 +13,5 @@ if not busy then
   touch(job)
   own(owner, 'j' .. job)
 end
-local found = call('HMGET', key, 'uid', 'whole', 'settings')
-return cjson.encode({found[1], busy, found[2] == '1', found[3]})
+local found = call('HMGET', key, 'uid', 'whole', 'settings', 'canceled')
+return cjson.encode({found[1], busy, found[2] == '1', found[3], found[4] == '1'})
