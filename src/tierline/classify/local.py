@@ -197,7 +197,7 @@ def _checked(weights: Weights) -> Weights:
     whole = all(len(end) == WIDTH for end in ends)
     if weights.kind == _LABELS:
         needed = {"words", "numbers", "known"}
-        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1
+        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1 and "beginnings" in weights.about
     if not whole or not needed or needed - set(weights.heads):
         raise ConfigurationError("the weights are not whole: heads or their ranges are missing; train them again")
     return weights
@@ -223,11 +223,11 @@ _FAR: Final = 30.0
 
 def _labelled(about: Mapping[str, Any], found: Weighed, blind: bool) -> Opinion:
     """Of an app's own labels: shrunk to how often each was given, by the share of words that are not known."""
-    root = sqrt(len(found.buckets))
+    root = sqrt(found.read)
     # All heads divide by that root; here words are added up.
     place = found.scores["words"] * root + found.scores["numbers"]
     shares = ordered(place, about["cuts"])
-    known = 0.0 if blind or not found.buckets else found.scores["known"] / root
+    known = 0.0 if blind or not found.read else found.scores["known"] / root
     familiarity = min(known / _KNOWN, 1.0)
     mixed = [usual + familiarity * (share - usual) for share, usual in zip(shares, about["prior"], strict=True)]
     return Opinion(dict(zip(LABELS, mixed, strict=True)), familiarity, "the app's own")
