@@ -120,11 +120,11 @@ def test_what_is_kept_of_a_request_is_the_same_by_all_weights():
     assert found.read > len(found.buckets)
 
 
-def test_weights_of_other_beginnings_are_refused(tmp_path):
-    """A file that does not say which beginnings it reads would be read wrongly."""
-    about = {name: value for name, value in TRAINED.about.items() if name != "beginnings"}
-    path = tmp_path / "old.weights"
-    path.write_bytes(replace(TRAINED, about=about).pack())
+@pytest.mark.parametrize("beginnings", [None, 4, [0], ["4"], [True]])
+def test_weights_that_do_not_say_what_they_read_are_refused(tmp_path, beginnings):
+    """Without the sizes of the beginnings, words would be read wrongly."""
+    path = tmp_path / "other.weights"
+    path.write_bytes(replace(TRAINED, about={**TRAINED.about, "beginnings": beginnings}).pack())
     with pytest.raises(ConfigurationError, match="train them again"):
         LocalClassifier(path)
 

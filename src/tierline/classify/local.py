@@ -24,6 +24,7 @@ from tierline.classify.prose import is_prose
 from tierline.classify.weights import Weights
 from tierline.errors import ConfigurationError
 from tierline.features import NAMES, VERSION, WIDTH, read
+from tierline.numeric import is_whole
 from tierline.recent import Recent, keyed
 from tierline.values import LABELS, Classification
 
@@ -197,10 +198,16 @@ def _checked(weights: Weights) -> Weights:
     whole = all(len(end) == WIDTH for end in ends)
     if weights.kind == _LABELS:
         needed = {"words", "numbers", "known"}
-        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1 and "beginnings" in weights.about
+        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1 and _sizes(weights.about)
     if not whole or not needed or needed - set(weights.heads):
         raise ConfigurationError("the weights are not whole: heads or their ranges are missing; train them again")
     return weights
+
+
+def _sizes(about: Mapping[str, Any]) -> bool:
+    """Whether it says which beginnings of words are read."""
+    sizes = about.get("beginnings")
+    return isinstance(sizes, list) and all(is_whole(size, 1) for size in sizes)
 
 
 def ordered(place: float, cuts: Sequence[float]) -> list[float]:
