@@ -116,8 +116,9 @@ async def walk(store: str) -> str:
                 break
         assert_refused(response, "plan")
         assert_spent("<=$0.05")
-        page = await browser.get("/page/", follow_redirects=True)
-        assert page.status_code == httpx2.codes.OK, page.status_code
+        closed = await browser.get("/page/")
+        page = await browser.get("/page/", headers={"authorization": f"Bearer {TOKEN}"})
+        assert (closed.status_code, page.status_code) == (401, 200), (closed.status_code, page.status_code)
         (balance,) = await router.balances()
         assert 0 < balance.spent <= balance.limit, balance
         calls = router.report().calls
@@ -167,11 +168,15 @@ def command(directory: Path) -> str:
     tierline = Path(sys.executable).parent / "tierline"
     done = subprocess.run([str(tierline), "--help"], capture_output=True, text=True, check=True)  # noqa: S603
     assert "Usage" in done.stdout, done.stdout
+    store = f"sqlite:///{directory / 'tierline.db'}"
+    report = subprocess.run([str(tierline), "report", "--store", store], capture_output=True, text=True, check=False)  # noqa: S603
+    assert report.returncode == 0, report.stdout + report.stderr
+    assert "sonnet" in report.stdout, report.stdout
     (directory / "test_smoke.py").write_text(TEST, "utf-8")
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(directory / "test_smoke.py")]
     tests = subprocess.run(run, capture_output=True, text=True, check=False, cwd=directory)  # noqa: S603
     assert tests.returncode == 0, tests.stdout + tests.stderr
-    return "the command explains itself, the plugin of pytest works"
+    return "the command explains itself and reports, the plugin of pytest works"
 
 
 def main() -> None:
