@@ -22,12 +22,14 @@ ROOT: Final = Path(__file__).parents[1]
 SMOKE: Final = ROOT / "scripts" / "smoke.py"
 EXTRAS: Final = ("aiohttp", "cli", "fastapi", "redis", "testing", "tracing")
 """Those that are tried; `plots` brings matplotlib, which is not ours to try."""
+UV: Final = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python")
+"""Installs into an environment of another Python, which needs no pip in it."""
 MINORS: Final = (11, 12, 13, 14)
 
 
 def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
     """Run, and give what it printed. SystemExit with all of it where it fails."""
-    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **(env or {})}
+    environment = {**os.environ, **(env or {})}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(  # noqa: S603  (our own commands)
         [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -99,13 +101,13 @@ def install(python: Path, directory: Path, archive: Path, pins: list[str]) -> Pa
     run(python, "-m", "venv", "--without-pip", directory)
     inside = directory / "bin" / "python"
     wanted = f"tierline[{','.join(EXTRAS)}] @ {archive.resolve().as_uri()}"
-    run(sys.executable, "-m", "pip", "--python", inside, "install", "--quiet", wanted, *pins)
+    run(*UV, inside, wanted, *pins)
     return inside
 
 
 def walk(inside: Path) -> None:
     """Walk through the installation, from somewhere where the repository is not."""
-    run(sys.executable, "-m", "pip", "--python", inside, "install", "--quiet", "pytest")
+    run(*UV, inside, "pytest")
     with tempfile.TemporaryDirectory() as name:
         print(run(inside, "-I", shutil.copy(SMOKE, name), cwd=Path(name)), end="")
 
