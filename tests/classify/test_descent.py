@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierline.classify.descent import least
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def test_a_bent_valley_is_followed_to_its_end():
@@ -40,3 +45,28 @@ def test_a_bowl_of_any_shape_has_its_lowest_point_in_its_middle(sides: list[tupl
 def test_what_is_lowest_already_stays():
     """A slope of nothing leads nowhere."""
     assert least(lambda at: (0.0, [0.0] * len(at)), [3.0, 4.0]) == [3.0, 4.0]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.floats(0.1, 100), st.floats(-50, 50), st.floats(0.1, 10)), min_size=1, max_size=6))
+def test_points_may_stand_for_vectors_of_another_space(sides: list[tuple[float, float, float]]):
+    """Measured by that space's product, a bowl is gone down as it is there, step by step."""
+    steep, middles, units = zip(*sides, strict=True)
+
+    def there(at: list[float]) -> tuple[float, list[float]]:
+        far = [here - middle for here, middle in zip(at, middles, strict=True)]
+        return sum(c * f * f for c, f in zip(steep, far, strict=True)) / 2, [
+            c * f for c, f in zip(steep, far, strict=True)
+        ]
+
+    def here(at: list[float]) -> tuple[float, list[float]]:
+        height, slope = there([unit * each for unit, each in zip(units, at, strict=True)])
+        return height, [each / unit for unit, each in zip(units, slope, strict=True)]
+
+    def product(one: Sequence[float], other: Sequence[float]) -> float:
+        return sum(unit * unit * a * b for unit, a, b in zip(units, one, other, strict=True))
+
+    nothing = [0.0] * len(sides)
+    found = [unit * each for unit, each in zip(units, least(here, nothing, product), strict=True)]
+    top, _ = there(nothing)
+    assert there(found)[0] <= there(least(there, nothing))[0] + 1e-3 * max(top, 1.0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tierline.classify import LocalClassifier, View
-from tierline.classify.training import FEWEST, Example, fit
+from tierline.classify.training import FEWEST, Example, Words, fit
 from tierline.errors import ConfigurationError
 
 SIMPLE = ("opening hours", "delivery address", "store location", "phone number", "price list")
@@ -113,6 +115,21 @@ def test_what_cannot_be_learned_from_is_refused(examples, culprit):
     """With what to do about it."""
     with pytest.raises(ConfigurationError, match=culprit):
         fit(examples)
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 12)), min_size=1, max_size=12),
+    st.lists(st.floats(-5, 5), min_size=12, max_size=12),
+)
+def test_words_that_stand_in_the_same_texts_are_one(texts, drawn):
+    """Being taken together changes nothing of what they come to, nor of what each weighs."""
+    pulls = drawn[: len(texts)]
+    words = Words([sorted(text) for text in texts])
+    weights = {
+        word: sum(p for text, p in zip(texts, pulls, strict=True) if word in text) for word in set().union(*texts)
+    }
+    assert words.weights(pulls) == pytest.approx(weights)
+    assert words.shared(pulls) == pytest.approx([sum(weights[word] for word in text) for text in texts])
 
 
 def test_any_text_can_be_learned_from():

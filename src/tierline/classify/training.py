@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from collections import Counter
 from math import exp, log, log1p, sqrt
-from operator import mul
+from operator import add, itemgetter, mul
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from tierline.classify.descent import least
-from tierline.classify.local import ordered, sigmoid
+from tierline.classify.local import ordered
 from tierline.classify.weights import Head, Weights
 from tierline.errors import ConfigurationError
 from tierline.features import WIDTH, dense, hashed, read
 from tierline.values import LABELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tierline.values import Label
 
@@ -115,52 +115,99 @@ def fit(examples: Iterable[Example]) -> Weights:
     return Weights("labels", heads, about)
 
 
+class Words:
+    """Which words stand in which of some texts.
+
+    Words that stand in just the same texts come to weigh the same: they are one, that counts as often as there are of
+    them. Of the pairs of templates, and of the beginnings of words, that is most.
+    """
+
+    def __init__(self, rows: Sequence[Sequence[int]]) -> None:
+        found: dict[int, list[int]] = {}
+        for at, words in enumerate(rows):
+            for word in words:
+                found.setdefault(word, []).append(at)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for word, those in found.items():
+            alike.setdefault(tuple(those), []).append(word)
+        of_row: list[list[int]] = [[] for _ in rows]
+        for place, together in enumerate(alike):
+            for at in together:
+                of_row[at].append(place)
+        self._alike = list(alike.values())
+        self._counts = [float(len(words)) for words in self._alike]
+        self._rows_of = list(map(_picker, alike))
+        self._words_of = list(map(_picker, of_row))
+
+    def shared(self, pulls: Sequence[float]) -> list[float]:
+        """How far each row is moved where every row moves each of its words by its pull."""
+        moved = list(map(mul, self._counts, [sum(rows(pulls)) for rows in self._rows_of]))
+        return [sum(words(moved)) for words in self._words_of]
+
+    def weights(self, pulls: Sequence[float]) -> dict[int, float]:
+        """What each word weighs then."""
+        found = zip(self._alike, [sum(rows(pulls)) for rows in self._rows_of], strict=True)
+        return {word: weight for words, weight in found for word in words}
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[float]], Iterable[float]]:
+    """Takes what stands at some places of a list."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
+
+
 class _Line:
     """What is learned of rows: the weight of each word and number, and the cuts.
+
+    Words are many more than rows, and what rows teach of them is a sum: of each row a number, its pull, for all of its
+    words. So the weights of words are kept as the pulls of the rows and, beside them, what they come to in each row's
+    place; the product of two such vectors is that of the weights they stand for (the representer theorem).
 
     `near` is a line of the same rows under another penalty: from there the way is short.
     """
 
+    kept: Words
     found: list[float]
 
     def __init__(self, rows: Sequence[_Row], penalty: float, near: _Line | None = None) -> None:
-        buckets = sorted({word for row in rows for word in row.words})
-        place = {bucket: at for at, bucket in enumerate(buckets)}
-        words = [[place[word] for word in row.words] for row in rows]
-        texts: list[list[int]] = [[] for _ in buckets]
-        for at, row in enumerate(words):
-            for word in row:
-                texts[word].append(at)
+        many = len(rows)
+        self.kept = Words([row.words for row in rows]) if near is None else near.kept
+        shared = self.kept.shared
         numbers = [row.numbers for row in rows]
         columns = list(zip(*numbers, strict=True))
         right = [[float(row.label > cut) for row in rows] for cut in range(len(LABELS) - 1)]
-        many, end = len(buckets), len(buckets) + WIDTH
-        penalties = [*[penalty] * many, *[_PENALTY] * WIDTH, *[_CUT_PENALTY] * len(right)]
+        others = [*[_PENALTY] * WIDTH, *[_CUT_PENALTY] * len(right)]
+        # A vector: the pulls of the rows, the places that they lead to, the weights of numbers, and the cuts.
+        half, end = 2 * many, 2 * many + WIDTH
+
+        def product(one: Sequence[float], other: Sequence[float]) -> float:
+            of_words: float = sum(map(mul, one[:many], other[many:half]))
+            of_others: float = sum(map(mul, one[half:], other[half:]))
+            return of_words + of_others
 
         def slopes(found: list[float]) -> tuple[float, list[float]]:
-            weigh, steep = found[:many].__getitem__, found[many:end]
-            places = [sum(map(weigh, of)) + sum(map(mul, steep, by)) for of, by in zip(words, numbers, strict=True)]
-            errors, cuts, loss = [0.0] * len(rows), [], 0.0
+            steep, penalties = found[half:end], list(map(mul, others, found[half:]))
+            places = [place + sum(map(mul, steep, by)) for place, by in zip(found[many:half], numbers, strict=True)]
+            errors, cuts, loss = [0.0] * many, [], 0.0
             for cut, good in zip(found[end:], right, strict=True):
                 odds = [place - cut for place in places]
-                wrong = [sigmoid(each) - known for each, known in zip(odds, good, strict=True)]
-                loss += sum(map(_rise, odds)) - sum(map(mul, odds, good))
+                # Of both sigmoid(odds) and log(1 + exp(odds)), for odds of any size.
+                small = [exp(-abs(each)) for each in odds]
+                loss += sum(map(log1p, small)) + sum(each for each in odds if each > 0) - sum(map(mul, odds, good))
+                wrong = [(1 if o > 0 else s) / (1 + s) - known for o, s, known in zip(odds, small, good, strict=True)]
                 cuts.append(-sum(wrong))
-                errors = [one + other for one, other in zip(errors, wrong, strict=True)]
-            error = errors.__getitem__
-            slope = [sum(map(error, of)) for of in texts]
-            slope += [sum(map(mul, errors, column)) for column in columns]
-            slope += cuts
-            held = list(map(mul, penalties, found))
-            loss += sum(map(mul, held, found)) / 2
-            return loss, [one + other for one, other in zip(slope, held, strict=True)]
+                errors = list(map(add, errors, wrong))
+            slope = errors + shared(errors) + [sum(map(mul, errors, column)) for column in columns] + cuts
+            held = [penalty * each for each in found[:half]] + penalties
+            loss += penalty * sum(map(mul, found[:many], found[many:half])) / 2
+            return loss + sum(map(mul, penalties, found[half:])) / 2, list(map(add, slope, held))
 
-        shares = [(sum(good) + 1) / (len(rows) + 2) for good in right]
+        shares = [(sum(good) + 1) / (many + 2) for good in right]
         start = [0.0] * end + [log((1 - share) / share) for share in shares]
-        found = least(slopes, start if near is None else near.found)
-        self.found = found
-        self.words = dict(zip(buckets, found, strict=False))
-        self.numbers, self.cuts = found[many:end], found[end:]
+        self.found = least(slopes, start if near is None else near.found, product)
+        self.words = self.kept.weights(self.found[:many])
+        self.numbers, self.cuts = self.found[half:end], self.found[end:]
 
     def likelihood(self, row: _Row) -> float:
         """The logarithm of how likely the label of a row is said to be."""
@@ -183,11 +230,6 @@ def _best(rows: Sequence[_Row]) -> float:
             line = _Line(seen, penalty, line)
             found[penalty] += sum(line.likelihood(row) for row, part in zip(few, parts, strict=True) if part == held)
     return max(found, key=found.__getitem__)
-
-
-def _rise(odds: float) -> float:
-    """log(1 + exp(odds)), for odds of any size."""
-    return odds + log1p(exp(-odds)) if odds > 0 else log1p(exp(odds))
 
 
 def _even(numbers: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
