@@ -43,7 +43,9 @@ PUBLIC = {
     "tierline.batches": ["BatchRequest", "BatchResult", "BatchStatus"],
     "tierline.legality": ["ACTIONS", "EFFORT_TOKENS"],
     "tierline.prices": ["PriceBook", "Rates"],
-    "tierline.testing": ["FakeClaude"],
+    "tierline.testing": [
+        "FakeClaude", "RecordedAnswers", "assert_refused", "assert_spent", "assert_tier", "offline",
+    ],
     "tierline.verdicts": ["StoredVerdicts"],
     "tierline.errors": [
         "TierlineError", "ConfigurationError", "BudgetExceededError", "LedgerUnavailableError", "UnknownModelError",

@@ -18,7 +18,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 from tierline import Budget, Router
 from tierline.errors import BudgetExceededError
 from tierline.ledger import Alert
-from tierline.testing import FakeClaude
+from tierline.testing import FakeClaude, offline
 from tierline.values import NANO
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ async def test_the_app_of_the_readme_answers_and_routes(readme: dict[str, Any]) 
 
 async def test_the_test_of_the_readme_passes(readme: dict[str, Any]) -> None:
     """What the README shows as a test of an app is one, and passes."""
-    await readme["test_contracts_never_go_to_haiku"]()
+    with offline(readme["fake"]):
+        await asyncio.to_thread(readme["test_contracts_never_go_to_haiku"], readme["fake"])
+    assert readme["fake"].requests[-1].model == "claude-sonnet-5-5"
 
 
 def test_the_code_of_the_guide_runs() -> None:

@@ -81,6 +81,9 @@ class Rules:
         tenant, run = binding.tenant, binding.run
         lines = []
         for budget in budgets:
+            if (account := binding.accounts.get(budget.name)) is not None:
+                lines.append(budget.line(account))
+                continue
             request = binding.id if budget.per == "request" or (budget.per == "run" and run is None) else ""
             line = budget.line(budget.account_of(scope, tenant=tenant, route=name, request=request, run=run))
             if request:
@@ -91,19 +94,15 @@ class Rules:
             lines.append(line)
         return Admission(policy, version, tuple(lines), name, tenant)
 
+    def rules_in(self, now: Context, binding: Binding) -> tuple[Policy, ...]:
+        """The policies that hold here beside the Router's own, outermost first."""
+        return _rules_in(now, binding, _route_of(binding))
+
     def _in_force(
         self, now: Context, binding: Binding, route: Route | None
     ) -> tuple[Effective, str, tuple[Budget, ...]]:
         """All policies that hold here as one, the version of it, and all budgets."""
-        scope = binding.scope
-        rules = (
-            *((self.policy,) if self.policy is not None else ()),
-            *binding.by_route(route),
-            *binding.narrowed,
-            *(marks_of(scope.get("endpoint")) if scope is not None else ()),
-            *(rule for rule, _ in tuple(binding.blocks.values())),
-            *(rule for rule, _ in now.blocks),
-        )
+        rules = (*((self.policy,) if self.policy is not None else ()), *_rules_in(now, binding, route))
         known = self._combined.get(rules)
         if known is None:
             policy = combine(rules, self.ladder)
@@ -114,6 +113,17 @@ class Rules:
             budgets = tuple(dict.fromkeys((*self.budgets, *policy.budgets)))
             known = self._combined[rules] = (policy, version, budgets)
         return known
+
+
+def _rules_in(now: Context, binding: Binding, route: Route | None) -> tuple[Policy, ...]:
+    scope = binding.scope
+    return (
+        *binding.by_route(route),
+        *binding.narrowed,
+        *(marks_of(scope.get("endpoint")) if scope is not None else ()),
+        *(rule for rule, _ in tuple(binding.blocks.values())),
+        *(rule for rule, _ in now.blocks),
+    )
 
 
 def _route_of(binding: Binding) -> Route | None:

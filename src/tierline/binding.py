@@ -14,8 +14,9 @@ from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator, Mapping
 
+    from tierline.attempts import Reply
     from tierline.budgets import Line, Scope
     from tierline.errors import TierlineError
     from tierline.policies import Policy
@@ -44,6 +45,25 @@ class Owner(Protocol):
         ...
 
 
+class Pace(Protocol):
+    """Holds a call back, so that it and others like it stay within the rate limits of the API.
+
+    Models are those of an endpoint. While a call waits for room nothing is held for it, and its deadline stands still.
+    """
+
+    async def room(self, endpoint: Hashable, model: str) -> float:
+        """Wait until the model has room for the call, and take it. Seconds that it took."""
+        ...
+
+    def sent(self, endpoint: Hashable, model: str) -> None:
+        """An attempt is about to be made, whether or not room was waited for."""
+        ...
+
+    def heard(self, endpoint: Hashable, model: str, reply: Reply) -> None:
+        """What came back of it."""
+        ...
+
+
 class Ending(Protocol):
     """An attempt that has not been settled yet."""
 
@@ -67,6 +87,7 @@ class Binding:
     """
 
     __slots__ = (
+        "accounts",
         "app",
         "blocks",
         "busy_as_503",
@@ -85,6 +106,7 @@ class Binding:
         "origin",
         "outer",
         "owner",
+        "pace",
         "request_lines",
         "run_name",
         "scope",
@@ -114,6 +136,8 @@ class Binding:
         """What this is a view of."""
         self.fixed_tenant = tenant
         self.fixed_route = route
+        self.accounts: Mapping[str, str] = outer.accounts if outer is not None else {}
+        """Accounts by the name of their budget, where those are known that a budget would ask the scope for."""
         self.tables: list[tuple[RouteTable, int, str]] = []
         """Policies by route, each with how many segments of the path stand before its middleware, and with the path as
         it came in there: some frameworks write into the scope what a mount leaves of it."""
@@ -127,6 +151,8 @@ class Binding:
         if outer is not None:
             self._inherit(outer)
         self.chat: str | None = None
+        self.pace: Pace | None = None
+        """What holds its calls back, where there is one: not those of what is bound inside."""
         self.run_name = _checked_run(run)
         self.ended = False
         self.deserted_on: AbstractEventLoop | None = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tierline.attempts import Books, Reply
-    from tierline.binding import Binding
+    from tierline.binding import Binding, Pace
     from tierline.breaker import Entry
     from tierline.budgets import Line
     from tierline.call import Call
@@ -93,6 +93,8 @@ class Dispatch:
     """Why a better tier is asked, in one word."""
     cut: str = "cancelled"
     """The outcome of an attempt that is cancelled."""
+    paced: float = 0.0
+    """Seconds for which the call was held back, with nothing held for it: see `Pace`."""
     answered: Attempt | None = None
     """The attempt whose answer the app gets, where that is not the last one."""
 
@@ -101,6 +103,8 @@ class Dispatch:
 
         BudgetExceededError where nothing may be sent, UnknownModelError where that is for want of a price.
         """
+        if self._pace is not None:
+            await self._wait_for_room(self.plan.offers[0])
         if self.health.troubled and not self.watched and (refused := self._avoid()) is not None:
             return refused
         held = await self._reserve(self.plan.offers, thresholds=self.plan.thresholds)
@@ -233,6 +237,14 @@ class Dispatch:
         return self.health.own_retries if self.origin.own else self.health.retries
 
     @property
+    def _pace(self) -> Pace | None:
+        return None if self.origin.own else self.binding.pace
+
+    async def _wait_for_room(self, offer: Offer) -> None:
+        if self._pace is not None:
+            self.paced += await self._pace.room(self.upstream.endpoint, offer.model)
+
+    @property
     def left(self) -> float:
         """Seconds until the deadline."""
         if self.watched:
@@ -240,7 +252,7 @@ class Dispatch:
         seconds = self.deadline
         if seconds is None:
             seconds = usual_deadline(self.upstream.patience, self.upstream.retries)
-        return self.started + seconds - self.books.timing.perf()
+        return self.started + self.paced + seconds - self.books.timing.perf()
 
     def _tier(self, offer: Offer) -> TierHealth:
         return self.health.of(self.upstream.endpoint, offer.model)
@@ -260,6 +272,8 @@ class Dispatch:
 
     def _why_not(self, offer: Offer) -> str:
         tier = self._tier(offer)
+        if self._pace is not None and self._lets(tier):
+            return ""  # for its limit it waits, and does not go to another tier
         return tier.why_not or ("" if self._lets(tier) else "its breaker is not closed")
 
     def _avoid(self) -> Reply | None:
@@ -361,7 +375,9 @@ class Dispatch:
             thinks=facts is None or facts.thinks != "asked" or asked,
             span=span,
         )
-        began, heard = self.books.timing.perf(), None
+        began, heard, pace = self.books.timing.perf(), None, self._pace
+        if pace is not None:
+            pace.sent(self.upstream.endpoint, held.offer.model)
         try:
             with active(span):
                 # Who asks a question of Tierline's own gives up in time by itself.
@@ -369,6 +385,8 @@ class Dispatch:
                     reply = heard = await self.upstream.send(body, number, self.left)
                 else:
                     reply = heard = await self.upstream.send(body, number)
+            if pace is not None:
+                pace.heard(self.upstream.endpoint, held.offer.model, reply)
             if reply.error:
                 if entry != "probe" and sum(made.model == held.offer.model for made in self.attempts) >= _TELLING:
                     reply.down = False
@@ -461,6 +479,7 @@ class Dispatch:
                 return None
         try:
             await timing.sleep(wait)
+            await self._wait_for_room(offer)
             held = await self._reserve((offer,), thresholds=False)
         except BaseException:
             self._unmade()

@@ -79,6 +79,11 @@ class Inquiry:
         return self._consulted.spent if self._consulted is not None else 0
 
     @property
+    def consulted(self) -> bool:
+        """Whether classifiers were asked: nothing that comes before them had settled it."""
+        return self._consulted is not None
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """What came of asking."""
         asked = tuple(self._consulted.reasons) if self._consulted is not None else ()

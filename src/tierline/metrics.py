@@ -108,6 +108,10 @@ class Metrics:
         self._spent = meter.create_counter("tierline.budget.spent", "USD", "What was charged to a budget.")
         self._limit = meter.create_gauge("tierline.budget.limit", "USD", "The limit of a budget with one account.")
         self._window = meter.create_gauge("tierline.budget.window", "s", "How long its window is, where it renews.")
+        self._batched = meter.create_counter(
+            "tierline.batch.requests", "{request}", "Requests of batches, by what became of them."
+        )
+        self._jobs = meter.create_gauge("tierline.batch.jobs", "{job}", "Jobs that have not ended, of all processes.")
         self._refusals = meter.create_counter("tierline.refusals", "{call}", "Calls that a budget had no room for.")
         self._classifying = meter.create_histogram(
             "tierline.classifier.duration",
@@ -228,6 +232,29 @@ class Metrics:
             self._limit.set(line.limit / NANO, name)
             if window:
                 self._window.set(window, name)
+
+    def charged(self, held: Reservation, cost: int) -> None:
+        """A hold of requests of batches was settled: `cost` in nano-USD."""
+        if self.recording:
+            for line, span in held.lines:
+                self._charged(line, span, cost / NANO, {"tierline.budget": self._name(line.budget)})
+
+    def batched(self, tier: str, outcome: str, cost: int = 0, top: int = 0, route: str | None = None) -> None:
+        """A request of a batch has come back, or was not sent; `top` is what it costs as a call on the top tier."""
+        if not self.recording:
+            return
+        taken = {"tierline.decision.tier": tier}
+        self._batched.add(1, {"tierline.outcome": outcome, **taken})
+        if cost or top:
+            place = {"tierline.route": self._route(route or "")}
+            self._cost.add(cost / NANO, {**taken, "tierline.purpose": "batch", **place})
+            self._top.add(top / NANO, place)
+            self._saved.add((top - cost) / NANO, place)
+
+    def jobs(self, number: int) -> None:
+        """So many jobs have not ended."""
+        if self.recording:
+            self._jobs.set(number)
 
     def refused(self, refusal: Refusal) -> None:
         """A call was not sent, for the sake of a budget."""

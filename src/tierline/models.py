@@ -1,7 +1,8 @@
 """What each model accepts and how it behaves: one entry for each, and nothing but data.
 
-Read on 2026-11-21 from the Claude API documentation, under https://platform.claude.com/docs/en, and checked against the
-API's answers for Haiku 4.5 and 5.5, Sonnet 4.6 and 5.5, Opus 4.8 and 5.5, and Fable 5.2. Where each field stands there:
+Read on the day of `READ_ON` from the Claude API documentation, under https://platform.claude.com/docs/en, and checked
+against the API's answers for Haiku 4.5 and 5.5, Sonnet 4.6 and 5.5, Opus 4.8 and 5.5, and Fable 5.2. Where each field
+stands there:
 
 - `window`                                  build-with-claude/context-windows
 - `max_output`, `sampling`, `prefill`, `forced_tools`
@@ -31,6 +32,8 @@ from tierline.ladder import base_id
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+READ_ON: Final = date(2026, 11, 21)
+"""When the documentation was read last."""
 EFFORTS: Final = ("low", "medium", "high", "xhigh", "max")
 THINKING: Final = ("enabled", "adaptive", "between_tools", "disabled")
 COMPUTER_TOOLS: Final = ("computer_20250124", "computer_20251124", "computer_toolset_20260801")

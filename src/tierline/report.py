@@ -77,6 +77,36 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Batched:
+    """Requests of batches that this process has taken in, or in. Money in nano-USD.
+
+    `by_outcome` counts what became of them, `by_tier` those that were sent. `plain` is what the same usage costs
+    as calls, without a batch, and `top` as calls on the top tier.
+    """
+
+    requests: int = 0
+    cost: int = 0
+    plain: int = 0
+    top: int = 0
+    by_outcome: Mapping[str, int] = field(default_factory=dict)
+    by_tier: Mapping[str, Spend] = field(default_factory=dict)
+
+    @property
+    def saved(self) -> int:
+        """How much less it was than calls on the top tier."""
+        return self.top - self.cost
+
+    def plus(self, tier: str, outcome: str, cost: int, plain: int, top: int) -> Batched:
+        """One request more; `tier` is empty for what was not sent."""
+        by_tier = dict(self.by_tier)
+        if tier:
+            by_tier[tier] = by_tier.get(tier, Spend()).plus(cost)
+        by_outcome = {**self.by_outcome, outcome: self.by_outcome.get(outcome, 0) + 1}
+        sums = self.cost + cost, self.plain + plain, self.top + top
+        return Batched(self.requests + 1, *sums, by_outcome, by_tier)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A snapshot. Money in nano-USD, times in seconds. `str(report)` is a table for people.
 
@@ -133,6 +163,8 @@ class Report:
     classifier_latency_p95: float
     by_run: Mapping[str, Spend] = field(default_factory=dict)
     """By the account of a run, `acme/nightly`: of calls that were part of one."""
+    batched: Batched = Batched()
+    """Requests of batches: they are no calls, and in nothing of the above."""
 
     def __str__(self) -> str:
         share = f"{self.classifier_cost / self.cost:.1%} of it" if self.cost else "none"
@@ -165,6 +197,7 @@ class Report:
                 "  classifying",
                 f"p50 {self.classifier_latency_p50 * 1e3:.1f} ms, p95 {self.classifier_latency_p95 * 1e3:.1f} ms",
             ),
+            *self._batch_rows(),
             *self._observed_rows(),
         ]
         width = max(len(name) for name, _ in rows)
@@ -179,6 +212,20 @@ class Report:
     @property
     def _speculations(self) -> str:
         return f"{self.speculated:,}: {self.speculations_won:,} answered, {usd(self.speculation_cost)} for the others"
+
+    def _batch_rows(self) -> Iterator[tuple[str, str]]:
+        """Requests that could wait."""
+        found = self.batched
+        if not found.requests:
+            return
+        yield "batches", f"{found.requests:,} requests for {usd(found.cost)}"
+        for name, spend in found.by_tier.items():
+            yield f"  {name}", f"{spend.calls:,} for {usd(spend.cost)}"
+        for name, number in found.by_outcome.items():
+            if name != "succeeded":
+                yield f"  {name}", f"{number:,}"
+        yield "  half the price", f"{usd(found.plain - found.cost)} less than the same as calls"
+        yield "  saved", f"{usd(found.saved)}, {found.saved / found.top:.0%}" if found.top else usd(found.saved)
 
     def _observed_rows(self) -> Iterator[tuple[str, str]]:
         """What would have been, where that is not what was."""
@@ -225,6 +272,7 @@ class Tally:
     _by_tag: dict[str, Spend] = field(default_factory=dict)
     _by_run: dict[str, Spend] = field(default_factory=dict)
     _observed: Observation = Observation()
+    _batched: Batched = Batched()
     _all_on: Counter[str] = field(default_factory=Counter)
     _downgrades: deque[Downgrade] = field(default_factory=lambda: deque(maxlen=KEPT_DOWNGRADES))
     _latency: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT_LATENCIES))
@@ -301,6 +349,11 @@ class Tally:
         with self._lock:
             self.prompt_caching_saved += saved
 
+    def batched(self, tier: str, outcome: str, cost: int = 0, plain: int = 0, top: int = 0) -> None:
+        """Count a request of a batch that has come back, or was not sent: see `Batched`."""
+        with self._lock:
+            self._batched = self._batched.plus(tier, outcome, cost, plain, top)
+
     def refused(self) -> None:
         """Count a call that no budget had room for."""
         with self._lock:
@@ -346,6 +399,7 @@ class Tally:
                 classifier_latency_p50=_quantile(classifying, 0.5),
                 classifier_latency_p95=_quantile(classifying, 0.95),
                 by_run=dict(self._by_run),
+                batched=replace(self._batched, by_tier=_ordered(self._batched.by_tier, self.tiers)),
             )
 
 

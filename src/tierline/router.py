@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cached_property, partial
 from inspect import isawaitable
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
     from tierline.alerts import Hook
     from tierline.anthropic import Client
+    from tierline.batches import Queue
     from tierline.batches.lane import Batches
     from tierline.binding import Binding
     from tierline.classify import Classifier, Labels, Progress
@@ -94,6 +96,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 MODE_VARIABLE: Final = "TIERLINE_MODE"
+RETENTION: Final = 29 * 86_400.0
+"""Seconds after its end for which a job of batches is kept: as long as the API keeps results."""
 _MOST_KEPT: Final = 10_000
 
 if TYPE_CHECKING:
@@ -160,6 +164,9 @@ class Router(Generic[ClientT_co]):
       the texts of what was worse, in memory. Without `shadow` they are refused. See `shadows` and `tierline.shadow`
     - `traffic`: what calls did is added up by hour, with the latest decisions, in the store: for `traffic`, `decisions`
       and the command `tierline watch`. See `tierline.traffic`
+    - `queue`: how `batches.defer` fills batches, such as `Queue(max_wait="15m", off_peak="22:00-06:00")`
+    - `batch_retention`: seconds for which a job of `batches` is kept after its end, with its answers; `math.inf` keeps
+      it until it is deleted
     - `timing`: the clocks, and chance
 
     Raises ConfigurationError for what cannot work.
@@ -205,6 +212,8 @@ class Router(Generic[ClientT_co]):
         shadow_judge: str | None = None,
         shadow_text: bool = False,
         traffic: bool = False,
+        queue: Queue | None = None,
+        batch_retention: float = RETENTION,
         timing: Timing | None = None,
     ) -> None:
         check_confidence("min_confidence", min_confidence)
@@ -281,9 +290,9 @@ class Router(Generic[ClientT_co]):
         self.rejected: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         """Why the API rejects a client's key, until a call of it succeeds: it is asked for no verdicts meanwhile."""
         self.legality = actions_of(legality)
-        self._mode = _mode_at_start(mode)
+        self._mode, self._queue = _mode_at_start(mode), _checked_queue(queue)
         self._ids, self._pid, self._prefix = count(1), 0, ""
-        self._lifespans, self._closing = 0, False
+        self._lifespans, self._closing, self._batch_retention = 0, False, _retention(batch_retention)
         self._alone, self._is_alone = AsyncExitStack(), False
         self.gate = Gate(self)
         """Where calls come in, from the seam."""
@@ -324,7 +333,7 @@ class Router(Generic[ClientT_co]):
         """Requests that can wait up to a day, for half the price: see `tierline.batches`."""
         from tierline.batches.lane import Batches  # noqa: PLC0415  (SQL, for who has jobs)
 
-        return Batches(self, lambda: self._clients[0].plain(self))
+        return Batches(self, lambda: self._clients[0].plain(self), queue=self._queue, retention=self._batch_retention)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
@@ -521,11 +530,13 @@ class Router(Generic[ClientT_co]):
         """
         return await self._reading.traffic(*self._administration.moments(since, until), most)
 
-    async def decisions(self, most: int = MOST, *, before: float | None = None) -> tuple[dict[str, Any], ...]:
+    async def decisions(
+        self, most: int = MOST, *, before: float | tuple[float, str] | None = None
+    ) -> tuple[dict[str, Any], ...]:
         """The latest decisions of all processes that record traffic, the newest first, as the decision log has them.
 
-        At most `most` of the latest 500, settled before `before` (seconds since the epoch). Each has the id of its
-        `worker`, too, and no text.
+        At most `most` of the latest 500, settled before `before`: a moment (seconds since the epoch), or the `at` and
+        the `id` of a decision, where the last page has ended. Each has the id of its `worker`, too, and no text.
         """
         return await self._reading.decisions(most, before)
 
@@ -569,7 +580,8 @@ class Router(Generic[ClientT_co]):
     async def erase(self, account: str) -> None:
         """Drop what the store keeps under the name of an account or a tenant: balances, spend, grades, verdicts.
 
-        Its traffic, its limits, and a tenant's runs, too. This process lets go of all verdicts that it has in
+        Its traffic, its limits, a tenant's runs, and its requests in jobs of batches, too: what of those has not been
+        sent is canceled. This process lets go of all verdicts that it has in
         memory. Calls in flight go on, and are charged to their other accounts alone. Reports of processes keep their
         names until they end. Grades and verdicts are found by a Router with the same `secret`, if the app gives one.
         """
@@ -579,6 +591,7 @@ class Router(Generic[ClientT_co]):
         if self.shared is not None:
             await self.shared.erase(account)
         await self._reading.erase(account)
+        await self.batches.erase(account)
 
     async def confirm(self) -> None:
         """Let calls go on with the balances as they are, where the store found that it had lost them: your word.
@@ -633,10 +646,26 @@ def _check_rules(ladder: object, budgets: Sequence[object], policy: object) -> N
         policy.check(ladder, "Router(policy=…)")
 
 
+def _checked_queue(queue: object) -> Queue | None:
+    if queue is None:
+        return None
+    from tierline.batches.queue.settings import check_queue  # noqa: PLC0415  (for who defers)
+
+    return check_queue(queue)
+
+
 def _check_secret(secret: object) -> None:
     if secret is not None and not (isinstance(secret, bytes) and secret):
         # What it is must not be told. An empty one would sign handles that anybody can make.
         raise ConfigurationError("Router(secret=…) takes bytes, and not none of them: write os.environ[…].encode()")
+
+
+def _retention(seconds: object) -> float:
+    if not is_number(seconds, 0, inf) or not seconds:
+        raise ConfigurationError(
+            f"Router(batch_retention={seconds!r:.60}): write a number of seconds above 0, or math.inf for no end"
+        )
+    return float(seconds)
 
 
 def _learning(learn_after: object, explore: object) -> tuple[int, float]:

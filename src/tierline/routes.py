@@ -153,7 +153,7 @@ class RouteTable:
     __slots__ = ("_generous", "_narrowest", "_rows", "_strictest")
 
     def __init__(self, rules: Mapping[str, Policy], ladder: Ladder) -> None:
-        self._rows: list[tuple[tuple[str, ...], Policy]] = []
+        self._rows: list[tuple[str, tuple[str, ...], Policy]] = []
         self._generous: list[tuple[re.Pattern[str], Policy]] = []
         for pattern, rule in rules.items():
             if not isinstance(pattern, str) or not pattern.startswith("/"):
@@ -163,9 +163,17 @@ class RouteTable:
             if not isinstance(rule, Policy):
                 raise ConfigurationError(f"routes[{pattern!r}] must be a policy(…), got {type(rule).__name__}")
             rule.check(ladder, f"routes[{pattern!r}]")
-            self._rows.append((_segments(pattern), rule))
+            self._rows.append((pattern, _segments(pattern), rule))
             self._generous.append((_generously(pattern), rule))
-        self._strictest, self._narrowest = _strictest([rule for _, rule in self._rows], ladder)
+        self._strictest, self._narrowest = _strictest([rule for *_, rule in self._rows], ladder)
+
+    def matching(self, route: Route, before: int = 0) -> Iterator[tuple[str, Policy]]:
+        """The patterns that match a route, each with its policy: see `policies_for`."""
+        actual, mounted = route.segments
+        ways = [(actual, mounted)]
+        if 0 < before <= mounted:
+            ways.append((actual[before:], mounted - before))
+        return ((pattern, rule) for pattern, row, rule in self._rows if any(_matches(row, *way) for way in ways))
 
     def policies_for(
         self, scope: Scope | None, route: Route | None, before: int = 0, entered: str = ""
@@ -178,11 +186,7 @@ class RouteTable:
         if not self._rows:
             return ()
         if route is not None:
-            actual, mounted = route.segments
-            ways = [(actual, mounted)]
-            if 0 < before <= mounted:
-                ways.append((actual[before:], mounted - before))
-            return tuple(rule for row, rule in self._rows if any(_matches(row, *way) for way in ways))
+            return tuple(rule for _, rule in self.matching(route, before))
         if scope is None:
             return ()
         if "app" in scope or "router" in scope:

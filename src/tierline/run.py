@@ -240,6 +240,11 @@ class CallRun:
         """How many attempts have ended."""
         return len(self.dispatch.attempts) if self.dispatch is not None else 0
 
+    async def foreseen(self, silent: str) -> tuple[Request, Plan]:
+        """Steps 2 and 3, with no question to anybody, whatever the mode: `silent` says why. Errors as for `plan`."""
+        request = admit(self.call, self.policy, self.router.ladder, self.router.prices.list_output_price)
+        return request, await self._plan(request, None, silent)
+
     async def body_for_count(self) -> dict[str, Any]:
         """The body of a token count of this call as it would be sent, as far as that can be told for free."""
         router = self.router

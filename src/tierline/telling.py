@@ -69,7 +69,7 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
         saved=top - cost if top is not None else 0,
         classifier_cost=spent,
         grading_cost=graded,
-        latency_s=router.timing.perf() - run.started if run.took is None else run.took,
+        latency_s=_took(run) if run.took is None else run.took,
         classifier_latency_s=asked.seconds if asked is not None else 0.0,
         budgets=held.remaining if held is not None else (),
         estimated=any(attempt.estimated for attempt in attempts),
@@ -88,12 +88,18 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
     return decision
 
 
+def _took(run: CallRun) -> float:
+    """Seconds that a call has taken until now, without those for which it was held back."""
+    paced = run.dispatch.paced if run.dispatch is not None else 0.0
+    return run.router.timing.perf() - run.started - paced
+
+
 def close(run: CallRun, outcome: str, error: str = "", why: str = "") -> None:
     """Record, count and trace a call that is over."""
     own, beside = run.own, run.speculation
     if beside is not None and beside.later(partial(_late, run, outcome, error, why)):
         # What was sent in vain is read to its end by a thread: the app does not wait for what that cost.
-        run.took = run.router.timing.perf() - run.started
+        run.took = _took(run)
         record(run, decision_of(run, settled=False, why=why))
         return
     decision = decision_of(run, settled=True, why=why)

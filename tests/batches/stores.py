@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tierline.batches.opening import open_jobs
+from tierline.batches.opening import open_jobs, open_queue
 from tierline.store.redis import RedisStore
 from tierline.store.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from tierline.batches.jobs import JobStore
+    from tierline.batches.queue.store import QueueStore
 
 
 class Shared:
@@ -33,6 +34,12 @@ class Shared:
             connection = SQLiteStore(self.url, timeout=5)
         self._connections.append(connection)
         return open_jobs(connection, clock=time.time, lease=lease)
+
+    def queue(self, lease: float = 30.0) -> QueueStore:
+        """The store of deferred requests beside it."""
+        jobs = self.open(lease)
+        connection = self._connections[-1] if self._connections else None
+        return open_queue(connection, jobs, clock=time.time, lease=lease)
 
     async def aclose(self) -> None:
         """Let go of everything."""

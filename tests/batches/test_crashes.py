@@ -18,6 +18,7 @@ from tierline.ledger.opening import connection_of
 from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tierline.ledger import Ledger
@@ -27,11 +28,13 @@ __all__ = ["fresh", "store"]
 LEASE = 1.0
 
 
-async def work(url: str, store: str, number: int, die_at: str = "", seconds: float = 60) -> int | None:
+async def work(
+    url: str, store: str, number: int, die_at: str = "", seconds: float = 60, target: Callable[..., None] = run
+) -> int | None:
     """Run a worker to its end, and say how it ended. Workers are forked from a process that has all imports."""
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.batches.worker"])
-    worker = processes.Process(target=run, args=(url, store, number, LEASE, die_at), daemon=True)
+    processes.set_forkserver_preload(["tests.batches.worker", "tests.batches.caller"])
+    worker = processes.Process(target=target, args=(url, store, number, LEASE, die_at), daemon=True)
     worker.start()
     await anyio.to_thread.run_sync(worker.join, seconds)
     ended = worker.exitcode
@@ -65,6 +68,7 @@ async def deaths(store: str, number: int, points: list[str]) -> None:
     with fake.serve_in_thread() as url:
         for point in points:
             assert await work(url, store, number, point, 600) in (-signal.SIGKILL, 0)
+            await fake.idle()  # it comes to an end with what it was given
         assert await work(url, store, number, "", 600) == 0
     await answered_once(fake, ledger, number)
     await ledger.aclose()
@@ -108,11 +112,11 @@ async def test_a_million_requests_take_less_than_200_mb(tmp_path: Path) -> None:
     await ledger.aclose()
 
 
-async def peak(url: str, store: str, number: int) -> int:
+async def peak(url: str, store: str, number: int, target: Callable[..., None] = measured) -> int:
     """The most bytes that a worker had in memory."""
     processes = multiprocessing.get_context("spawn")
     told, tell = processes.Pipe(duplex=False)
-    worker = processes.Process(target=measured, args=(tell, url, store, number, 30.0), daemon=True)
+    worker = processes.Process(target=target, args=(tell, url, store, number, 30.0), daemon=True)
     worker.start()
     await anyio.to_thread.run_sync(worker.join)
     assert worker.exitcode == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.batches.world import LADDER, params, requests, world
@@ -9,6 +11,7 @@ from tierline import Budget, policy
 from tierline.batches import BatchRequest
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.testing import Fault
+from tierline.values import Usage
 
 
 @pytest.fixture
@@ -272,6 +275,8 @@ async def test_a_cancelled_job_sends_nothing_more(store: str) -> None:
         it.clock.stopped = True
         job = await router.batches.submit(requests(5))
         await router.batches.cancel(job)
+        while it.fake.batches[0].cancelled is None:  # noqa: ASYNC110  (a fake tells nobody)
+            await asyncio.sleep(0.01)
         it.clock.go()
         done = await router.batches.wait(job)
         assert (done.state, done.canceled, done.cost) == ("ended", 5, 0)
@@ -447,3 +452,42 @@ async def test_verdicts_for_a_job_are_asked_for_many_at_a_time() -> None:
         asked = [each for each in it.fake.requests if each.path == "/v1/messages"]
         assert 0 < len(asked) < 10
         assert await it.spent(router) == it.fake.billed
+
+
+@both
+async def test_a_job_is_reported_by_account_and_tier(store: str) -> None:
+    """Counts, cost, and what it would have been as calls and on the top tier: to the nano-USD, as calls are billed."""
+    async with world(store) as it:
+        router = it.router()
+        said = [
+            *requests(3, tenant="a"),
+            BatchRequest("dear", params(), tenant="a", policy=policy(floor="opus")),
+            *requests(2, 10),
+            BatchRequest("bad", {"model": "auto"}),
+        ]
+        it.clock.stopped = True
+        job = await router.batches.submit(said, job="j")
+        before = await router.batches.report(job)
+        assert before.by_tier()["haiku"].outcomes == {"processing": 5}
+        assert (before.total.requests, before.total.cost, before.total.saved) == (7, 0, 0)
+        it.clock.go()
+        await router.batches.wait(job)
+        found = await router.batches.report(job)
+        assert [(each.tenant, each.tier, each.outcomes) for each in found.shares] == [
+            (None, "", {"invalid": 1}),
+            (None, "haiku", {"succeeded": 2}),
+            ("a", "haiku", {"succeeded": 3}),
+            ("a", "opus", {"succeeded": 1}),
+        ]
+        assert {name: each.requests for name, each in found.by_tenant().items()} == {None: 3, "a": 4}
+        total = found.total
+        assert total.cost == it.fake.billed == (await router.batches.status(job)).cost
+        assert total.plain == 2 * total.cost
+        results = [each async for each in router.batches.results(job, after=2)]
+        assert [each.place for each in results] == [3, 4, 5, 6]
+        dear = found.shares[3]
+        assert (dear.top, dear.saved, dear.guesses) == (dear.plain, dear.cost, 0)
+        cheap = found.shares[1]
+        usages = [each.message.usage for each in results if each.tier == "haiku" and each.message]
+        alone = [Usage(each.input_tokens, each.output_tokens) for each in usages]
+        assert router.prices.cost("claude-opus-4-8", sum(alone, Usage())) == cheap.top

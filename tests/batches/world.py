@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 LADDER = Ladder.of(haiku="claude-haiku-4-5", opus="claude-opus-4-8")
 IDLE = 0.003
-"""Seconds without a step after which the next sleeper wakes up."""
+PASSES = 30
+"""Seconds without a request, and then turns of the loop, after which the next sleeper wakes up: on a busy machine the
+seconds alone may pass while somebody is at work."""
 
 
 class Clock:
@@ -34,35 +36,49 @@ class Clock:
         self.stopped = False
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._numbers = count()
+        self._looking = False
+        self._passes = 0
 
     def __call__(self) -> float:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[None] = loop.create_future()
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self.now + seconds, next(self._numbers), waiting))
-        tick = loop.call_later(IDLE, self._tick)
+        self._look()
         try:
             await waiting
         finally:
-            tick.cancel()
             waiting.cancel()
 
     def go(self) -> None:
         """Let it go on after it was stopped."""
         self.stopped = False
-        self._tick()
+        self._look()
+
+    def _look(self) -> None:
+        self._passes = PASSES
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(IDLE, self._tick)
 
     def _tick(self) -> None:
-        while self._sleepers and not self.busy() and not self.stopped:
-            at, _, waiting = heapq.heappop(self._sleepers)
-            if not waiting.done():
-                self.now = max(self.now, at)
-                waiting.set_result(None)
-                break
-        if self._sleepers and not self.stopped:
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
+        if self.stopped or not self._sleepers:
+            self._looking = False
+        elif self.busy():
+            self._passes = PASSES
             asyncio.get_running_loop().call_later(IDLE, self._tick)
+        elif self._passes:
+            self._passes -= 1
+            asyncio.get_running_loop().call_soon(self._tick)
+        else:
+            at, _, waiting = heapq.heappop(self._sleepers)
+            self.now = max(self.now, at)
+            waiting.set_result(None)
+            self._looking = False
+            self._look()
 
 
 def params(text: str = "hi", **more: Any) -> dict[str, Any]:
@@ -80,7 +96,7 @@ class World:
         self.clock = Clock()
         self.store = store
         self.fake = FakeClaude(clock=self.clock, **{"batch_delay": 50.0, **fake})
-        self.clock.busy = lambda: self.fake._book._open
+        self.clock.busy = lambda: self.fake._book._open or any(map(_works, self._routers))
         self.url = ""
         self._routers: list[Router] = []
         self._clients: list[AsyncAnthropic] = []
@@ -109,6 +125,18 @@ class World:
             await router.aclose()
         for client in self._clients:
             await client.close()
+
+
+def _works(router: Router) -> bool:
+    """Whether somebody looks after jobs just now, and does not wait for time to go by."""
+    if "batches" not in vars(router):
+        return False
+    for keeper in router.batches._keepers.values():
+        if keeper._task is not None and not keeper._task.done():
+            waits: Any = keeper._task.get_coro()
+            if keeper._wake.is_set() or getattr(waits.cr_await, "__name__", "") != "wait":
+                return True
+    return False
 
 
 @asynccontextmanager

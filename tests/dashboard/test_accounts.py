@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tierline.budgets import Budget
-from tierline.dashboard.accounts import Accounts, untouched
-from tierline.ledger import Balance
+from tierline.dashboard.accounts import Accounts, untouched, with_untouched
+from tierline.ledger import Balance, Fullest
 
 LIMIT = 1_000
 NOW = 1_795_262_400.0
@@ -60,11 +60,38 @@ def test_a_row() -> None:
     assert not any(row["overridden"] for row in ACCOUNTS.page("t00008")["rows"])
 
 
+def test_the_first_page_of_the_fullest() -> None:
+    """It is told without reading all accounts; for whatever else somebody wants, all are read."""
+    fullest = ACCOUNTS.balances[:50]
+    some = Accounts(NOW, fullest, 10_000, ACCOUNTS.limits)
+    assert some.page(most=50) == ACCOUNTS.page(most=50)
+    assert some.page(offset=40, most=10) == ACCOUNTS.page(offset=40, most=10)
+    usual = ("", "", "share")
+    assert some.suffice(*usual, 40, 10)
+    for search, budget, sort, offset in (
+        ("t", *usual[1:], 0),
+        ("", "each", "share", 0),
+        ("", "", "name", 0),
+        (*usual, 41),
+    ):
+        assert not some.suffice(search, budget, sort, offset, 10)
+        assert Accounts(NOW, fullest, 50, {}).suffice(search, budget, sort, offset, 10)
+
+
+def test_budgets_that_a_ledger_does_not_know_are_among_all() -> None:
+    """They are counted, and told where there is room: as many are told as the ledger tells, or all."""
+    missing = [balance("global", 0, budget="day"), balance("global", 0, budget="month")]
+    all_told = Fullest(tuple(ALL[1:3]), 2, frozenset({"each"}))
+    assert with_untouched(all_told, missing) == ((ALL[2], ALL[1], *missing), 4)
+    some_told = Fullest((ALL[2], ALL[0]), 10, frozenset({"each"}))
+    assert with_untouched(some_told, missing) == ((ALL[2], missing[0]), 12)
+
+
 def test_budgets_of_which_nothing_is_spent() -> None:
     """One for all is on the page from the start, under the limit that holds; those for each tenant have no tenants."""
     broken = Budget(lambda _: "nonsense", name="broken")
     budgets = [broken, Budget("$5/day"), Budget("$1", name="all"), Budget("$2/hour", per="tenant"), Budget("$3/month")]
-    there = [Balance("$3/month", "global", 1, 0, 3, None)]
+    there = {"$3/month"}
     day, total = untouched(budgets, there, {("$5/day", None): 7}, NOW)
     assert (day.budget, day.account, day.limit, day.renews_at) == ("$5/day", "global", 7, NOW + 43_200)
     assert (total.budget, total.limit, total.renews_at, total.window) == ("all", 10**9, None, "total")

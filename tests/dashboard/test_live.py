@@ -105,14 +105,14 @@ async def test_one_look_is_enough_for_all(
     paced(QUICK)
     monkeypatch.setattr("tierline.dashboard.kept.EACH", 3600.0)
     asked = 0
-    balances = desk.balances
+    fullest = desk.ledger.fullest
 
-    async def counted() -> Any:
+    async def counted(most: int) -> Any:
         nonlocal asked
         asked += 1
-        return await balances()
+        return await fullest(most)
 
-    monkeypatch.setattr(desk, "balances", counted)
+    monkeypatch.setattr(desk.ledger, "fullest", counted)
     browser = await serve(app_of(desk))
 
     async def look() -> None:
@@ -215,6 +215,7 @@ async def test_the_store_goes_away(
         with monkeypatch.context() as patch:
             for what in ("balances", "traffic", "decisions"):
                 patch.setattr(router, what, away)
+            patch.setattr(router.ledger, "fullest", away)
             _, during = await stream.next("overview")
             assert "no route to the store" in during["trouble"]
             assert "what is shown is of 20" in during["trouble"]
@@ -235,6 +236,7 @@ async def test_the_store_has_never_been_there(desk: Router, serve: Serve, monkey
     browser = await serve(app_of(desk))
     for what in ("balances", "traffic", "decisions", "decision"):
         monkeypatch.setattr(desk, what, away)
+    monkeypatch.setattr(desk.ledger, "fullest", away)
     overview = (await browser.get("/page/api/overview", headers=BEARER)).json()
     assert overview["trouble"] == "the store cannot be asked: no route to the store; nothing can be shown yet"
     assert (overview["budgets"], overview["total"]["calls"], len(overview["hours"])) == ([], 0, 24)

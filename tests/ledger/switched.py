@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _STEPS = (
-    "reserve", "settle", "release", "post", "renew", "forget", "ping", "balances", "holds", "history", "set_limit",
-    "limits", "erase",
+    "reserve", "settle", "release", "post", "renew", "forget", "ping", "balances", "fullest", "holds", "history",
+    "set_limit", "limits", "erase",
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def store(server: RedisServer) -> RedisStore:
 
 async def ask(store: RedisStore, name: str = "renew", *args: str) -> str:
     """The status of an answer of a script that does nothing."""
-    answer = await store.script(f"ledger/{name}", [f"{store.prefix}meta"], lambda: [*HEAD, *args])
+    answer = await store.script(f"ledger/{name}", [f"{store.prefix}meta"], lambda _: [*HEAD, *args])
     return json.loads(answer)[0]
 
 
@@ -172,6 +172,22 @@ async def test_not_written_to() -> None:
             await store.aclose()
 
 
+async def test_arguments_are_told_what_is_left_of_the_patience(store: RedisStore) -> None:
+    """From the moment at which it began: the server may be told not to do what nobody waits for any more."""
+    told: list[float] = []
+
+    def arguments(left: float) -> list[str]:
+        told.append(left)
+        return [*HEAD]
+
+    for _ in range(2):
+        await store.script("ledger/renew", [f"{store.prefix}meta"], arguments)
+    first, then = told
+    assert store.timeout < first < store.longest, "a first contact may take longer"
+    assert store.timeout / 2 < then < store.timeout
+    await store.aclose()
+
+
 async def test_server_restarted(store: RedisStore) -> None:
     """Connections that died with the server are replaced, and no call notices."""
     with redis_server() as server:
@@ -236,7 +252,7 @@ from tierline.store.redis import RedisStore
 store = RedisStore(sys.argv[1], namespace="fork", timeout=5)
 
 async def ask():
-    return json.loads(await store.script("ledger/renew", [store.prefix + "meta"], lambda: ["*", "", "30", "1000"]))[0]
+    return json.loads(await store.script("ledger/renew", [store.prefix + "meta"], lambda _: ["*", "", "30", "1000"]))[0]
 
 async def several():
     for _ in range(20):

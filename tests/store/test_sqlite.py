@@ -347,7 +347,7 @@ def small_disk() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp())
     mount = shutil.which("mount")
     done = mount and subprocess.run(  # noqa: S603
-        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", directory], capture_output=True, check=False
+        [mount, "-t", "tmpfs", "-o", "size=512k", "tmpfs", directory], capture_output=True, check=False
     )
     if not done or done.returncode:
         directory.rmdir()

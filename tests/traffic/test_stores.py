@@ -28,10 +28,12 @@ from tierline.traffic.store import (
     HOUR,
     HOURS_KEPT,
     KEPT,
+    LEVELS,
     MOST_DECISIONS,
     WEEK,
     Beat,
     Piece,
+    Place,
     Record,
     Row,
     Span,
@@ -192,7 +194,7 @@ async def test_spans(shared: Shared) -> None:
 
 
 async def test_what_is_old_is_dropped(shared: Shared, server: RedisServer) -> None:
-    """Hours of names go after four days, days and hours of tiers after ninety, and the names with them."""
+    """Hours and quarters of names go after four days, days and hours of tiers after ninety, and the names with them."""
     store = shared.open()
     rows = [
         row("acme", 5),
@@ -208,11 +210,11 @@ async def test_what_is_old_is_dropped(shared: Shared, server: RedisServer) -> No
                 key.decode().removeprefix(begins): client.ttl(key) for key in client.keys(f"{{{shared.namespace}}}:*")
             }
         assert left.pop("workers") == -1  # a handful, and each is dropped a day after it was heard of
-        start = {level: HERE - HERE % level for level in (HOUR, DAY, WEEK)}
+        start = {level: HERE - HERE % level for level in LEVELS}
         for name, seconds in left.items():
             kind, _, rest = name.partition(":")
             level = HOUR if kind == "tier" else int(rest.partition(":")[0])
-            kept = HOURS_KEPT if level == HOUR and kind != "tier" else KEPT
+            kept = HOURS_KEPT if level < DAY and kind != "tier" else KEPT
             assert abs(start[level] + level + kept - NOW - seconds) < 30, name
         return
     shared.now = NOW + HOURS_KEPT + 2 * HOUR
@@ -265,7 +267,7 @@ async def test_memory_is_bounded_over_days() -> None:
         names = [row(f"{number}-{each}", 2, hour=hour) for each in range(20)]
         await store.add(ME, number + 1, [row("haiku", 40, kind="tier", hour=hour), *names], ())
         kept.append(sum(map(len, store._pieces.values())))
-    assert max(kept) <= 300 + 3 * 21
+    assert max(kept) <= 300 + len(LEVELS) * 21
     found = await store.read(span_of(now, now, now, named=True), 50)
     assert {name for name, _ in found.ranked["account"].names.items()} == {f"719-{each}" for each in range(20)}
     assert len((await store.read(span_of(NOW, now, now, named=False), 0)).hours) == 720
@@ -282,14 +284,42 @@ async def test_decisions(shared: Shared) -> None:
     await other.add(Beat("you", NOW), 1, (), [record(2)])
     ids = [json.loads(text)["id"] for text in await one.decisions(10, None)]
     assert ids == ["d3", "d2", "d1"]
-    assert [json.loads(text)["id"] for text in await one.decisions(1, NOW + 3)] == ["d2"]
-    assert await one.decisions(5, NOW) == []
+    assert [json.loads(text)["id"] for text in await one.decisions(1, Place(NOW + 3))] == ["d2"]
+    assert await one.decisions(5, Place(NOW)) == []
     assert await other.decision("d1") == '{"id": "d1"}'
     assert await other.decision("none") is None
     await one.add(ME, 2, (), [record(number) for number in range(4, MOST_DECISIONS + 10)])
     assert len(await one.decisions(MOST_DECISIONS + 50, None)) == MOST_DECISIONS
     assert await one.decision("d9") is None
     assert await one.decision("d10") is not None
+
+
+async def test_decisions_of_one_moment(shared: Shared) -> None:
+    """Page by page each is told, once, also where many were settled at the same time; as many are kept as of any."""
+    store = shared.open()
+    at = [NOW + number // 7 for number in range(20)]
+    records = [Record(f"{number * 7 % 20:02}", at[number], "acme", json.dumps(number)) for number in range(20)]
+    await store.add(ME, 1, (), records[::2])
+    await store.add(ME, 2, (), records[1::2])
+    order = [each.text for each in sorted(records, key=lambda each: (-each.at, -int(each.id)))]
+    by_text = {each.text: each for each in records}
+    for most in (1, 3, 20):
+        seen: list[str] = []
+        place = None
+        while page := await store.decisions(most, place):
+            assert len(page) <= most
+            seen += page
+            place = Place(by_text[page[-1]].at, by_text[page[-1]].id)
+        assert seen == order
+    assert (
+        await store.decisions(20, Place(NOW + 1, "none of them"))
+        == order[6:]
+        == await store.decisions(20, Place(NOW + 1, "99"))
+    )
+    await store.add(
+        ME, 3, (), [Record(f"m{number:03}", NOW + 9, "acme", f"{number}") for number in range(MOST_DECISIONS + 9)]
+    )
+    assert len(await store.decisions(MOST_DECISIONS + 50, None)) == MOST_DECISIONS
 
 
 async def test_a_decision_of_anybody(shared: Shared) -> None:
@@ -409,6 +439,16 @@ def test_an_hour_is_read_once(back: float, length: float, hour: int, into: int) 
     assert span.until >= until
 
 
+def test_a_stretch_is_few_pieces() -> None:
+    """Whatever hour it is, each name is read a few times: up to two days ten pieces are all, and of a month as many."""
+    for hour in range(7 * 24):
+        now = HERE + hour * HOUR + 1.0
+        for hours in range(1, 49):
+            assert len(span_of(now - hours * HOUR, now, now, named=True).pieces) <= 10
+        assert len(span_of(now - 7 * DAY, now, now, named=True).pieces) <= 8
+        assert len(span_of(now - 30 * DAY, now, now, named=True).pieces) <= 11
+
+
 async def test_sqlite_is_away(tmp_path: Path) -> None:
     """Every method says so, and works again when the file does."""
     store = SQLiteStore(tmp_path / "none" / "a.db", timeout=0.05)
@@ -485,6 +525,6 @@ async def test_reading_keeps_nobody_from_writing(tmp_path: Path) -> None:
     await asyncio.to_thread(looking.wait, 30)
     await traffic.add(ME, 2, [row("acme")], ())
     written.set()
-    assert await task == (3, 3)
+    assert await task == (len(LEVELS), len(LEVELS))
     assert (await read(traffic)).ranked["account"].total.calls == 2
     await store.aclose()

@@ -139,13 +139,20 @@ def reservation_of(held: Held) -> tuple[Reservation, tuple[Line, ...]]:
     return found, tuple(line_of(fields) for fields in kept["forget"])
 
 
-async def settle(ledger: Ledger, meter: Meter | None, held: Held, cost: int, *, estimated: bool) -> None:
-    """Replace a hold by what its requests came to. To do it twice does no harm. `meter` counts what is spent."""
+async def settle(
+    ledger: Ledger, meter: Meter | None, held: Held, cost: int, *, estimated: bool, attempts: int
+) -> Reservation | None:
+    """Replace a hold by what its requests came to: `attempts` is how many of them were sent.
+
+    To do it twice does no harm: the hold, or None where that was done before. `meter` counts what is spent.
+    """
     found, forget = reservation_of(held)
-    if await ledger.settle(found, cost, estimated=estimated) and meter is not None:
+    done = await ledger.settle(found._replace(attempts=attempts), cost, estimated=estimated)
+    if done and meter is not None:
         meter.spent(found, cost, estimated=estimated)
     if forget:
         await ledger.forget(forget)
+    return found if done else None
 
 
 async def release_lapsed(ledger: Ledger, store: JobStore) -> None:

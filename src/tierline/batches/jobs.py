@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,13 +14,21 @@ WAITING, SENT, FINAL = 0, 1, 2
 """Of a request: it waits to be put into a batch; is in one; has its result."""
 
 
+ERASED: Final = "its tenant was erased"
+"""What is kept of a request after that, with the outcome `canceled`."""
+
+
 def waits_in(batch: str) -> str:
     """The batch that requests wait in which were to be in another, and had no room."""
     return f"{batch}w"
 
 
 class Item(NamedTuple):
-    """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent."""
+    """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
+
+    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`. `said` is
+    what the decision log is to say of it, and goes with the payload.
+    """
 
     place: int
     name: str | None
@@ -32,10 +40,20 @@ class Item(NamedTuple):
     model: str = ""
     outcome: str = ""
     result: str | None = None
+    tenant: str = ""
+    tries: int = 0
+    cost: int = 0
+    estimated: bool = False
+    plain: int = 0
+    top: int = 0
+    said: str = ""
 
 
 class Ended(NamedTuple):
-    """What came back for a request. With `state` WAITING it is to be tried again."""
+    """What came back for a request. With `state` WAITING it is to be tried again. Money in nano-USD.
+
+    `plain` is what the same usage costs as a call, without a batch, and `top` as one on the top tier.
+    """
 
     place: int
     state: int
@@ -43,6 +61,8 @@ class Ended(NamedTuple):
     result: str | None
     cost: int = 0
     estimated: bool = False
+    plain: int = 0
+    top: int = 0
 
 
 class Held(NamedTuple):
@@ -79,20 +99,29 @@ class BatchRow(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model."""
+    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold.
+
+    `said` is as of `Item`.
+    """
 
     tries: int
     worst: int
     model: str
+    hold: str
+    said: str = ""
 
 
 class Share(NamedTuple):
-    """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait."""
+    """What a hold of a batch has come to: the cost of its requests that have a result, and how many still wait.
+
+    `number` counts all of both.
+    """
 
     hold: Held
     cost: int
     estimated: bool
     waiting: int
+    number: int
 
 
 class Begun(NamedTuple):
@@ -102,6 +131,7 @@ class Begun(NamedTuple):
     busy: bool
     whole: bool
     settings: str
+    canceled: bool = False
 
 
 class Counts(NamedTuple):
@@ -114,6 +144,23 @@ class Counts(NamedTuple):
     waiting: int
     open: bool
     notes: tuple[str, ...]
+
+
+class Tally(NamedTuple):
+    """Requests of a job that have an account, a tier and an outcome in common ("" has none yet), and their money.
+
+    `tenant` is empty where nobody was named, `tier` where they were sent to none. `guesses` counts those whose cost is
+    estimated. `plain` and `top` are as of `Ended`.
+    """
+
+    tenant: str
+    tier: str
+    outcome: str
+    number: int
+    cost: int
+    plain: int
+    top: int
+    guesses: int
 
 
 class ResultRow(NamedTuple):
@@ -133,12 +180,15 @@ class ResultRow(NamedTuple):
 class JobStore(Protocol):
     """Jobs, their batches, their requests.
 
-    - every method is one atomic step, on the disk when it returns, where the store has one
+    - every method is one atomic step, on the disk when it returns, where the store has one; those that count are not
+      one, for that would hold up everybody: what they say is whole where the job has ended
     - whoever works on a job, a batch or a hold that is not made yet is its `owner`, for `lease` seconds from then or
       from its last `keep`; then somebody else may take it
     - a step of somebody who is no longer the owner does nothing, and says so by False
     - a request has one result: what comes back for it later, or from another batch than it is in, is dropped
     - the payload of a request is gone when it has a result
+    - a request whose tenant was erased while it was sent has no payload either: what comes back for it is `canceled`,
+      with the text `ERASED` and what it cost, and it waits for no other try
     - any thread and any event loop may call; LedgerUnavailableError where the store cannot be asked
     """
 
@@ -181,11 +231,14 @@ class JobStore(Protocol):
         ...
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
-        """Write down how a batch is now. `give_back`: somebody else may take it when it is due."""
+        """Write down how a batch is now. `give_back`: somebody else may take it when it is due.
+
+        How many requests it has, and bytes, is as it says, too.
+        """
         ...
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
-        """Places and payloads of the requests that are in a batch, in order, after a place."""
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
+        """Places and payloads of the requests that are in a batch, in order, after a place. None: it was erased."""
         ...
 
     async def collect(self, batch: str, owner: str, found: Sequence[Ended]) -> bool:
@@ -193,7 +246,7 @@ class JobStore(Protocol):
         ...
 
     async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
-        """What is known of requests of a batch, by place."""
+        """What is known of requests by place, those that are in the batch and have nothing come back yet."""
         ...
 
     async def shares(self, batch: str) -> list[Share]:
@@ -231,11 +284,23 @@ class JobStore(Protocol):
         ...
 
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
-        """Requests of a job in order, after a place, up to the first that has no result."""
+        """Requests of a job in order, after a place, up to the first that has no result or is not there."""
+        ...
+
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """Those of these requests of a job that have a result, in any order."""
         ...
 
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
+        ...
+
+    async def over(self, job: str) -> bool | None:
+        """Whether nothing more will come of a job; None where there is none. However many requests it has."""
+        ...
+
+    async def tally(self, job: str) -> list[Tally]:
+        """What a job has come to, by account, tier and outcome, in that order. Empty where there is none."""
         ...
 
     async def sent(self, job: str) -> list[BatchRow]:
@@ -243,7 +308,11 @@ class JobStore(Protocol):
         ...
 
     async def left(self) -> bool:
-        """Whether there is a batch that is not done, of any job, or a hold that is about to be made."""
+        """Whether there is a batch that is not done, of any job, a hold that is about to be made, or what to sweep."""
+        ...
+
+    async def under_way(self) -> int:
+        """How many jobs have a batch that is not done."""
         ...
 
     async def jobs(self) -> list[str]:
@@ -255,5 +324,22 @@ class JobStore(Protocol):
         ...
 
     async def erase(self, job: str) -> bool:
-        """Forget a job that has ended, with its results. False for one that has not."""
+        """Forget a job that has ended: it is not there any more, and what is kept of it is swept. False otherwise."""
+        ...
+
+    async def retire(self, seconds: float) -> int:
+        """Forget the jobs to which nothing has happened for so long, and that have ended. How many those were."""
+        ...
+
+    async def sweep(self, limit: int) -> bool:
+        """Drop at most so many requests of jobs that were forgotten. Whether there may be more."""
+        ...
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """Drop what is kept of a tenant's requests in a job: among at most so many, in order, after a place.
+
+        The last place that was looked at; None where there was none to look at, and all is done. Payloads, results,
+        names are gone, and `ERASED` stands for them. What the API has not been given is `canceled`; what it has comes
+        back, see above. Their cost is nobody's, in `tally` as well.
+        """
         ...

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import secrets
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.batches.holding import release_lapsed, reservation_of
@@ -25,6 +26,10 @@ AT_ONCE: Final = 4
 SOONEST: Final = 0.5
 """Seconds between two looks at the store, while things happen; they double up to `LONGEST`."""
 LONGEST: Final = 60.0
+RETIRING: Final = 3600.0
+"""Seconds between two looks for jobs that are too old."""
+SWEPT: Final = 500
+"""Requests that are dropped in one step."""
 _HOLDS: Final = 500
 
 
@@ -34,14 +39,19 @@ class Keeper:
     It begins with whatever is asked of jobs, and ends when none of them has anything left to do.
     """
 
-    def __init__(self, router: Router[Any], store: JobStore, api: BatchAPI, *, lease: float, unsure: float) -> None:
-        self._router, self._store = router, store
+    def __init__(
+        self, router: Router[Any], store: JobStore, api: BatchAPI, *, lease: float, unsure: float, retention: float
+    ) -> None:
+        self._router, self._store, self._retention = router, store, retention
+        self._retired = -inf
+        """When jobs were last looked through for those that are too old."""
         self._owner = secrets.token_hex(8)
         self._lease = lease
         self._work = Work(router, store, api, self._owner, LONGEST, unsure)
         self._task: asyncio.Task[None] | None = None
         self._beat: asyncio.Task[None] | None = None
         self._turn = asyncio.Event()
+        self._rounds = 0
         self._wake = asyncio.Event()
         self.also: set[str] = set()
         """Owners of submissions that run here."""
@@ -61,6 +71,14 @@ class Keeper:
         """Wait until it has looked once more."""
         self.wake_if_idle()
         await self._turn.wait()
+
+    async def caught_up(self) -> None:
+        """Wait until it has looked at all that is due, from now on."""
+        busy = self._task is not None and not self._task.done()
+        wanted = self._rounds + (2 if busy else 1)  # what it does now may have begun before
+        while self._rounds < wanted:
+            self.wake()
+            await self.turned()
 
     def wake_if_idle(self) -> None:
         """Begin, where nothing runs."""
@@ -82,19 +100,23 @@ class Keeper:
             did = False
             try:
                 await release_lapsed(self._router.ledger, self._store)
+                await self._retire()
                 while rows := await self._store.take(self._owner, AT_ONCE):
                     did = True
                     # All of them, whatever one meets: what is still under way must not be taken once more.
                     for error in await asyncio.gather(*map(self._advance, rows), return_exceptions=True):
                         if error is not None:
                             raise error
-                    self._told()
+                    self.told()
+                self._router.metrics.jobs(await self._store.under_way())
                 if not did and not self.also and not await self._store.left():
-                    self._told()
+                    self._rounds += 1
+                    self.told()
                     return
             except LedgerUnavailableError as error:
                 log.warning("jobs of batches wait, for their store is away: %s", error)
-            self._told()
+            self._rounds += 1
+            self.told()
             pause = SOONEST if did else min(2 * pause, LONGEST)
             sleeping = asyncio.ensure_future(self._router.timing.sleep(pause))
             waking = asyncio.ensure_future(self._wake.wait())
@@ -118,7 +140,18 @@ class Keeper:
             with suppress(LedgerUnavailableError):
                 await self._store.save(again, self._owner, give_back=True)
 
-    def _told(self) -> None:
+    async def _retire(self) -> None:
+        """Drop what is too old, and what was deleted, bit by bit: others use the store meanwhile."""
+        now = self._router.timing.now()
+        if now >= self._retired + RETIRING and self._retention < inf:
+            self._retired = now
+            if number := await self._store.retire(self._retention):
+                log.info("%d jobs are forgotten, for they have ended %.0f s ago or more", number, self._retention)
+        while await self._store.sweep(SWEPT):
+            pass
+
+    def told(self) -> None:
+        """Let those who wait look again."""
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 

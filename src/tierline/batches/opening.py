@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from tierline.batches.sqlite import MemoryJobs, SQLiteJobs
+from tierline.batches.queue.sqlite import SQLQueue
+from tierline.batches.sqlite import MemoryJobs, SQLiteJobs, SQLJobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tierline.batches.jobs import JobStore
+    from tierline.batches.queue.store import QueueStore
+    from tierline.store.redis import RedisStore
+
+
+def open_queue(connection: object, jobs: JobStore, *, clock: Callable[[], float], lease: float) -> QueueStore:
+    """The store of deferred requests beside that of jobs."""
+    if isinstance(jobs, SQLJobs):
+        return SQLQueue(jobs, clock=clock, lease=lease)
+    from tierline.batches.queue.redis import RedisQueue  # noqa: PLC0415
+
+    return RedisQueue(cast("RedisStore", connection), lease=lease)
 
 
 def open_jobs(connection: object, *, clock: Callable[[], float], lease: float) -> JobStore:

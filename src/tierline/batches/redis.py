@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tierline.batches.jobs import BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, waits_in
+from tierline.batches.jobs import ERASED, BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, Tally, waits_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ class RedisJobs:
 
     async def _run(self, name: str, *arguments: str) -> Any:
         said = (self._lease, *arguments)
-        return json.loads(await self._store.script(f"batches/{name}", self._keys, lambda: said))
+        return json.loads(await self._store.script(f"batches/{name}", self._keys, lambda _: said))
 
     async def begin(self, job: str, uid: str, owner: str, settings: str) -> Begun:
         """See `JobStore`."""
@@ -66,13 +66,14 @@ class RedisJobs:
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
         """See `JobStore`."""
-        numbers = repr(float(row.sent)), str(row.fails)
+        numbers = str(row.number), str(row.bytes), repr(float(row.sent)), str(row.fails)
         said = (row.state, repr(float(row.due)), row.api, *numbers, row.note, row.trace, str(row.fetches))
         return bool((await self._run("save", row.id, owner, str(int(give_back)), *said))[0])
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
         """See `JobStore`."""
-        return [(int(place), text) for place, text in await self._run("payloads", batch, str(after), str(limit))]
+        found = await self._run("payloads", batch, str(after), str(limit))
+        return [(int(place), text or None) for place, text in found]
 
     async def collect(self, batch: str, owner: str, found: Sequence[Ended]) -> bool:
         """See `JobStore`."""
@@ -80,18 +81,19 @@ class RedisJobs:
         for each in found:
             result = "" if each.result is None else f"+{each.result}"
             said += str(each.place), str(each.state), each.outcome, result, str(each.cost), str(int(each.estimated))
-        return bool((await self._run("collect", batch, owner, *said))[0])
+            said += str(each.plain), str(each.top)
+        return bool((await self._run("collect", batch, owner, ERASED, *said))[0])
 
     async def facts(self, batch: str, places: Sequence[int]) -> dict[int, Fact]:
         """See `JobStore`."""
         found = await self._run("facts", batch, *map(str, places))
-        return {int(place): Fact(int(tries), int(worst), model) for place, tries, worst, model in found}
+        return {int(place): Fact(int(tries), int(worst), *rest) for place, tries, worst, *rest in found}
 
     async def shares(self, batch: str) -> list[Share]:
         """See `JobStore`."""
         return [
-            Share(Held(id_, entry), int(cost), estimated, waits)
-            for id_, entry, cost, estimated, waits in await self._run("shares", batch)
+            Share(Held(id_, entry), int(cost), estimated, waits, int(number))
+            for id_, entry, cost, estimated, waits, number in await self._run("shares", batch)
         ]
 
     async def waiting(self, batch: str, hold: str, after: int, limit: int) -> list[tuple[int, int, str]]:
@@ -128,14 +130,11 @@ class RedisJobs:
 
     async def results(self, job: str, after: int, limit: int) -> list[ResultRow]:
         """See `JobStore`."""
-        found = []
-        for place, item, result in await self._run("results", job, str(after), str(limit)):
-            name, _, _, _, tries, _, tier, model, outcome, cost, estimated = item
-            text = result if isinstance(result, str) else None
-            found.append(
-                ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
-            )
-        return found
+        return [_result(*each) for each in await self._run("results", job, str(after), str(limit))]
+
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return [_result(*each) for each in await self._run("found", job, *map(str, places))]
 
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
@@ -149,6 +148,23 @@ class RedisJobs:
         }
         return Counts(whole, busy, settings, outcomes, sums.get("w", 0), left, tuple(notes))
 
+    async def over(self, job: str) -> bool | None:
+        """See `JobStore`."""
+        found = await self._run("over", job)
+        return found[0] if found else None
+
+    async def tally(self, job: str) -> list[Tally]:
+        """See `JobStore`."""
+        found: dict[tuple[str, str, str], dict[str, int]] = {}
+        for field, number in await self._run("tally", job):
+            tenant, tier, outcome, kind = json.loads(field)
+            found.setdefault((tenant, tier, outcome), {})[kind] = int(number)
+        return [
+            Tally(*key, *(each.get(kind, 0) for kind in ("n", "cost", "plain", "top", "guesses")))
+            for key, each in sorted(found.items())
+            if each.get("n")
+        ]
+
     async def sent(self, job: str) -> list[BatchRow]:
         """See `JobStore`."""
         return [_row(each) for each in await self._run("sent", job)]
@@ -156,6 +172,10 @@ class RedisJobs:
     async def left(self) -> bool:
         """See `JobStore`."""
         return bool((await self._run("left"))[0])
+
+    async def under_way(self) -> int:
+        """See `JobStore`."""
+        return int((await self._run("under_way"))[0])
 
     async def jobs(self) -> list[str]:
         """See `JobStore`."""
@@ -169,12 +189,32 @@ class RedisJobs:
         """See `JobStore`."""
         return bool((await self._run("erase", job))[0])
 
+    async def retire(self, seconds: float) -> int:
+        """See `JobStore`."""
+        return int((await self._run("retire", str(seconds)))[0])
+
+    async def sweep(self, limit: int) -> bool:  # noqa: ARG002  (the server frees what was forgotten by itself)
+        """See `JobStore`."""
+        return False
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """See `JobStore`."""
+        (last,) = await self._run("forget", job, tenant, str(after), str(limit), ERASED)
+        return None if last == "" else int(last)
+
 
 def _item(item: Item) -> str:
     """A request as the scripts keep it: all of it text."""
-    tries = str(int(item.state == 1))
+    tries = str(item.tries or int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
-    return json.dumps([*about, item.outcome, "0", "0"])
+    came = (str(item.cost), str(int(item.estimated)), item.tenant, str(item.plain), str(item.top))
+    return json.dumps([*about, item.outcome, *came, item.said])
+
+
+def _result(place: str, item: list[str], result: object) -> ResultRow:
+    name, _, _, _, tries, _, tier, model, outcome, cost, estimated, *_ = item
+    text = result if isinstance(result, str) else None
+    return ResultRow(int(place), name or None, outcome, text, tier, model, int(cost), estimated == "1", int(tries))
 
 
 def _row(found: list[Any]) -> BatchRow:

@@ -11,9 +11,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.batches.booking import Said
 from tierline.batches.values import MOST_BYTES, BatchRequest
 from tierline.binding import Binding, Context, context
 from tierline.call import AUTO, read_call, turn_of
+from tierline.classify.worth import usual_usage
 from tierline.consult import ask
 from tierline.errors import ConfigurationError, TierlineError
 from tierline.grounds import Grounds, Inquiry
@@ -21,6 +23,7 @@ from tierline.ledger.base import Origin
 from tierline.ledger.checks import plain
 from tierline.legality import fit
 from tierline.plan import Plan, adapt, admit, plan, unenforced
+from tierline.values import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from tierline.budgets import Line
     from tierline.call import Call
     from tierline.plan import Request
-    from tierline.policies import Policy
+    from tierline.policies import Effective, Policy
     from tierline.router import Router
     from tierline.values import Offer
 
@@ -61,6 +64,10 @@ class Routed(NamedTuple):
     call: Call
     size: int = 0
     """Bytes of its line, whichever offer is taken: an upper bound."""
+    usual: Usage = Usage()
+    """Tokens that are expected of it."""
+    said: str = ""
+    """Why it goes where it goes: see `Said`. Empty where nobody writes that down."""
 
     def payload(self, uid: str, offer: Offer) -> str:
         """Its line of a batch, for the tier that was taken."""
@@ -80,10 +87,13 @@ class _Asker:
 
 
 class Routing:
-    """Routes the requests of one submission, as it would be done for a call from where that was begun."""
+    """Routes the requests of one submission, as it would be done for a call from where that was begun.
 
-    def __init__(self, router: Router[Any]) -> None:
-        self._router = router
+    `silent` says why Claude is not asked for verdicts; empty where it may be.
+    """
+
+    def __init__(self, router: Router[Any], silent: str = "") -> None:
+        self._router, self._silent = router, silent
         self._now = context()
         self._asker: _Asker | None = None
 
@@ -125,11 +135,13 @@ class Routing:
             asked = unenforced(call, admission.policy, router.ladder, router.prices.list_output_price)
             found = self._planned(call, asked, Grounds())
             lines = tuple(line.softened for line in admission.lines)
-            return self._sendable(place, request.custom_id, (call, found), lines, forget, origin)
+            sendable = self._sendable(place, request.custom_id, (call, found), lines, forget, origin)
+            return self._expected(sendable, found, admission.policy)
         asked = admit(call, admission.policy, router.ladder, router.prices.list_output_price)
         grounds = await self._grounds(call, asked, admission)
         found = self._planned(call, asked, grounds)
-        return self._sendable(place, request.custom_id, (call, found), admission.lines, forget, origin)
+        sendable = self._sendable(place, request.custom_id, (call, found), admission.lines, forget, origin)
+        return self._expected(sendable, found, admission.policy)
 
     def _binding(self, request: BatchRequest) -> Binding:
         """Each request is one of its own, for budgets too that are for each request."""
@@ -138,6 +150,8 @@ class Routing:
         if outer is not None:
             tenant = outer.tenant if tenant is None else tenant
         binding = Binding(self._router, tenant=tenant, route=route, outer=outer)
+        if request.accounts:
+            binding.accounts = {**binding.accounts, **request.accounts}
         binding.prepare()
         return binding
 
@@ -145,12 +159,13 @@ class Routing:
         router = self._router
         if asked.target is not None:
             return Grounds()
-        self._asker = self._asker or _Asker(router.claude)
+        if self._asker is None:
+            self._asker = _Asker(None if self._silent else router.claude)
         router.learning.begin()
         text, tools = turn_of(call)
         taught = router.learning.asked(admission.route, admission.tenant, text, tools)
         inquiry = Inquiry(router, call, self._asker, admission, taught)
-        silent = router.rejected.get(self._asker.client, "")
+        silent = self._silent or router.rejected.get(self._asker.client, "")
         found = await inquiry.grounds(asked.policy, None, silent)
         return found._replace(explore=False)
 
@@ -202,3 +217,11 @@ class Routing:
         if size > MOST_BYTES:
             return f"it has {size:,} bytes as JSON, and a batch takes {MOST_BYTES:,} in all"
         return routed._replace(size=size)
+
+    def _expected(self, routed: Routed | str, found: Plan, policy: Effective) -> Routed | str:
+        """A request with the tokens that are expected of it, and what the decision log is to say of it."""
+        if isinstance(routed, str):
+            return routed
+        log = self._router.decision_log
+        said = Said.of(routed.call, found, policy, text=log.text) if log is not None else ""
+        return routed._replace(usual=usual_usage(routed.call, policy), said=said)

@@ -6,9 +6,10 @@ import sqlite3
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tierline.batches import tables
+from tierline.batches.jobs import Tally
 from tierline.store.schema import BATCHES
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_AT_ONCE: Final = 20_000
+"""Requests that are counted in one step: whoever uses the store waits for it."""
+
 
 class SQLJobs:
     """A `JobStore` in SQL. `clock` gives seconds since the epoch, `lease` is in seconds."""
@@ -29,6 +33,10 @@ class SQLJobs:
 
     async def _run(self, step: Callable[..., T], *args: Any, **options: Any) -> T:
         raise NotImplementedError
+
+    async def run(self, step: Callable[..., T], *args: Any) -> T:
+        """A step of a part that is kept with jobs, in a transaction of its own."""
+        return await self._run(step, *args)
 
     @property
     def _until(self) -> float:
@@ -66,7 +74,7 @@ class SQLJobs:
 
     async def finish(self, job: str, owner: str, *, whole: bool) -> None:
         """See `JobStore`."""
-        await self._run(tables.finish, job, owner, whole=whole)
+        await self._run(tables.finish, self._clock(), job, owner, whole=whole)
 
     async def take(self, owner: str, limit: int) -> list[BatchRow]:
         """See `JobStore`."""
@@ -78,9 +86,9 @@ class SQLJobs:
 
     async def save(self, row: BatchRow, owner: str, *, give_back: bool) -> bool:
         """See `JobStore`."""
-        return await self._run(tables.save, row, owner, give_back=give_back)
+        return await self._run(tables.save, self._clock(), row, owner, give_back=give_back)
 
-    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+    async def payloads(self, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
         """See `JobStore`."""
         return await self._run(tables.payloads, batch, after, limit)
 
@@ -130,9 +138,40 @@ class SQLJobs:
         """See `JobStore`."""
         return await self._run(tables.results, job, after, limit)
 
+    async def found(self, job: str, places: Sequence[int]) -> list[ResultRow]:
+        """See `JobStore`."""
+        return await self._run(tables.found, job, places)
+
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
-        return await self._run(tables.counts, self._clock(), job)
+        found = await self._run(tables.standing, self._clock(), job)
+        if found is None:
+            return None
+        # What it is was read first: one that has ended has all of its results by then.
+        counts, last = found
+        sums: dict[str, tuple[int, int]] = {}
+        waiting = 0
+        for first in range(0, last + 1, _AT_ONCE):
+            for outcome, number, cost, waits in await self._run(tables.outcomes, job, first, first + _AT_ONCE - 1):
+                before = sums.get(outcome, (0, 0))
+                sums[outcome] = before[0] + number, before[1] + cost
+                waiting += waits
+        return counts._replace(outcomes=sums, waiting=waiting)
+
+    async def over(self, job: str) -> bool | None:
+        """See `JobStore`."""
+        found = await self._run(tables.standing, self._clock(), job)
+        return None if found is None else not found[0].open and not found[0].busy
+
+    async def tally(self, job: str) -> list[Tally]:
+        """See `JobStore`."""
+        found = await self._run(tables.standing, self._clock(), job)
+        sums: dict[tuple[str, str, str], list[int]] = {}
+        for first in range(0, found[1] + 1 if found is not None else 0, _AT_ONCE):
+            for tenant, tier, outcome, *numbers in await self._run(tables.tally, job, first, first + _AT_ONCE - 1):
+                before = sums.setdefault((tenant, tier, outcome), [0] * len(numbers))
+                sums[tenant, tier, outcome] = [one + more for one, more in zip(before, numbers, strict=True)]
+        return [Tally(*key, *numbers) for key, numbers in sorted(sums.items())]
 
     async def sent(self, job: str) -> list[BatchRow]:
         """See `JobStore`."""
@@ -141,6 +180,10 @@ class SQLJobs:
     async def left(self) -> bool:
         """See `JobStore`."""
         return await self._run(tables.left)
+
+    async def under_way(self) -> int:
+        """See `JobStore`."""
+        return await self._run(tables.under_way)
 
     async def jobs(self) -> list[str]:
         """See `JobStore`."""
@@ -153,6 +196,18 @@ class SQLJobs:
     async def erase(self, job: str) -> bool:
         """See `JobStore`."""
         return await self._run(tables.erase, self._clock(), job)
+
+    async def retire(self, seconds: float) -> int:
+        """See `JobStore`."""
+        return await self._run(tables.retire, self._clock(), seconds)
+
+    async def sweep(self, limit: int) -> bool:
+        """See `JobStore`."""
+        return await self._run(tables.sweep, limit)
+
+    async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
+        """See `JobStore`."""
+        return await self._run(tables.forget, job, tenant, after, limit)
 
 
 class SQLiteJobs(SQLJobs):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.batches.booking import Booking
 from tierline.batches.holding import MOST_TOGETHER, Wanted, entry_of, reserve, unheld
 from tierline.batches.jobs import FINAL, SENT, WAITING, Held, Item
 from tierline.batches.routing import Routed, Routing, Whose
@@ -15,10 +16,10 @@ from tierline.batches.values import MOST_BYTES, MOST_REQUESTS, BatchRequest, che
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from tierline.batches.jobs import JobStore
-    from tierline.batches.values import WhenFull
+    from tierline.batches.values import Lane, WhenFull
     from tierline.router import Router
 
 PAGE: Final = 250
@@ -26,6 +27,14 @@ PAGE: Final = 250
 _ENOUGH: Final = MOST_BYTES - 4096
 """Bytes of requests in one batch."""
 _TRIES: Final = 3
+
+
+Told = Callable[[int, str | None, str], None]
+"""Called with the place of a request, its custom id and what is wrong with it."""
+
+
+def nobody(place: int, name: str | None, why: str) -> None:
+    """Nobody is told."""
 
 
 class _Page(NamedTuple):
@@ -37,7 +46,10 @@ class _Page(NamedTuple):
 
 
 class Submission:
-    """One run over what an app submits to a job. `sealed` is called when there is a batch to send."""
+    """One run over what an app submits to a job. `sealed` is called when there is a batch to send.
+
+    `told` is called for what is refused or invalid, once that is written down: its place, its id and why.
+    """
 
     def __init__(
         self, router: Router[Any], store: JobStore, job: str, uid: str, owner: str, when_full: WhenFull, sealed: Any
@@ -46,13 +58,15 @@ class Submission:
         self._job, self._uid, self._owner = job, uid, owner
         self._when_full, self._sealed = when_full, sealed
         self._routing = Routing(router)
+        self._booking = Booking(router)
+        self.told: Told = nobody
         self._batch, self._count, self._bytes = "", 0, 0
 
     async def run(self, requests: Iterable[object] | AsyncIterable[object]) -> int:
         """Take in all requests, and say how many there were."""
         place = 0
         page: list[object] = []
-        async for each in _each(requests):
+        async for each in each_of(requests):
             page.append(each)
             if len(page) == PAGE:
                 await self._take(place, page)
@@ -71,28 +85,11 @@ class Submission:
 
     async def _take(self, first: int, page: Sequence[object]) -> None:
         """Take in some requests; those that an earlier run has taken are passed over."""
-        read = [checked_request(each) for each in page]
-        names = [each.custom_id if isinstance(each, BatchRequest) else name_of(given) or ""
-                 for each, given in zip(read, page, strict=True)]  # fmt: skip
-        places, there = await self._store.known(self._job, first, first + len(page) - 1, sorted(set(names) - {""}))
-        final: list[Item] = []
-        good: list[tuple[int, BatchRequest]] = []
-        for place, (each, name) in enumerate(zip(read, names, strict=True), start=first):
-            if place in places:
-                continue
-            if (other := there.get(name)) is not None:
-                final.append(_invalid(place, None, f"custom_id {name!r:.80} is that of request {other}, too"))
-                continue
-            if name:
-                there[name] = place
-            if isinstance(each, str):
-                final.append(_invalid(place, name or None, each))
-            else:
-                good.append((place, each))
+        final, good = await sifted(self._store, self._job, first, page)
         routed: list[Routed] = []
         for (place, request), found in zip(good, await self._routing.route(good), strict=True):
             if isinstance(found, str):
-                final.append(_invalid(place, request.custom_id, found))
+                final.append(invalid(place, request.custom_id, found))
             else:
                 routed.append(found)
         if final:
@@ -131,7 +128,10 @@ class Submission:
                 waits[each.whose].append(each)
             else:
                 why = str(refused.refusal)
-                page.items.append(Item(each.place, each.name, None, state=FINAL, outcome="refused", result=why))
+                tenant = each.whose.origin.tenant or ""
+                page.items.append(
+                    Item(each.place, each.name, None, state=FINAL, outcome="refused", result=why, tenant=tenant)
+                )
         now = self._router.timing.now()
         for whose, each_of in waits.items():
             key = f"w{secrets.token_hex(12)}"
@@ -142,7 +142,16 @@ class Submission:
 
     def _item(self, each: Routed, offer: Any, hold: str) -> Item:
         return Item(
-            each.place, each.name, each.payload(self._uid, offer), hold, SENT, offer.cost or 0, offer.tier, offer.model
+            each.place,
+            each.name,
+            each.payload(self._uid, offer),
+            hold,
+            SENT,
+            offer.cost or 0,
+            offer.tier,
+            offer.model,
+            tenant=each.whose.origin.tenant or "",
+            said=each.said,
         )
 
     async def _add(self, page: _Page) -> bool:
@@ -154,6 +163,10 @@ class Submission:
         self._batch = self._batch or secrets.token_hex(8)
         done = await self._store.add(self._job, self._owner, self._batch, page.items, page.holds, page.intents)
         if done:
+            self._booking.unsent(page.items)
+            for item in page.items:
+                if item.outcome in ("refused", "invalid"):
+                    self.told(item.place, item.name, item.result or "")
             self._count, self._bytes = self._count + len(sent), self._bytes + size
         return done
 
@@ -162,7 +175,37 @@ def _wanted(whose: Whose, each: Sequence[Routed]) -> Wanted[Routed]:
     return Wanted(whose.lines, whose.origin, whose.thresholds, tuple(each), tuple(one.offers for one in each))
 
 
-def _invalid(place: int, name: str | None, why: str) -> Item:
+async def sifted(
+    store: JobStore, job: str, first: int, page: Sequence[object], under_way: Mapping[str, int] | None = None
+) -> tuple[list[Item], list[tuple[int, BatchRequest]]]:
+    """What of a page is no request, and what is one, with its place. What the job has already is in neither.
+
+    `under_way` has places by the custom ids of requests that are not written down yet.
+    """
+    read = [checked_request(each) for each in page]
+    names = [each.custom_id if isinstance(each, BatchRequest) else name_of(given) or ""
+             for each, given in zip(read, page, strict=True)]  # fmt: skip
+    places, there = await store.known(job, first, first + len(page) - 1, sorted(set(names) - {""}))
+    there = {**(under_way or {}), **there}
+    final: list[Item] = []
+    good: list[tuple[int, BatchRequest]] = []
+    for place, (each, name) in enumerate(zip(read, names, strict=True), start=first):
+        if place in places:
+            continue
+        if (other := there.get(name)) is not None:
+            final.append(invalid(place, None, f"custom_id {name!r:.80} is that of request {other}, too"))
+            continue
+        if name:
+            there[name] = place
+        if isinstance(each, str):
+            final.append(invalid(place, name or None, each))
+        else:
+            good.append((place, each))
+    return final, good
+
+
+def invalid(place: int, name: str | None, why: str) -> Item:
+    """What is no request that could be sent."""
     return Item(place, name, None, state=FINAL, outcome="invalid", result=why)
 
 
@@ -179,7 +222,8 @@ def _parts(routed: Sequence[Routed]) -> list[list[Routed]]:
     return parts
 
 
-async def _each(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+async def each_of(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[object]:
+    """Requests, from what may be asynchronous."""
     if isinstance(requests, AsyncIterable):
         async for each in requests:
             yield each
@@ -188,6 +232,6 @@ async def _each(requests: Iterable[object] | AsyncIterable[object]) -> AsyncIter
             yield each
 
 
-def settings_of(when_full: WhenFull, trace: str) -> str:
+def settings_of(when_full: WhenFull, trace: str, source: str | None, lane: Lane = "batch") -> str:
     """What a job keeps of how it was submitted."""
-    return json.dumps({"when_full": when_full, "trace": trace})
+    return json.dumps({"when_full": when_full, "trace": trace, "source": source, "lane": lane})

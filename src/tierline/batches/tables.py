@@ -6,7 +6,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from tierline.batches.jobs import FINAL, SENT, WAITING, BatchRow, Begun, Counts, Fact, Held, ResultRow, Share, waits_in
+from tierline.batches.jobs import (
+    ERASED,
+    FINAL,
+    SENT,
+    WAITING,
+    BatchRow,
+    Begun,
+    Counts,
+    Fact,
+    Held,
+    ResultRow,
+    Share,
+    Tally,
+    waits_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,16 +47,17 @@ def _row(found: Sequence[Any]) -> BatchRow:
 def begin(db: Connection, now: float, until: float, job: str, uid: str, owner: str, settings: str) -> Begun:
     """As `JobStore.begin`."""
     db.execute(
-        "INSERT OR IGNORE INTO batch_job (id, uid, owner, until, settings, whole, canceled)"
-        " VALUES (?, ?, '', 0, ?, 0, 0)",
+        "INSERT OR IGNORE INTO batch_job (id, uid, owner, until, settings, whole, canceled, touched, erased)"
+        " VALUES (?, ?, '', 0, ?, 0, 0, 0, 0)",
         (job, uid, settings),
     )
     taken = db.execute(
-        "UPDATE batch_job SET owner = ?, until = ? WHERE id = ? AND (owner IN ('', ?) OR until <= ?)",
-        (owner, until, job, owner, now),
+        "UPDATE batch_job SET owner = ?, until = ?, touched = ?"
+        " WHERE id = ? AND NOT erased AND (owner IN ('', ?) OR until <= ?)",
+        (owner, until, now, job, owner, now),
     )
-    found = db.execute("SELECT uid, whole, settings FROM batch_job WHERE id = ?", (job,)).fetchone()
-    return Begun(found[0], taken.rowcount == 0, bool(found[1]), found[2])
+    found = db.execute("SELECT uid, whole, settings, canceled FROM batch_job WHERE id = ?", (job,)).fetchone()
+    return Begun(found[0], taken.rowcount == 0, bool(found[1]), found[2], bool(found[3]))
 
 
 def known(db: Connection, job: str, first: int, last: int, names: Sequence[str]) -> tuple[set[int], dict[str, int]]:
@@ -116,11 +131,14 @@ def add(
     where = {SENT: batch, WAITING: waits, FINAL: ""}
     db.executemany(
         "INSERT INTO batch_item (job, place, name, batch, hold, state, tries, worst, tier, model, outcome, payload,"
-        " result, cost, estimated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+        " result, cost, estimated, tenant, plain, top, said)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
-                *(job, item.place, item.name, where[item.state], item.hold, item.state, int(item.state == SENT)),
+                *(job, item.place, item.name, where[item.state], item.hold, item.state),
+                item.tries or int(item.state == SENT),
                 *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result),
+                *(item.cost, item.estimated, item.tenant, item.plain, item.top, item.said),
             )
             for item in items
         ],
@@ -136,11 +154,11 @@ def seal(db: Connection, batch: str, owner: str) -> bool:
     return done.rowcount == 1
 
 
-def finish(db: Connection, job: str, owner: str, *, whole: bool) -> None:
+def finish(db: Connection, now: float, job: str, owner: str, *, whole: bool) -> None:
     """As `JobStore.finish`."""
     db.execute(
-        "UPDATE batch_job SET owner = '', until = 0, whole = max(whole, ?) WHERE id = ? AND owner = ?",
-        (whole, job, owner),
+        "UPDATE batch_job SET owner = '', until = 0, touched = ?, whole = max(whole, ?) WHERE id = ? AND owner = ?",
+        (now, whole, job, owner),
     )
 
 
@@ -163,16 +181,18 @@ def keep(db: Connection, until: float, owner: str) -> None:
         db.execute(f"UPDATE {table} SET until = ? WHERE owner = ?", (until, owner))
 
 
-def save(db: Connection, row: BatchRow, owner: str, *, give_back: bool) -> bool:
+def save(db: Connection, now: float, row: BatchRow, owner: str, *, give_back: bool) -> bool:
     """As `JobStore.save`."""
     done = db.execute(
-        "UPDATE batch SET state = ?, due = ?, api = ?, sent = ?, fails = ?, note = ?, trace = ?, fetches = ?, owner = ?"
-        " WHERE id = ? AND owner = ?",
+        "UPDATE batch SET state = ?, due = ?, api = ?, count = ?, bytes = ?, sent = ?, fails = ?, note = ?, trace = ?,"
+        " fetches = ?, owner = ? WHERE id = ? AND owner = ?",
         (
-            *(row.state, row.due, row.api, row.sent, row.fails, row.note, row.trace, row.fetches),
-            *("" if give_back else owner, row.id, owner),
+            *(row.state, row.due, row.api, row.number, row.bytes, row.sent, row.fails, row.note, row.trace),
+            *(row.fetches, "" if give_back else owner, row.id, owner),
         ),
     )
+    if row.state == "done":
+        db.execute("UPDATE batch_job SET touched = ? WHERE id = ?", (now, row.job))
     return done.rowcount == 1
 
 
@@ -180,7 +200,7 @@ def _owns(db: Connection, batch: str, owner: str) -> bool:
     return db.execute("SELECT 1 FROM batch WHERE id = ? AND owner = ?", (batch, owner)).fetchone() is not None
 
 
-def payloads(db: Connection, batch: str, after: int, limit: int) -> list[tuple[int, str]]:
+def payloads(db: Connection, batch: str, after: int, limit: int) -> list[tuple[int, str | None]]:
     """As `JobStore.payloads`."""
     return db.execute(
         "SELECT place, payload FROM batch_item WHERE batch = ? AND place > ? AND state = 1 ORDER BY place LIMIT ?",
@@ -192,15 +212,22 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
     """As `JobStore.collect`."""
     if not _owns(db, batch, owner):
         return False
+    back = [(batch, each.place) for each in found if each.state == WAITING]
+    gone = "state = 2, outcome = 'canceled', result = ?"
+    db.executemany(
+        f"UPDATE batch_item SET {gone} WHERE batch = ? AND place = ? AND state = 1 AND payload IS NULL",
+        [(ERASED, *each) for each in back],
+    )
     db.executemany(
         "UPDATE batch_item SET state = 0, outcome = ?, result = ? WHERE batch = ? AND place = ? AND state = 1",
         [(each.outcome, each.result, batch, each.place) for each in found if each.state == WAITING],
     )
     db.executemany(
-        "UPDATE batch_item SET state = 2, outcome = ?, result = ?, cost = ?, estimated = ?, payload = NULL"
+        "UPDATE batch_item SET state = 2, outcome = iif(payload IS NULL, 'canceled', ?),"
+        " result = iif(payload IS NULL, ?, ?), cost = ?, estimated = ?, plain = ?, top = ?, payload = NULL, said = ''"
         " WHERE batch = ? AND place = ? AND state < 2",
         [
-            (each.outcome, each.result, each.cost, each.estimated, batch, each.place)
+            (each.outcome, ERASED, each.result, each.cost, each.estimated, each.plain, each.top, batch, each.place)
             for each in found
             if each.state == FINAL
         ],
@@ -211,7 +238,8 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
 def facts(db: Connection, batch: str, places: Sequence[int]) -> dict[int, Fact]:
     """As `JobStore.facts`."""
     rows = db.execute(
-        f"SELECT place, tries, worst, model FROM batch_item WHERE batch = ? AND place IN ({_marks(places)})",
+        "SELECT place, tries, worst, model, hold, said FROM batch_item"
+        f" WHERE batch = ? AND state = 1 AND place IN ({_marks(places)})",
         (batch, *places),
     )
     return {place: Fact(*rest) for place, *rest in rows}
@@ -220,14 +248,16 @@ def facts(db: Connection, batch: str, places: Sequence[int]) -> dict[int, Fact]:
 def shares(db: Connection, batch: str) -> list[Share]:
     """As `JobStore.shares`."""
     rows = db.execute(
-        "SELECT hold, sum(cost), max(estimated), sum(state = 0) FROM batch_item WHERE batch = ? GROUP BY hold", (batch,)
+        "SELECT hold, sum(cost), max(estimated), sum(state = 0), sum(state <> 1) FROM batch_item WHERE batch = ?"
+        " GROUP BY hold",
+        (batch,),
     )
     came = {hold: rest for hold, *rest in rows}
     holds = db.execute("SELECT id, entry FROM batch_hold WHERE batch = ? ORDER BY id", (batch,))
     return [
-        Share(Held(id_, entry), cost, bool(estimated), waits)
+        Share(Held(id_, entry), cost, bool(estimated), waits, number)
         for id_, entry in holds
-        for cost, estimated, waits in (came.get(id_, (0, 0, 0)),)
+        for cost, estimated, waits, number in (came.get(id_, (0, 0, 0, 0)),)
     ]
 
 
@@ -305,36 +335,59 @@ def results(db: Connection, job: str, after: int, limit: int) -> list[ResultRow]
     )
     found = []
     for place, name, state, outcome, result, tier, model, cost, estimated, tries in rows:
-        if state != FINAL:
+        if state != FINAL or place != after + 1:
             break
+        after = place
         found.append(ResultRow(place, name, outcome, result, tier, model, cost, bool(estimated), tries))
     return found
 
 
-def counts(db: Connection, now: float, job: str) -> Counts | None:
-    """As `JobStore.counts`."""
-    row = db.execute("SELECT whole, owner <> '' AND until > ?, settings FROM batch_job WHERE id = ?", (now, job))
+def found(db: Connection, job: str, places: Sequence[int]) -> list[ResultRow]:
+    """As `JobStore.found`."""
+    rows = db.execute(
+        "SELECT place, name, outcome, result, tier, model, cost, estimated, tries FROM batch_item"
+        f" WHERE job = ? AND state = 2 AND place IN ({_marks(places)})",
+        (job, *places),
+    )
+    return [ResultRow(*row)._replace(estimated=bool(row[7])) for row in rows]
+
+
+def standing(db: Connection, now: float, job: str) -> tuple[Counts, int] | None:
+    """How a job is, without its requests, and the last place of these, or -1; None where there is no job."""
+    row = db.execute(
+        "SELECT whole, owner <> '' AND until > ?, settings FROM batch_job WHERE id = ? AND NOT erased",
+        (now, job),
+    )
     if (about := row.fetchone()) is None:
         return None
-    by = db.execute(
-        "SELECT CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(state = 0)"
-        " FROM batch_item WHERE job = ? GROUP BY o",
-        (job,),
-    ).fetchall()
     notes = db.execute(
         "SELECT note FROM batch WHERE job = ? AND note <> '' AND state <> 'done' ORDER BY sent DESC LIMIT ?",
         (job, _MOST_NOTES),
     )
     left = db.execute("SELECT 1 FROM batch WHERE job = ? AND state <> 'done'", (job,)).fetchone()
-    return Counts(
-        bool(about[0]),
-        bool(about[1]),
-        about[2],
-        {outcome: (number, cost) for outcome, number, cost, _ in by},
-        sum(each[3] for each in by),
-        left is not None,
-        tuple(note for (note,) in notes),
+    (last,) = db.execute("SELECT max(place) FROM batch_item WHERE job = ?", (job,)).fetchone()
+    told = tuple(note for (note,) in notes)
+    counts = Counts(bool(about[0]), bool(about[1]), about[2], {}, 0, left is not None, told)
+    return counts, -1 if last is None else last
+
+
+def outcomes(db: Connection, job: str, first: int, last: int) -> list[tuple[str, int, int, int]]:
+    """Outcome, number, cost of requests in these places, and how many of them wait."""
+    return db.execute(
+        "SELECT CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(state = 0)"
+        " FROM batch_item WHERE job = ? AND place BETWEEN ? AND ? GROUP BY o",
+        (job, first, last),
+    ).fetchall()
+
+
+def tally(db: Connection, job: str, first: int, last: int) -> list[Tally]:
+    """As `JobStore.tally`, of these places."""
+    rows = db.execute(
+        "SELECT tenant, tier, CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(plain),"
+        " sum(top), sum(estimated) FROM batch_item WHERE job = ? AND place BETWEEN ? AND ? GROUP BY tenant, tier, o",
+        (job, first, last),
     )
+    return [Tally(*row) for row in rows]
 
 
 def sent(db: Connection, job: str) -> list[BatchRow]:
@@ -345,13 +398,22 @@ def sent(db: Connection, job: str) -> list[BatchRow]:
 
 def left(db: Connection) -> bool:
     """As `JobStore.left`."""
-    rows = "SELECT 1 FROM batch WHERE state <> 'done' UNION ALL SELECT 1 FROM batch_hold WHERE batch = '' LIMIT 1"
+    rows = (
+        "SELECT 1 FROM batch WHERE state <> 'done' UNION ALL SELECT 1 FROM batch_hold WHERE batch = ''"
+        " UNION ALL SELECT 1 FROM batch_job WHERE erased LIMIT 1"
+    )
     return db.execute(rows).fetchone() is not None
+
+
+def under_way(db: Connection) -> int:
+    """As `JobStore.under_way`."""
+    (found,) = db.execute("SELECT count(DISTINCT job) FROM batch WHERE state <> 'done'").fetchone()
+    return int(found)
 
 
 def jobs(db: Connection) -> list[str]:
     """As `JobStore.jobs`."""
-    return [id_ for (id_,) in db.execute("SELECT id FROM batch_job ORDER BY number")]
+    return [id_ for (id_,) in db.execute("SELECT id FROM batch_job WHERE NOT erased ORDER BY number")]
 
 
 def cancel(db: Connection, job: str) -> None:
@@ -362,9 +424,53 @@ def cancel(db: Connection, job: str) -> None:
 
 def erase(db: Connection, now: float, job: str) -> bool:
     """As `JobStore.erase`."""
-    found = counts(db, now, job)
-    if found is None or found.open or found.busy:
+    found = standing(db, now, job)
+    if found is None or found[0].open or found[0].busy:
         return False
-    for table, column in (("batch_item", "job"), ("batch", "job"), ("batch_job", "id")):
-        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (job,))
+    db.execute("UPDATE batch_job SET erased = 1 WHERE id = ?", (job,))
     return True
+
+
+def retire(db: Connection, now: float, seconds: float) -> int:
+    """As `JobStore.retire`."""
+    return db.execute(
+        "UPDATE batch_job SET erased = 1 WHERE touched <= ? AND NOT erased AND (owner = '' OR until <= ?)"
+        " AND NOT EXISTS (SELECT 1 FROM batch b WHERE b.job = batch_job.id AND b.state <> 'done')",
+        (now - seconds, now),
+    ).rowcount
+
+
+def sweep(db: Connection, limit: int) -> bool:
+    """As `JobStore.sweep`."""
+    row = db.execute("SELECT id FROM batch_job WHERE erased LIMIT 1").fetchone()
+    if row is None:
+        return False
+    some = "SELECT number FROM batch_item WHERE job = ? LIMIT ?"
+    if db.execute(f"DELETE FROM batch_item WHERE number IN ({some})", (*row, limit)).rowcount < limit:
+        db.execute("DELETE FROM batch WHERE job = ?", row)
+        db.execute("DELETE FROM batch_job WHERE id = ?", row)
+    return True
+
+
+def forget(db: Connection, job: str, tenant: str, after: int, limit: int) -> int | None:
+    """As `JobStore.forget`."""
+    some = "SELECT place FROM batch_item WHERE job = ? AND place > ? ORDER BY place LIMIT ?"
+    (last,) = db.execute(f"SELECT max(place) FROM ({some})", (job, after, limit)).fetchone()
+    if last is None:
+        return None
+    of = "job = ? AND place > ? AND place <= ? AND tenant = ?"
+    whose = (job, after, last, tenant)
+    unsent = db.execute(
+        "SELECT i.number, i.batch, i.state, length(i.payload) FROM batch_item i JOIN batch b ON b.id = i.batch"
+        f" WHERE i.number IN (SELECT number FROM batch_item WHERE {of} AND state < 2)"
+        " AND (i.state = 0 OR b.state IN ('filling', 'sealed'))",
+        whose,
+    ).fetchall()
+    db.executemany(
+        "UPDATE batch SET count = count - 1, bytes = bytes - ? WHERE id = ?",
+        [(size + 1, batch) for _, batch, state, size in unsent if state == SENT],
+    )
+    db.executemany("UPDATE batch_item SET state = 2 WHERE number = ?", [(number,) for number, *_ in unsent])
+    db.execute(f"UPDATE batch_item SET outcome = 'canceled', result = ? WHERE {of} AND state = 2", (ERASED, *whose))
+    db.execute(f"UPDATE batch_item SET name = NULL, payload = NULL, said = '', tenant = '' WHERE {of}", whose)
+    return int(last)

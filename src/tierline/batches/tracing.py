@@ -1,4 +1,7 @@
-"""The spans of batches: `submit batch`, and later, in a trace of its own that is linked to it, `collect batch`."""
+"""The spans of jobs: `submit batch`, and later, in a trace of its own that is linked to it, `collect batch`.
+
+In the concurrent lane `submit calls` is above the spans of its calls.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tierline.telemetry import active, bounded
 from tierline.values import NANO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from opentelemetry.trace import Span, Tracer
@@ -114,3 +117,28 @@ class CollectTrace(_Trace):
                 self._span.set_attribute(f"tierline.batch.{outcome}", number)
             self._span.set_attribute("tierline.cost.usd", self.cost / NANO)
         self._end(error)
+
+
+class CallsTrace:
+    """A job of the concurrent lane: above the spans of its calls, below the one in which it was submitted."""
+
+    def __init__(self, tracer: Tracer, job: str) -> None:
+        self._span = tracer.start_span("submit calls", kind=SpanKind.INTERNAL)
+        if self._span.is_recording():
+            self._span.set_attribute("tierline.batch.job", bounded(job))
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Make it current around what is awaited."""
+        return active(self._span)
+
+    def end(self, outcomes: Mapping[str, int], cost: int, error: str) -> None:
+        """It is over, or was cut off. `cost` in nano-USD."""
+        if self._span.is_recording():
+            self._span.set_attribute("tierline.batch.requests", sum(outcomes.values()))
+            for outcome, number in outcomes.items():
+                self._span.set_attribute(f"tierline.batch.{outcome}", number)
+            self._span.set_attribute("tierline.cost.usd", cost / NANO)
+        if error:
+            self._span.set_attribute("error.type", error)
+            self._span.set_status(Status(StatusCode.ERROR, error))
+        self._span.end()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from tierline.budgets import LONGEST_NAME
+from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
 from tierline.policies import Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anthropic.types import Message
 
 Outcome = Literal["succeeded", "errored", "expired", "canceled", "refused", "invalid"]
 WhenFull = Literal["refuse", "defer"]
+Lane = Literal["batch", "concurrent"]
+"""How a job is sent: in batches, for half the price, within a day; or as calls, several at a time, at once."""
 JobState = Literal["submitting", "interrupted", "in_progress", "ended"]
 
 MOST_REQUESTS: Final = 100_000
@@ -30,6 +34,9 @@ class BatchRequest:
 
     `params` are those of `messages.create`, with `model="auto"` or an id. `tenant`, `route` and `policy` say for whom
     and where it is and what holds for it, as `router.bind` and `with policy(…)` do; None: as where it is submitted.
+
+    `accounts` are those of budgets that cannot be told from that, by the name of the budget: where `per` is a function
+    of the scope, such as a user, or a run.
     """
 
     custom_id: str
@@ -37,6 +44,7 @@ class BatchRequest:
     tenant: str | None = None
     route: str | None = None
     policy: Policy | None = None
+    accounts: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,85 @@ class BatchStatus:
         return self.state == "ended"
 
 
+@dataclass(frozen=True, slots=True)
+class JobShare:
+    """What a job has come to for one account on one tier. Money in nano-USD.
+
+    - `tenant` is None where nobody was named; `tier` is empty for what was sent to none
+    - `outcomes`: requests by outcome; those without one yet are `processing`
+    - `cost` is what has come back so far; `guesses` counts the requests of which the API did not say what they used: of
+      these it is the most that they can have cost
+    - `plain` is what the same usage costs as calls, without a batch; `top` as calls on the top tier
+    """
+
+    tenant: str | None
+    tier: str
+    outcomes: Mapping[str, int]
+    cost: int
+    plain: int
+    top: int
+    guesses: int
+
+    @property
+    def requests(self) -> int:
+        """All of them."""
+        return sum(self.outcomes.values())
+
+    @property
+    def saved(self) -> int:
+        """How much less it was than calls on the top tier."""
+        return self.top - self.cost
+
+    def plus(self, other: JobShare) -> JobShare:
+        """Both together, under the names of this one."""
+        outcomes = dict(self.outcomes)
+        for name, number in other.outcomes.items():
+            outcomes[name] = outcomes.get(name, 0) + number
+        cost, plain, top = self.cost + other.cost, self.plain + other.plain, self.top + other.top
+        return replace(self, outcomes=outcomes, cost=cost, plain=plain, top=top, guesses=self.guesses + other.guesses)
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """What a job has come to so far, by account and tier, both in the order of their names."""
+
+    id: str
+    shares: tuple[JobShare, ...]
+
+    @property
+    def total(self) -> JobShare:
+        """All of it."""
+        return _summed(JobShare(None, "", {}, 0, 0, 0, 0), self.shares)
+
+    def by_tenant(self) -> dict[str | None, JobShare]:
+        """By account; `tier` is empty."""
+        found: dict[str | None, JobShare] = {}
+        for each in self.shares:
+            found[each.tenant] = found[each.tenant].plus(each) if each.tenant in found else replace(each, tier="")
+        return found
+
+    def by_tier(self) -> dict[str, JobShare]:
+        """By tier; `tenant` is None."""
+        found: dict[str, JobShare] = {}
+        for each in self.shares:
+            found[each.tier] = found[each.tier].plus(each) if each.tier in found else replace(each, tenant=None)
+        return found
+
+
+def _summed(total: JobShare, shares: Iterable[JobShare]) -> JobShare:
+    for each in shares:
+        total = total.plus(each)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A place among the requests of a job where there is none: its result is `invalid`, and says why."""
+
+    why: str
+    custom_id: str | None = None
+
+
 def checked_job(name: object) -> str:
     """The name of a job. ConfigurationError for what cannot be one."""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
@@ -115,6 +202,8 @@ def checked_job(name: object) -> str:
 
 def checked_request(given: object) -> BatchRequest | str:
     """A request, or what is wrong with it. The API's own shape, a mapping of `custom_id` and `params`, is one too."""
+    if isinstance(given, Unreadable):
+        return given.why
     if isinstance(given, Mapping):
         unknown = [str(key) for key in given if key not in ("custom_id", "params")]
         if unknown or "custom_id" not in given or "params" not in given:
@@ -134,6 +223,11 @@ def checked_request(given: object) -> BatchRequest | str:
     rule: object = given.policy
     if rule is not None and not isinstance(rule, Policy):
         return f"policy is a policy(…) or None, not {type(rule).__name__:.40}"
+    accounts: object = given.accounts
+    if accounts is not None and not (
+        isinstance(accounts, Mapping) and all(is_key(text) for pair in accounts.items() for text in pair)
+    ):
+        return "accounts are a mapping of names of budgets to names of accounts, or None"
     return given
 
 

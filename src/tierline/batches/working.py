@@ -8,8 +8,9 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.batches.api import RefusedError, UnknownError
+from tierline.batches.booking import Booking, holds_of
 from tierline.batches.holding import MOST_TOGETHER, Wanted, entry_of, reservation_of, reserve, settle
-from tierline.batches.jobs import FINAL, WAITING, Ended, Held
+from tierline.batches.jobs import ERASED, FINAL, WAITING, Ended, Held
 from tierline.batches.tracing import CollectTrace, SubmitTrace
 from tierline.usage import metered
 from tierline.values import Offer, Terms
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from tierline.batches.api import BatchAPI, Seen
     from tierline.batches.jobs import BatchRow, Fact, JobStore, Share
+    from tierline.ledger.base import Reservation
     from tierline.router import Router
     from tierline.values import Refusal
 
@@ -36,6 +38,8 @@ _SKEW: Final = 300.0
 _PAGE: Final = 500
 _GONE: Final = 404
 _CANCELED: Final = "it was canceled"
+_LOOKED: Final = "its creation was not answered: it is looked for once more before it is created again"
+_USUAL: Final = Terms(geo="global")
 _FINAL_ERRORS: Final = ("invalid_request_error", "authentication_error", "permission_error", "not_found_error",
                         "request_too_large", "billing_error")  # fmt: skip
 """Kinds of errors that another try does not mend."""
@@ -44,8 +48,8 @@ _FINAL_ERRORS: Final = ("invalid_request_error", "authentication_error", "permis
 class Work:
     """What one worker does with batches that it has the lease of.
 
-    `poll` is for how many seconds at most a batch is left alone that has not ended, `unsure` for how many one is looked
-    for whose creation was not answered, before it is created again.
+    `poll` is for how many seconds at most a batch is left alone that has not ended. `unsure` is how many lie between
+    two looks for one whose creation was not answered: where both find none, it is created again.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Work:
     ) -> None:
         self._router, self._store, self._api, self._owner = router, store, api, owner
         self._poll, self._unsure = poll, unsure
+        self._booking = Booking(router)
 
     async def advance(self, row: BatchRow) -> None:
         """Take a batch as far as it goes now, and say when it is to be looked at again."""
@@ -91,7 +96,7 @@ class Work:
 
     async def _sent(self, row: BatchRow) -> BatchRow:
         if not row.number:
-            return row._replace(state="done")
+            return await self._settled(row)
         if row.canceled:
             await self._give_up(row, "canceled", _CANCELED)
             return await self._settled(row)
@@ -131,6 +136,9 @@ class Work:
         while page := await self._store.payloads(row.id, after, _PAGE):
             after = page[-1][0]
             for _, payload in page:
+                if payload is None:
+                    # What was sent so far is no whole body, and so no batch.
+                    raise UnknownError("the tenant of a request was erased meanwhile")
                 yield payload
 
     async def _found(self, row: BatchRow) -> BatchRow:
@@ -150,9 +158,22 @@ class Work:
         if like:
             note = "its creation was not answered, and there is one like it: it is looked at when that has ended"
             return row._replace(note=note, due=self._next(row))
-        if self._now() < row.sent + self._unsure:
-            return row._replace(due=min(row.sent + self._unsure, self._next(row)))
-        return row._replace(state="sealed", due=self._now())
+        if row.note != _LOOKED:
+            # The time runs from here, and not from when it was sent: that may have taken long, and the API as well.
+            return row._replace(note=_LOOKED, due=self._now() + self._unsure)
+        row = await self._counted(row)
+        return row._replace(state="sealed", note="", due=self._now())
+
+    async def _counted(self, row: BatchRow) -> BatchRow:
+        """A batch that is to be created again, without the requests whose tenant was erased meanwhile."""
+        after, number, size = -1, 0, 0
+        while page := await self._store.payloads(row.id, after, _PAGE):
+            after = page[-1][0]
+            there = [payload for _, payload in page if payload is not None]
+            number, size = number + len(there), size + sum(len(payload) + 1 for payload in there)
+            gone = [place for place, payload in page if payload is None]
+            await self._final(row, [Ended(place, FINAL, "canceled", ERASED) for place in gone])
+        return row._replace(number=number, bytes=size)
 
     async def _is_ours(self, row: BatchRow, seen: Seen) -> bool:
         async for line in self._api.results(seen.id):
@@ -187,32 +208,47 @@ class Work:
 
     async def _read(self, row: BatchRow, trace: CollectTrace) -> None:
         """Take in the results that are there."""
+        holds = holds_of([share.hold for share in await self._store.shares(row.id)])
         page: dict[int, dict[str, Any]] = {}
         async for line in self._api.results(row.api):
             uid, _, place = line["custom_id"].rpartition("-")
             if uid == row.uid and place.isdecimal():
                 page[int(place)] = line["result"]
             if len(page) == _PAGE:
-                await self._keep(row, page, trace)
+                await self._keep(row, page, trace, holds)
                 page = {}
-        await self._keep(row, page, trace)
+        await self._keep(row, page, trace, holds)
 
-    async def _keep(self, row: BatchRow, page: Mapping[int, dict[str, Any]], trace: CollectTrace) -> None:
+    async def _keep(
+        self,
+        row: BatchRow,
+        page: Mapping[int, dict[str, Any]],
+        trace: CollectTrace,
+        holds: Mapping[str, Reservation],
+    ) -> None:
         facts = await self._store.facts(row.id, list(page))
         found = [self._ended(row, place, page[place], fact) for place, fact in facts.items()]
         if found and not await self._store.collect(row.id, self._owner, found):
             raise UnknownError("somebody else collects it")
         trace.count(found)
+        self._booking.ended(row, found, facts, holds, page)
 
     def _ended(self, row: BatchRow, place: int, result: dict[str, Any], fact: Fact) -> Ended:
         kind, message = result.get("type"), result.get("message")
         if kind == "succeeded" and isinstance(message, dict):
             found = metered(message.get("usage"), Terms(batch=True), message.get("id"))
-            cost = None
-            if found is not None:
-                cost = self._router.prices.cost(fact.model, found.usage, found.terms._replace(batch=True))
             raw = json.dumps(message, separators=(",", ":"))
-            return Ended(place, FINAL, "succeeded", raw, fact.worst if cost is None else cost, cost is None)
+            prices, cost = self._router.prices, None
+            if found is not None:
+                cost = prices.cost(fact.model, found.usage, found.terms._replace(batch=True))
+            if found is None or cost is None:
+                return Ended(
+                    place, FINAL, "succeeded", raw, fact.worst, estimated=True, plain=fact.worst, top=fact.worst
+                )
+            plain = prices.cost(fact.model, found.usage, found.terms._replace(batch=False))
+            top = prices.cost(self._router.ladder[self._router.ladder.top].model, found.usage, _USUAL)
+            plain = cost if plain is None else plain
+            return Ended(place, FINAL, "succeeded", raw, cost, plain=plain, top=plain if top is None else top)
         again = WAITING if fact.tries < TRIES and not row.canceled else FINAL
         if kind == "errored":
             error = result.get("error")
@@ -226,22 +262,36 @@ class Work:
         if kind == "expired":
             return Ended(place, again, "expired", "it was not processed within 24 hours")
         said = "the API gave a result of a kind that is not known"
-        return Ended(place, FINAL, "errored", said, fact.worst, estimated=True)
+        worst = fact.worst
+        return Ended(place, FINAL, "errored", said, worst, estimated=True, plain=worst, top=worst)
 
     async def _give_up(self, row: BatchRow, outcome: str, why: str, *, estimated: bool = False) -> None:
         """Give all requests of a batch that have no result this one; `estimated`: they may have been billed."""
+        holds = holds_of([share.hold for share in await self._store.shares(row.id)])
         while page := [place for place, _ in await self._store.payloads(row.id, -1, _PAGE)]:
             facts = await self._store.facts(row.id, page)
             costs = {place: facts[place].worst if estimated else 0 for place in page}
-            ended = [Ended(place, FINAL, outcome, why, costs[place], estimated) for place in page]
+            ended = [
+                Ended(place, FINAL, outcome, why, worst, estimated, worst, worst) for place, worst in costs.items()
+            ]
             if not await self._store.collect(row.id, self._owner, ended):
                 raise UnknownError("somebody else has it")
+            self._booking.ended(row, ended, facts, holds)
 
     async def _settled(self, row: BatchRow, trace: CollectTrace | None = None) -> BatchRow:
         """Settle the holds of a batch whose requests have all come back."""
         shares = await self._store.shares(row.id)
         for share in shares:
-            await settle(self._router.ledger, self._router.meter, share.hold, share.cost, estimated=share.estimated)
+            held = await settle(
+                self._router.ledger,
+                self._router.meter,
+                share.hold,
+                share.cost,
+                estimated=share.estimated,
+                attempts=share.number if row.api else 0,
+            )
+            if held is not None:
+                self._booking.settled(held, share.cost)
             if trace is not None:
                 trace.cost += share.cost
         await self._store.end([share.hold.id for share in shares if not share.waiting])
@@ -260,13 +310,15 @@ class Work:
                 while page := await self._store.waiting(row.id, share.hold.id, after, MOST_TOGETHER):
                     after = page[-1][0]
                     if row.canceled:
-                        await self._final(row, [Ended(place, FINAL, "canceled", _CANCELED) for place, _, _ in page])
+                        ended = [Ended(place, FINAL, "canceled", _CANCELED) for place, _, _ in page]
+                        await self._final(row, ended, share.hold)
                         continue
                     for (place, _, outcome), refusal in await self._regrouped(row, to, share, page):
                         if defer and refusal.renews_in is not None and refusal.needed is not None:
                             left = min(left, self._now() + max(1.0, refusal.renews_in))
                         else:
-                            await self._final(row, [Ended(place, FINAL, outcome or "refused", str(refusal))])
+                            ended = [Ended(place, FINAL, outcome or "refused", str(refusal))]
+                            await self._final(row, ended, share.hold)
                 if not await self._store.waiting(row.id, share.hold.id, -1, 1):
                     await self._store.end([share.hold.id])
         finally:
@@ -275,8 +327,9 @@ class Work:
             return row._replace(state="done", note="", fails=0)
         return row._replace(due=left, note="", fails=0)
 
-    async def _final(self, row: BatchRow, found: Sequence[Ended]) -> None:
-        await self._store.collect(row.id, self._owner, found)
+    async def _final(self, row: BatchRow, found: Sequence[Ended], hold: Held | None = None) -> None:
+        if found and await self._store.collect(row.id, self._owner, found) and hold is not None:
+            self._booking.over(found, hold)
 
     async def _regrouped(
         self, row: BatchRow, to: str, share: Share, page: Sequence[tuple[int, int, str]]

@@ -42,9 +42,7 @@ class Stakes(NamedTuple):
         """
         if self.spread is None or worth <= 0:
             return ""
-        body = body_of(question, model=self.asked)
-        length = len(body["system"]) + len(body["messages"][0]["content"])
-        price = self.prices.cost(self.asked, Usage(round(length / CHARS_A_TOKEN), _ANSWER))
+        price = self.price_of(question)
         saves = round(self.spread * (1 - sure))
         if price is None or saves >= worth * price:
             return ""
@@ -52,6 +50,12 @@ class Stakes(NamedTuple):
             f"it would cost {_about(price)}, and {_about(saves)} is at stake here "
             f"({_about(self.spread)} between the tiers, {1 - sure:.2f} in doubt)"
         )
+
+    def price_of(self, question: Question) -> int | None:
+        """About what asking costs, in nano-USD; None where there is no price."""
+        body = body_of(question, model=self.asked)
+        length = len(body["system"]) + len(body["messages"][0]["content"])
+        return self.prices.cost(self.asked, Usage(round(length / CHARS_A_TOKEN), _ANSWER))
 
 
 def stakes_of(call: Call, policy: Effective, ladder: Ladder, prices: PriceBook) -> Stakes:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -20,6 +18,7 @@ from tierline.classify import (
     default_classifier,
 )
 from tierline.classify.base import check_classifier
+from tierline.cli.loading import attribute_of
 from tierline.errors import ConfigurationError
 from tierline.evaluation.measures import Costs
 from tierline.evaluation.rows import read, size_of
@@ -71,18 +70,11 @@ def classifier_of(name: str) -> Classifier:
         return _CLASSIFIERS[name]()
     if Path(name).is_file():
         return LocalClassifier(name)
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise ConfigurationError(
             f"there is no classifier {name!r}: write {', '.join(_CLASSIFIERS)}, a file, or module:name"
         )
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # an app's own, from where it is
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"classifier {name!r} cannot be imported: {error}") from error
-    return check_classifier(name, found)
+    return check_classifier(name, attribute_of("--classifier", name))
 
 
 class Bars:

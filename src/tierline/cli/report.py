@@ -39,7 +39,7 @@ _LONGEST: Final = 60
 _WIDEST: Final = 500
 _HEADS: Final = (
     "attempts", "cost", "share", "overhead", "estimated", "calls", "saved", "cache hits", "downgrades", "escalations",
-    "fallbacks", "refusals", "failures",
+    "fallbacks", "refusals", "failures", "batched",
 )  # fmt: skip
 """Columns that have something in them are shown."""
 _BOOKED: Final = tuple(each.name for each in fields(Total))
@@ -220,12 +220,13 @@ def _shown(row: Row, cost: str, saved: str, found: Reported) -> Iterator[str]:
     if found.counts is None:
         return
     if counts is None:
-        yield from [""] * 8
+        yield from [""] * 9
         return
     yield f"{counts.calls:,}"
     yield saved
     yield f"{counts.hits / counts.lookups:.0%}" if counts.lookups else ""
-    for number in (counts.downgrades, counts.escalations, counts.fallbacks, counts.refusals, counts.failures):
+    moved = (counts.downgrades, counts.escalations, counts.fallbacks, counts.refusals, counts.failures)
+    for number in (*moved, counts.batched):
         yield f"{number:,}" if number else ""
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -56,18 +57,25 @@ class Seen:
 def watch(
     store: Store = "",
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Each decision as a line of JSON; with --once all of a look. Nano-USD.")
+    ] = False,
 ) -> None:
     """Watch an app as it spends: budgets, tiers, breakers, decisions. Ends with q or Ctrl-C. Needs no key."""
     console = Console()
     with suppress(KeyboardInterrupt):
-        asyncio.run(_watch(store, console, once=once))
+        asyncio.run(_watch(store, console, once=once, as_json=as_json))
 
 
-async def _watch(store: str, console: Console, *, once: bool) -> None:
+async def _watch(store: str, console: Console, *, once: bool, as_json: bool) -> None:
     async with opened(store) as router:
         seen = await look(router)
-        if once:
+        if once and as_json:
+            _say(console, json.dumps(_as_dict(seen), indent=2))
+        elif once:
             console.print(shown(seen))
+        elif as_json:
+            await _json_lines(router, console, seen)
         elif console.is_terminal:
             await _live(router, console, seen)
         else:
@@ -77,11 +85,11 @@ async def _watch(store: str, console: Console, *, once: bool) -> None:
 async def look(router: Router[Any]) -> Seen:
     """One look. LedgerUnavailableError where the store cannot be asked."""
     now = router.timing.now()
-    balances = sorted(await router.balances(), key=lambda each: -share_of(each))
+    fullest = await router.ledger.fullest(MOST_BUDGETS)
     return Seen(
         now,
-        tuple(balances[:MOST_BUDGETS]),
-        len(balances),
+        fullest.balances,
+        fullest.number,
         await router.traffic(now - 3_600, most=0),
         await router.traffic(now - now % 86_400, most=0),
         await router.decisions(MOST_DECISIONS),
@@ -114,6 +122,31 @@ async def _live(router: Router[Any], console: Console, seen: Seen) -> None:
                     await asyncio.wait_for(ended.wait(), 2 * took)
 
 
+def _as_dict(seen: Seen) -> dict[str, Any]:
+    return {
+        "at": seen.at,
+        "budgets": [asdict(each) for each in seen.balances],
+        "accounts": seen.accounts,
+        "today": asdict(seen.today.total),
+        "by_tier": {name: asdict(counts) for name, counts in seen.today.by_tier.items()},
+        "last_hour": {name: asdict(counts) for name, counts in seen.hour.by_tier.items()},
+        "breakers": [asdict(each) for each in seen.hour.breakers],
+        "decisions": list(seen.decisions),
+    }
+
+
+async def _json_lines(router: Router[Any], console: Console, seen: Seen) -> None:
+    """Each decision as a line, oldest first; what the store cannot tell now is told when it can."""
+    told: set[str] = set()
+    while True:
+        for each in reversed(seen.decisions):
+            if each["id"] not in told:
+                _say(console, json.dumps(each))
+        told = {each["id"] for each in seen.decisions}
+        await asyncio.sleep(_TICK)
+        seen = await _again(router, seen)
+
+
 async def _lines(router: Router[Any], console: Console, seen: Seen) -> None:
     """Where nobody can be shown a picture: each decision on a line of its own, and a sum now and then."""
     told: set[str] = set()
@@ -124,7 +157,7 @@ async def _lines(router: Router[Any], console: Console, seen: Seen) -> None:
             _say(console, f"{_clock(seen.at)} today {usd(seen.today.total.cost)} for {seen.today.total.calls:,} calls, "
                           f"saved {usd(seen.today.total.saved)}")  # fmt: skip
             for each in seen.balances[:3]:
-                _say(console, f"{_clock(seen.at)} budget {_budget(each)} {share_of(each):.0%} of {usd(each.limit)}")
+                _say(console, f"{_clock(seen.at)} budget {_budget(each)} {each.share:.0%} of {usd(each.limit)}")
         for each in reversed(seen.decisions):
             if each["id"] not in told:
                 _say(console, " ".join((_clock(each["at"]), *_decision(each))))
@@ -172,7 +205,7 @@ def _budgets(seen: Seen) -> RenderableType:
                         ("renews", False)):  # fmt: skip
         table.add_column(name, justify="right" if right else "left", no_wrap=True, ratio=None if name else 1)
     for each in seen.balances:
-        share = share_of(each)
+        share = each.share
         style = "red" if share >= _FULL else "yellow" if share >= _FILLING else "green"
         bar = ProgressBar(1.0, min(1.0, share), complete_style=style, finished_style=style)
         renews = "" if each.renews_at is None else f"in {duration(each.renews_at - seen.at)}"
@@ -253,11 +286,6 @@ def _decision(record: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
 
 def _budget(balance: Balance) -> str:
     return plain_text(f"{balance.budget} {balance.account}{'' if balance.hard else ' (soft)'}")
-
-
-def share_of(balance: Balance) -> float:
-    """(spent + held) / limit."""
-    return (balance.spent + balance.held) / balance.limit if balance.limit else 0.0
 
 
 def _clock(at: float) -> str:

@@ -1,27 +1,32 @@
-"""Every account of every budget, as it stood at one moment: sorted, searched, and turned over by the page."""
+"""Accounts as they stood at one moment, the fullest or all: sorted, searched, and turned over by the page."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from tierline.budgets import GLOBAL_ACCOUNT
 from tierline.dashboard.forecast import forecast
 from tierline.dashboard.written import balance_row
-from tierline.ledger.base import Balance
+from tierline.ledger.base import Balance, by_share
 from tierline.ledger.limits import limit_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from tierline.budgets import Budget
+    from tierline.ledger.base import Fullest
     from tierline.ledger.limits import Limits
 
 Sort = Literal["share", "spent", "name"]
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 
+USUAL: Final = ("", "", SORTS[0])
+"""No search, all budgets, the fullest first."""
+
 _KEYS: Final[Mapping[Sort, Callable[[Balance], Any]]] = {
-    "share": lambda balance: (-share_of(balance), balance.budget, balance.account),
+    "share": by_share,
     "spent": lambda balance: (-balance.spent, balance.budget, balance.account),
     "name": lambda balance: (balance.account.casefold(), balance.budget, balance.window),
 }
@@ -29,7 +34,7 @@ _KEYS: Final[Mapping[Sort, Callable[[Balance], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Balances as they were at `at` (seconds since the epoch), the fullest first.
+    """Balances as they were at `at` (seconds since the epoch), the fullest first: of `total` accounts, all or some.
 
     `limits` are those that operators have set, `rates` what is spent in an hour (nano-USD) by budget and account, for
     windows without a beginning.
@@ -37,6 +42,7 @@ class Accounts:
 
     at: float
     balances: tuple[Balance, ...]
+    total: int
     limits: Limits
     rates: Mapping[tuple[str, str], int] = field(default_factory=dict)
     _sorted: dict[Sort, tuple[Balance, ...]] = field(default_factory=dict, compare=False, repr=False)
@@ -49,18 +55,26 @@ class Accounts:
         limits: Limits,
         rates: Mapping[tuple[str, str], int] | None = None,
     ) -> Accounts:
-        """Balances of a ledger, in any order."""
-        return cls(at, tuple(sorted(balances, key=_KEYS["share"])), limits, rates or {})
+        """All balances of a ledger, in any order."""
+        found = tuple(sorted(balances, key=by_share))
+        return cls(at, found, len(found), limits, rates or {})
 
     def same(self, other: Accounts) -> bool:
         """Whether nothing but time has passed."""
-        return (self.balances, self.limits) == (other.balances, other.limits)
+        return (self.balances, self.total, self.limits) == (other.balances, other.total, other.limits)
+
+    def suffice(self, search: str, budget: str, sort: Sort, offset: int, most: int) -> bool:
+        """Whether `page` is the same as it would be of all accounts."""
+        known = len(self.balances)
+        return known == self.total or ((search, budget, sort) == USUAL and offset + most <= known)
 
     def page(
         self, search: str = "", budget: str = "", sort: Sort = "share", offset: int = 0, most: int = 50
     ) -> dict[str, Any]:
         """Those that have `search` in their name, of one budget or of all: how many, and the rows of one page."""
         found: Sequence[Balance] = self._in_order(sort)
+        if not budget and not search:
+            return {"total": self.total, "rows": self.rows(found[offset : offset + most])}
         if budget:
             found = [balance for balance in found if balance.budget == budget]
         if search := search.casefold():
@@ -72,7 +86,7 @@ class Accounts:
         return [
             balance_row(
                 balance,
-                share_of(balance),
+                balance.share,
                 forecast(balance, self.at, self.rates.get((balance.budget, balance.account))),
                 overridden=limit_of(self.limits, balance.budget, balance.account) is not None,
             )
@@ -87,14 +101,18 @@ class Accounts:
         return self._sorted[sort]
 
 
-def share_of(balance: Balance) -> float:
-    """How full it is."""
-    return (balance.spent + balance.held) / balance.limit
+def with_untouched(found: Fullest, missing: Sequence[Balance]) -> tuple[tuple[Balance, ...], int]:
+    """The fullest of all, and how many there are, together with those that a ledger does not know."""
+    all_told = len(found.balances) == found.number
+    most = found.number + len(missing) if all_told else len(found.balances)
+    return tuple(nsmallest(most, [*found.balances, *missing], key=by_share)), found.number + len(missing)
 
 
-def untouched(budgets: Iterable[Budget], balances: Iterable[Balance], limits: Limits, now: float) -> list[Balance]:
-    """Budgets with one account for all of which nothing is spent yet: ledgers do not know them, people ask for them."""
-    there = {balance.budget for balance in balances}
+def untouched(budgets: Iterable[Budget], there: Collection[str], limits: Limits, now: float) -> list[Balance]:
+    """Budgets with one account for all of which nothing is spent yet: ledgers do not know them, people ask for them.
+
+    `there` are names of budgets that have an account.
+    """
     found = []
     for budget in budgets:
         if budget.per is None and budget.name not in there:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from tierline.dashboard.access import COOKIE, SESSION, ByApp, ByToken, new_number
 from tierline.dashboard.accounts import SORTS
 from tierline.dashboard.actions import ACTIONS, Actions
-from tierline.dashboard.board import RECENT, Board, computed
+from tierline.dashboard.board import RECENT, Board
 from tierline.dashboard.files import Form, read_files
 from tierline.dashboard.guard import HEADERS, VIEWER, Guard, is_secure, told
 from tierline.dashboard.live import MOST_STREAMS, Pace, Stream
@@ -171,17 +171,17 @@ class _Page:
         return Stream(self._board, hours, tail, self.pace, self._streams)
 
     async def _accounts(self, request: Request) -> Response:
-        accounts = await self._board.accounts.get()
-        if accounts is None:
-            raise HTTPException(503, self._board.accounts.away)
         query = request.query_params
         sort = query.get("sort", SORTS[0])
         if sort not in SORTS:
             raise HTTPException(422, f"sort is one of {', '.join(SORTS)}")
         offset = _number(request, "offset", 0, 0, 10_000_000)
         most = _number(request, "most", 50, 1, MOST_ROWS)
-        find = partial(accounts.page, query.get("search", ""), query.get("budget", ""), sort, offset, most)
-        return Response(json_of(await computed(find, accounts.balances)), media_type=_JSON)
+        board = self._board
+        found = await board.page(query.get("search", ""), query.get("budget", ""), sort, offset, most)
+        if found is None:
+            raise HTTPException(503, board.accounts.away)
+        return Response(json_of(found), media_type=_JSON)
 
     async def _decisions(self, request: Request) -> Response:
         most = _number(request, "most", 50, 1, MOST_ROWS)
@@ -191,9 +191,8 @@ class _Page:
             if rows is None:
                 raise HTTPException(503, self._board.decisions.away)
         else:
-            # The moment that is shown is rounded to milliseconds.
-            found = await _there(self._router.decisions(most + 1, before=None if before is None else before + 0.001))
-            rows = tuple(decision_row(record) for record in found if before is None or record["at"] < before)
+            place = None if before is None else (before, request.query_params.get("id", ""))
+            rows = tuple(decision_row(record) for record in await _there(self._router.decisions(most, before=place)))
         return Response(json_of({"rows": rows[:most]}), media_type=_JSON)
 
     async def _decision(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import tierline
 from tierline.budgets import GLOBAL_ACCOUNT
-from tierline.dashboard.accounts import Accounts, untouched
+from tierline.dashboard.accounts import USUAL, Accounts, untouched, with_untouched
 from tierline.dashboard.kept import Kept
 from tierline.dashboard.period import Period, Stretch
 from tierline.dashboard.written import decision_row, json_of
@@ -21,6 +21,7 @@ from tierline.windows import Window
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tierline.dashboard.accounts import Sort
     from tierline.ledger.base import Balance
     from tierline.router import Router
 
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 FULLEST: Final = 20
 """Accounts that the overview shows; the rest is a page of its own."""
+_TOLD: Final = 50
+"""Accounts that a store is asked for with each look: the first page of the usual order, or all there are."""
 RECENT: Final = 50
 """Decisions that are kept up; earlier ones are asked for."""
 _MOST_VIEWS: Final = 32
@@ -67,7 +70,9 @@ class Board:
     def __init__(self, router: Router[Any], perf: Callable[[], float] = time.monotonic) -> None:
         self._router, self._perf = router, perf
         self._now = router.timing.now
+        self.fullest: Kept[Accounts] = Kept(self._fullest, same=Accounts.same, perf=perf)
         self.accounts: Kept[Accounts] = Kept(self._accounts, same=Accounts.same, perf=perf)
+        """All of them: asked for where somebody searches, sorts, or turns over pages."""
         self.decisions: Kept[tuple[dict[str, Any], ...]] = Kept(self._decisions, perf=perf)
         self._views: dict[int, _View] = {}
         self._reads = asyncio.Semaphore(_AT_ONCE)
@@ -76,17 +81,30 @@ class Board:
     async def overview(self, hours: int) -> Shot:
         """The last `hours`, and how the fullest budgets stand."""
         view = self._view(hours)
-        period, accounts = await asyncio.gather(view.kept.get(), self.accounts.get())
+        period, fullest = await asyncio.gather(view.kept.get(), self.fullest.get())
         # Forecasts change while nothing happens: now and then they are computed again.
         age = int(period.traffic.until // _FRESH) if period is not None else 0
-        edition = (view.kept.edition, self.accounts.edition, age)
+        edition = (view.kept.edition, self.fullest.edition, age)
         if view.shot is None or view.shot.edition != edition:
-            body = self._written(hours, period, accounts, self.accounts.away or view.kept.away)
+            body = self._written(hours, period, fullest, self.fullest.away or view.kept.away)
             view.shot = Shot(body, edition)
         return view.shot
 
+    async def page(self, search: str, budget: str, sort: Sort, offset: int, most: int) -> dict[str, Any] | None:
+        """Rows of accounts, and how many there are: see `Accounts.page`. None where the store has always been away."""
+        asked = (search, budget, sort, offset, most)
+        known = self.fullest.value
+        few = known.suffice(*asked) if known is not None else asked[:3] == USUAL and offset + most <= _TOLD
+        accounts = await self.fullest.get() if few else None
+        if accounts is None or not accounts.suffice(*asked):
+            accounts = await self.accounts.get()
+        if accounts is None:
+            return None
+        return await computed(partial(accounts.page, search, budget, sort, offset, most), accounts.balances)
+
     def expire(self) -> None:
         """Somebody has changed something: who looks next sees it."""
+        self.fullest.expire()
         self.accounts.expire()
         for view in self._views.values():
             view.kept.expire()
@@ -118,10 +136,17 @@ class Board:
             self._before[stretch] = now, found
         return found
 
+    async def _fullest(self) -> Accounts:
+        found, limits = await asyncio.gather(self._router.ledger.fullest(_TOLD), self._router.limits())
+        now = self._now()
+        balances, total = with_untouched(found, untouched(self._router.budgets, found.budgets, limits, now))
+        return Accounts(now, balances, total, limits, await self._rates(balances, now))
+
     async def _accounts(self) -> Accounts:
         known, limits = await asyncio.gather(self._router.balances(), self._router.limits())
         now = self._now()
-        balances = [*known, *untouched(self._router.budgets, known, limits, now)]
+        there = {balance.budget for balance in known}
+        balances = [*known, *untouched(self._router.budgets, there, limits, now)]
         rates = await self._rates(balances, now)
         return await computed(lambda: Accounts.of(now, balances, limits, rates), balances)
 
@@ -131,8 +156,10 @@ class Board:
         totals = [balance for balance in balances if balance.window == _TOTAL and balance.budget in known]
         if not totals:
             return {}
-        stretch = Stretch.of(_RATE, now)
-        traffic = await self._router.traffic(stretch.since)
+        period = await self._view(_RATE).kept.get()  # most who look are shown that, too
+        if period is None:
+            return {}
+        traffic, since = period.traffic, period.stretch.since
         found = {}
         for balance in totals:
             per = known[balance.budget].per
@@ -144,7 +171,7 @@ class Board:
             if spent is not None:
                 # Another budget may have paid for some of it, or it began lately.
                 lately = min(spent.cost, balance.spent)
-                found[balance.budget, balance.account] = lately * 3_600 // max(1, int(now - stretch.since))
+                found[balance.budget, balance.account] = lately * 3_600 // max(1, int(now - since))
         return found
 
     async def _decisions(self) -> tuple[dict[str, Any], ...]:
@@ -161,7 +188,7 @@ class Board:
             "tiers": [tier.name for tier in router.ladder],
             "trouble": _trouble(away, accounts.at if accounts is not None else None),
             "budgets": accounts.rows(accounts.balances[:FULLEST]) if accounts is not None else [],
-            "accounts_total": len(accounts.balances) if accounts is not None else 0,
+            "accounts_total": accounts.total if accounts is not None else 0,
         }
         if period is None:  # the store has been away since the page was first looked at
             stretch = Stretch.of(hours, now)

@@ -46,6 +46,7 @@ def counts(of: Counts) -> dict[str, Any]:
         "fallbacks": of.fallbacks,
         "refusals": of.refusals,
         "failures": of.failures,
+        "batched": of.batched,
     }
 
 

@@ -63,7 +63,7 @@ class RedisOutcomes:
     async def _run(self, name: str, *arguments: str) -> list[Any]:
         # Whichever script comes first to a store that knows nothing makes this its edition.
         said = (secrets.token_hex(8), *arguments)
-        answer: list[Any] = json.loads(await self._store.script(f"learn/{name}", self._keys, lambda: said))
+        answer: list[Any] = json.loads(await self._store.script(f"learn/{name}", self._keys, lambda _: said))
         return answer
 
 

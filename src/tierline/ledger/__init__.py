@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from tierline.ledger.base import Alert, Balance, Hold, Ledger, Origin, Reservation, Spent
+from tierline.ledger.base import Alert, Balance, Fullest, Hold, Ledger, Origin, Reservation, Spent
 from tierline.ledger.memory import MemoryLedger
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Alert",
     "Balance",
+    "Fullest",
     "Hold",
     "Ledger",
     "MemoryLedger",

@@ -9,13 +9,13 @@ tables are described in `store/schema.py`.
 from __future__ import annotations
 
 import logging
-from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from tierline.ledger.base import Alert, Balance
+from tierline.ledger.base import Alert
 from tierline.ledger.limits import Limits, limit_of
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Given, Place, Row, alerts_of, marks
+from tierline.ledger.rows import Given, Place, Row, alerts_of, marks
+from tierline.ledger.standings import Moment, balance_of, live_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -134,10 +134,11 @@ class Accounts:
             self._alarm_at(db, ids[start : start + _MOST_AT_ONCE])
         return len(rows) == _MOST_AT_ONCE
 
-    def settled_down(self, db: Connection) -> None:
-        """Let everything lapse that is due, for somebody reads."""
+    def settled_down(self, db: Connection) -> Moment:
+        """Let everything lapse that is due, for somebody reads. Gives what they need for that."""
         while self._lapse(db):
             pass
+        return Moment(self._now, dict(self._limits))
 
     def _sweep(self, db: Connection) -> None:
         """Drop a bounded number of rows that nobody needs any more."""
@@ -195,11 +196,7 @@ class Accounts:
 
     def _live(self, db: Connection, budget: str, account: str, series: str) -> list[Row]:
         """The rows of an account that count, oldest first."""
-        rows = db.execute(
-            f"SELECT {COLUMNS} FROM span WHERE budget = ? AND account = ? AND series = ? AND until > ? ORDER BY start",
-            (budget, account, series, self._now),
-        )
-        return [Row._make(row) for row in rows]
+        return live_rows(db, budget, account, series, self._now)
 
     # Charges, and what is told of them
 
@@ -238,7 +235,7 @@ class Accounts:
         if not reached:
             return
         db.execute("UPDATE span SET told = told | ? WHERE id = ?", (reached, live[-1].id))
-        balance = self._balance(live)
+        balance = balance_of(live, self._limits)
         self.noted += [
             Alert(balance.budget, balance.account, share, balance.spent, balance.limit, balance.renews_at, refused)
             for place, (share, _) in enumerate(self._alerts(live[-1]))
@@ -247,21 +244,6 @@ class Accounts:
 
     def _alerts(self, row: Row) -> tuple[tuple[float, int], ...]:
         return alerts_of(row.shares, limit_of(self._limits, row.budget, row.account) or row.most)
-
-    def _balance(self, live: Sequence[Row]) -> Balance:
-        last = live[-1]
-        end = min([row.until for row in live if row.spent or row.held] or [last.until])
-        return Balance(
-            last.budget,
-            last.account,
-            sum(row.spent for row in live),
-            sum(row.held for row in live),
-            limit_of(self._limits, last.budget, last.account) or last.most,
-            None if end == inf else end,
-            sum(row.estimated for row in live),
-            bool(last.hard),
-            last.series,
-        )
 
     # Limits
 

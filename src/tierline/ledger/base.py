@@ -57,6 +57,8 @@ class Reservation(NamedTuple):
     origin: Origin = NOWHERE
     unasked: bool = False
     """Whether it was made from this worker's own memory, because the ledger could not be asked."""
+    attempts: int = 1
+    """How many attempts `history` counts when it is settled: requests of a batch are held for many at a time."""
 
     @property
     def share(self) -> float:
@@ -92,6 +94,27 @@ class Balance:
     window: str = "total"
     """`Window.series`, such as `day` or `rolling 86400`."""
 
+    @property
+    def share(self) -> float:
+        """How full it is: (spent + held) / limit. Above 1 where it is past its limit."""
+        return (self.spent + self.held) / self.limit
+
+
+def by_share(balance: Balance) -> tuple[float, str, str, str]:
+    """What balances are sorted by: the fullest first, then by name."""
+    return -balance.share, balance.budget, balance.account, balance.window
+
+
+class Fullest(NamedTuple):
+    """The accounts that have used most of their limits, in the order of `by_share`; and what else there is.
+
+    `number` is how many accounts there are in all, `budgets` are those that have one.
+    """
+
+    balances: tuple[Balance, ...]
+    number: int
+    budgets: frozenset[str]
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -116,8 +139,8 @@ class Spent:
     """What one tenant spent on one route and one tier within one hour. Money in nano-USD.
 
     `hour` is when it began, in seconds since the epoch; a hold is booked to the hour in which it was made. `attempts`
-    counts those of the app's calls, `own` is the part of `cost` that Tierline's own questions came to, `estimated` the
-    part that nobody has measured.
+    counts those of the app's calls, and its requests of batches that were sent; `own` is the part of `cost` that
+    Tierline's own questions came to, `estimated` the part that nobody has measured.
     """
 
     hour: float
@@ -241,6 +264,14 @@ class Ledger(Protocol):
 
     async def balances(self, account: str | None = None) -> list[Balance]:
         """Every account that was ever charged in a span that has not ended; or those with one name."""
+        ...
+
+    async def fullest(self, most: int) -> Fullest:
+        """Of all `balances` the `most` that have the largest share of their limit used, as the store has chosen them.
+
+        For who looks often: whatever `most` is, each account is looked at, but only these are told. Of those that are
+        equally full any may be told, and the same ones each time.
+        """
         ...
 
     async def holds(self) -> list[Hold]:

@@ -53,6 +53,7 @@ def written(entry: Entry) -> str:
             "held": held.cost,
             "at": held.at,
             "unasked": held.unasked,
+            "attempts": held.attempts,
             "origin": held.origin,
             "offer": (offer.tier, offer.model, offer.cost, offer.input_cost),
             "lines": [(*fields_of(line), span) for line, span in held.lines],
@@ -78,5 +79,6 @@ def read(key: str, due: float, body: str) -> Entry:
         at=found["at"],
         origin=Origin(*found["origin"]),
         unasked=found["unasked"],
+        attempts=found["attempts"],
     )
     return entry._replace(reservation=reservation)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from heapq import nsmallest
 from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from tierline.budgets import first_fit
-from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Hold, Origin, Reservation
+from tierline.ledger.base import NOWHERE, RETENTION, Alert, Balance, Fullest, Hold, Origin, Reservation
 from tierline.ledger.checks import check_offers, check_seconds, checked_cost, checked_limit
 from tierline.ledger.limits import Limits, limited
 from tierline.ledger.refusing import Part, refusal
@@ -170,7 +171,7 @@ class MemoryLedger:
         """Replace the hold by `cost`. False where it had been settled before, or lapsed too long ago."""
         checked_cost(cost)
         with self._lock:
-            ended = self._end(reservation.id, cost, cost if estimated else 0, 1)
+            ended = self._end(reservation.id, cost, cost if estimated else 0, reservation.attempts)
         if self._alerts:
             self._tell()
         return ended
@@ -193,7 +194,7 @@ class MemoryLedger:
             held, slots, _ = found
             more = cost
             if attempts:
-                self._rollup.book(held, cost, estimated, self._now)
+                self._rollup.book(held, cost, estimated, self._now, attempts)
             for slot in slots:
                 slot.held -= held.cost
         elif self._lapsed and (late := self._lapsed.pop(key, None)) is not None:
@@ -235,7 +236,7 @@ class MemoryLedger:
                 slot.spent += cost
                 slot.estimated += guess
                 self._note_spent(slot)
-            self._rollup.book(reservation, cost, guess, now)
+            self._rollup.book(reservation, cost, guess, now, reservation.attempts)
         self._tell()
         return True
 
@@ -276,6 +277,20 @@ class MemoryLedger:
             ]
         self._tell()
         return found
+
+    async def fullest(self, most: int) -> Fullest:
+        """The `most` accounts that have used the largest share of their limits: see `Ledger`."""
+        with self._lock:
+            now = self._tick()
+            shares = {
+                name: sum(slot.spent + slot.held for slot in live) / limited(self._limits, each.line).limit
+                for name, each in self._accounts.items()
+                if (live := each.live(now))
+            }
+            chosen = nsmallest(most, shares, key=lambda name: (-shares[name], name))
+            balances = tuple(self._balance(self._accounts[name], now) for name in chosen)
+        self._tell()
+        return Fullest(balances, len(shares), frozenset(budget for budget, *_ in shares))
 
     def _balance(self, account: Account, now: float) -> Balance:
         line, counting = account.line, account.live(now)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from tierline.budgets import Line
-    from tierline.ledger.base import Alert, Balance, Hold, Ledger, Origin, Reservation, Spent
+    from tierline.ledger.base import Alert, Balance, Fullest, Hold, Ledger, Origin, Reservation, Spent
     from tierline.ledger.journal import Journal
     from tierline.values import Offer
 
@@ -246,6 +246,10 @@ class GuardedLedger:
     async def balances(self, account: str | None = None) -> list[Balance]:
         """Every account, as the ledger knows it."""
         return await self._ask(lambda: self.behind.balances(account))
+
+    async def fullest(self, most: int) -> Fullest:
+        """The fullest accounts, as the ledger knows them."""
+        return await self._ask(lambda: self.behind.fullest(most))
 
     async def holds(self) -> list[Hold]:
         """Every hold that the ledger knows."""

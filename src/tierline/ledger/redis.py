@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from heapq import nsmallest
 from math import inf
 from typing import TYPE_CHECKING
 
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
-from tierline.ledger.base import NOWHERE, RETENTION, Origin, Reservation
+from tierline.ledger.base import NOWHERE, RETENTION, Fullest, Origin, Reservation, by_share
 from tierline.ledger.checks import bounded_cost, check_offers, check_seconds, checked_limit, plain
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.session import Session
@@ -91,14 +92,14 @@ class RedisLedger:
         until = self._session.until()
         charged: list[tuple[Line, Span]] = []
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(left: float) -> tuple[str, ...]:
             now = self._session.time()
             limited = self._session.limited(lines)
             charged[:] = [(line, line.window.span(now)) for line in limited]
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = self._session.late()
+            late = self._session.late(left)
             return (
                 key,
                 self._session.version,
@@ -181,7 +182,13 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
-        arguments = (reservation.id, amount, amount if estimated else "0", "1", text(reservation.at))
+        arguments = (
+            reservation.id,
+            amount,
+            amount if estimated else "0",
+            str(reservation.attempts),
+            text(reservation.at),
+        )
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.
@@ -203,12 +210,12 @@ class RedisLedger:
         hold = dumps(whole_row(kept_of(reservation.origin, reservation.at), reservation.offer))
         own = [line for line, _ in reservation.lines]
 
-        def arguments() -> tuple[str, ...]:
+        def arguments(_: float) -> tuple[str, ...]:
             lines = ",".join(
                 placed(limited, span, line.limit)
                 for limited, (line, span) in zip(self._session.limited(own), reservation.lines, strict=True)
             )
-            ask = f'{{"hold":{hold},"lines":[{lines}]}}'
+            ask = f'{{"hold":{hold},"attempts":{reservation.attempts},"lines":[{lines}]}}'
             return reservation.id, amount, amount if estimated else "0", self._session.version, ask
 
         status, _, *rest = await self._session.step("post", arguments, self._session.until())
@@ -240,11 +247,30 @@ class RedisLedger:
 
     async def balances(self, account: str | None = None) -> list[Balance]:
         """Every account that was ever charged in a span that has not ended; or those with one name."""
-        found = await self._accounts(account or "")
-        return [read_balance(fields, self._session.limits) for fields in found]
+        found: dict[int, Balance] = {}
+        cursor, whose = "", "" if account is None else dumps(account)
+        while cursor != "0":
+            _, _, cursor, rows, *_ = await self._session.run("balances", cursor or "0", whose, "", "-1")
+            found.update(map(read_balance, rows))
+        return [balance for _, balance in sorted(found.items())]
+
+    async def fullest(self, most: int) -> Fullest:
+        """The `most` accounts that have used the largest share of their limits: see `Ledger`."""
+        chosen: dict[int, Balance] = {}
+        budgets: set[str] = set()
+        cursor, number, least = "", 0, -1.0
+        while cursor != "0":
+            arguments = (cursor or "0", "", str(most), repr(least))
+            _, _, cursor, rows, some, number = await self._session.run("balances", *arguments)
+            budgets.update(some)
+            chosen.update(map(read_balance, rows))
+            chosen = dict(nsmallest(most, chosen.items(), key=lambda each: by_share(each[1])))
+            if most and len(chosen) == most:
+                least = min(balance.share for balance in chosen.values())
+        return Fullest(tuple(chosen.values()), number, frozenset(budgets))
 
     async def _accounts(self, account: str) -> list[dict[str, str]]:
-        """The fields of accounts, in the order in which they came to be."""
+        """What is kept of accounts, in the order in which they came to be."""
         found: dict[str, dict[str, str]] = {}
         cursor = ""
         while cursor != "0":
@@ -286,7 +312,7 @@ class RedisLedger:
 
     async def limits(self) -> dict[tuple[str, str | None], int]:
         """What `set_limit` has set."""
-        await self.ping()
+        await self._session.listen()
         return dict(self._session.limits)
 
     async def confirm(self) -> None:

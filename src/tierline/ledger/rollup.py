@@ -53,8 +53,8 @@ class Rollup:
         self._rows = 0
         self._last: tuple[float, float, dict[_Key, Row]] = (inf, inf, {})  # the hour that was booked to last
 
-    def book(self, held: Reservation, cost: int, estimated: int, now: float) -> Row:
-        """Book an attempt to the hour in which `held` was made; the row it went to.
+    def book(self, held: Reservation, cost: int, estimated: int, now: float, attempts: int = 1) -> Row:
+        """Book attempts to the hour in which `held` was made; the row they went to.
 
         Of an hour that is not kept any more, that is one that nobody will read.
         """
@@ -63,7 +63,7 @@ class Rollup:
         row = rows.get(key) if begin <= held.at < end else None
         if row is None:
             row = self._open(hour_of(held.at), key, now)
-        row.attempts += 1
+        row.attempts += attempts
         row.cost += cost
         row.estimated += estimated
         return row

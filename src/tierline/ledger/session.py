@@ -31,6 +31,8 @@ _SLOW: Final = 1.0
 _BEAT: Final = 10.0
 """Seconds after which a process that uses the store says again that it is there."""
 _MOST_TOLD: Final = 4096
+_LOOKS: Final = ("accounts", "balances")
+"""Steps of one look in many steps: what this process should know is not read with each of them."""
 
 
 class _LostError(LedgerUnavailableError):
@@ -87,9 +89,12 @@ class Session:
         read = time.monotonic() + self._offset if self._clock is None else self._clock()
         return max(read, self._now)
 
-    def late(self) -> float:
-        """What the server's clock says when nobody may wait any more for what is sent now."""
-        return time.monotonic() + self._offset + self.store.timeout
+    def late(self, left: float) -> float:
+        """What the server's clock says when nobody may wait any more for what is sent now, and is waited for so long.
+
+        Not later than who waits gives up, or what nobody waits for would be held.
+        """
+        return time.monotonic() + self._offset + min(left, self.store.timeout)
 
     def limited(self, lines: Sequence[Line]) -> Sequence[Line]:
         """The lines under the limits that were set."""
@@ -100,15 +105,15 @@ class Session:
 
     async def run(self, name: str, *arguments: str) -> list[Any]:
         """What a script answers: its status, the time, and what it gives."""
-        return await self.step(name, lambda: arguments, self.until())
+        return await self.step(name, lambda _: arguments, self.until())
 
-    async def step(self, name: str, arguments: Callable[[], tuple[str, ...]], until: float) -> list[Any]:
+    async def step(self, name: str, arguments: Callable[[float], tuple[str, ...]], until: float) -> list[Any]:
         """The same; the arguments are asked for anew where the store turned out to be of another time or mind."""
         if (moment := time.monotonic()) >= self._next_beat or self.recall.pid != os.getpid():
             if self.recall.epoch:
                 self._next_beat = moment + 1  # one of those who are under way is enough
             await self._join(until)
-        elif self.recall.stale and name != "balances":
+        elif self.recall.stale and name not in _LOOKS:
             await self._learn(until)
         while True:
             status, now, *rest = await self._script(name, arguments, until)
@@ -124,13 +129,13 @@ class Session:
                 return [status, now, *rest]
 
     async def _script(
-        self, name: str, arguments: Callable[[], tuple[str, ...]], until: float, *, epoch: str = ""
+        self, name: str, arguments: Callable[[float], tuple[str, ...]], until: float, *, epoch: str = ""
     ) -> list[Any]:
-        def said() -> tuple[str, ...]:
+        def said(left: float) -> tuple[str, ...]:
             nonlocal epoch
             epoch = epoch or self.recall.epoch
             clock = "" if self._clock is None else text(self._clock())
-            return (epoch, clock, *self._lasting, *arguments())
+            return (epoch, clock, *self._lasting, *arguments(left))
 
         answer = await self.store.script(f"ledger/{name}", self._keys, said, until)
         status, at, wall, alerts, *rest = json.loads(answer)
@@ -171,13 +176,13 @@ class Session:
         """Let go of the connections of this loop. Whoever closes the last of them is not waited for any more."""
         if self.recall.epoch and self.store.only_here:
             with suppress(LedgerUnavailableError):
-                await self._script("leave", lambda: (self.recall.member,), self.until())
+                await self._script("leave", lambda _: (self.recall.member,), self.until())
             self._next_beat = 0.0
         await self.store.aclose()
 
     async def page(self, cursor: str, account: str, until: float) -> tuple[str, dict[str, dict[str, str]]]:
         """Some accounts by name, and where to go on."""
-        _, _, following, rows = await self.step("balances", lambda: (cursor, account, self.version), until)
+        _, _, following, rows = await self.step("accounts", lambda _: (cursor, account, self.version), until)
         found = {name: pairs(flat) for name, flat in zip(rows[::2], rows[1::2], strict=True)} if rows else {}
         for name, fields in found.items():
             self.recall.account(name, fields)
@@ -187,12 +192,16 @@ class Session:
 
     async def ping(self) -> None:
         """Return where the ledger can be asked. Where its data were lost: give back what this process knows of them."""
+        await self.listen()
+        while self.recall.stale:
+            await self._learn(self.until())
+
+    async def listen(self) -> None:
+        """The same, and learn which limits are set; without what this process should know of accounts."""
         try:
             await self._join(self.until())
         except _LostError as lost:
             await self._give_back(lost.epoch)
-        while self.recall.stale:
-            await self._learn(self.until())
 
     async def confirm(self) -> None:
         """Go on with the balances as they are."""
@@ -208,7 +217,7 @@ class Session:
         if recall.pid != os.getpid():
             recall.reborn()
         me = (recall.member, recall.epoch, secrets.token_hex(16), text(recall.seen), "" if self._looked else "1")
-        status, now, epoch, *rest = await self._script("join", lambda: me, until, epoch="*")
+        status, now, epoch, *rest = await self._script("join", lambda _: me, until, epoch="*")
         if status == "suspect":
             raise _LostError(epoch)
         self.version, limits, members, evicts = rest[0], *rest[1:]
@@ -247,4 +256,4 @@ class Session:
 
     async def _restore(self, payload: str, *, force: bool = False) -> list[Any]:
         arguments = (self.recall.member, "1" if force else "", payload)
-        return await self._script("restore", lambda: arguments, self.until(), epoch="*")
+        return await self._script("restore", lambda _: arguments, self.until(), epoch="*")

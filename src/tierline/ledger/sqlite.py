@@ -7,6 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, TypeVar
 
 from tierline.errors import ConfigurationError
+from tierline.ledger import standings
 from tierline.ledger.accounts import REMEMBER
 from tierline.ledger.base import NOWHERE, RETENTION
 from tierline.ledger.checks import bounded_cost, check_seconds, checked_limit
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from tierline.budgets import Line
-    from tierline.ledger.base import Alert, Balance, Hold, Origin, Reservation, Spent
+    from tierline.ledger.base import Alert, Balance, Fullest, Hold, Origin, Reservation, Spent
     from tierline.values import Offer, Refusal
 
 T = TypeVar("T")
@@ -109,7 +110,13 @@ class SQLiteLedger:
 
     async def balances(self, account: str | None = None) -> list[Balance]:
         """Every account that was ever charged in a span that has not ended; or those with one name."""
-        return await self._run(lambda db: self._tables.balances(db, account))
+        moment = await self._run(self._tables.settled_down)
+        return await self.store.read(lambda db: standings.balances(db, moment, account))
+
+    async def fullest(self, most: int) -> Fullest:
+        """The `most` accounts that have used the largest share of their limits: see `Ledger`."""
+        moment = await self._run(self._tables.settled_down)
+        return await self.store.read(lambda db: standings.fullest(db, moment, most))
 
     async def holds(self) -> list[Hold]:
         """Every hold, oldest first."""

@@ -14,7 +14,7 @@ from tierline.ledger.checks import plain
 from tierline.ledger.limits import limited
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.rollup import hour_of
-from tierline.ledger.rows import COLUMNS, Given, Kept, Place, Row, lines_text, marks, wrong_offers
+from tierline.ledger.rows import Given, Kept, Place, lines_text, marks, wrong_offers
 from tierline.values import Offer
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from tierline.budgets import Line
-    from tierline.ledger.base import Balance
     from tierline.values import Refusal
 
 
@@ -164,7 +163,7 @@ class Tables(Accounts):
         if not known:
             # It was held in a file that was lost: what it came to is charged all the same.
             return self.post(db, reservation, cost, estimated=estimated)
-        return self.end(db, reservation.id, cost, estimated=estimated, attempts=1)
+        return self.end(db, reservation.id, cost, estimated=estimated, attempts=reservation.attempts)
 
     @staticmethod
     def _is_known(db: Connection, key: str) -> bool:
@@ -233,7 +232,7 @@ class Tables(Accounts):
         origin = reservation.origin
         tenant, route = origin.tenant and plain(origin.tenant), origin.route and plain(origin.route)
         booked = (hour_of(reservation.at), tenant, route, plain(reservation.offer.tier), origin.own)
-        self._book(db, booked, cost, guess, 1)
+        self._book(db, booked, cost, guess, reservation.attempts)
         self._alarm_at(db, ids)
         return True
 
@@ -247,18 +246,6 @@ class Tables(Accounts):
         db.execute("INSERT INTO hold (id, state, due) VALUES (?, ?, ?)", (key, ENDED, self._moment + seconds))
 
     # What operators ask
-
-    def balances(self, db: Connection, account: str | None) -> list[Balance]:
-        """As `Ledger.balances`."""
-        self.settled_down(db)
-        rows = db.execute(
-            f"SELECT {COLUMNS} FROM span WHERE until > ? AND (? IS NULL OR account = ?) ORDER BY id",
-            (self._now, account, account),
-        )
-        accounts: dict[tuple[str, str, str], list[Row]] = {}
-        for row in map(Row._make, rows):
-            accounts.setdefault((row.budget, row.account, row.series), []).append(row)
-        return [self._balance(sorted(live, key=lambda row: row.start)) for live in accounts.values()]
 
     def holds(self, db: Connection) -> list[Hold]:
         """As `Ledger.holds`."""

@@ -164,27 +164,11 @@ def parts_of(fields: Mapping[str, str]) -> list[Part]:
     return found if len(found) < 2 else sorted(found, key=lambda part: float(part.start))  # noqa: PLR2004
 
 
-def read_balance(fields: Mapping[str, str], limits: Limits) -> Balance:
-    """An account as operators see it."""
-    line = _line_of(fields["l"])
-    found = [end for field, end in fields.items() if field[0] == "@"]
-    if len(found) == 1:  # nearly always
-        ends = float(found[0])
-    else:
-        parts = parts_of(fields)
-        ends = min([part.end for part in parts if part.used] or [parts[-1].end])
-    used, spent = int(fields["U"]), int(fields["S"])
-    return Balance(
-        line["budget"],
-        line["account"],
-        spent,
-        used - spent,
-        limit_of(limits, line["budget"], line["account"]) or int(line["limit"]),
-        None if ends == inf else ends,
-        int(fields["E"]),
-        line["hard"],
-        line["series"],
-    )
+def read_balance(row: Sequence[Any]) -> tuple[int, Balance]:
+    """An account as operators see it, with its generation: the later it came to be, the higher that is."""
+    generation, (budget, account, series), used, spent, estimated, limit, hard, end = row
+    renews_at = None if end is None else float(end)
+    return generation, Balance(budget, account, spent, used - spent, limit, renews_at, estimated, hard, series)
 
 
 def read_hold(key: str, left: float, now: float, record: str) -> Hold:

@@ -107,11 +107,12 @@ class RedisStore:
         return PATIENCE * self.timeout
 
     async def script(
-        self, name: str, keys: Sequence[str], args: Callable[[], Sequence[Any]], until: float | None = None
+        self, name: str, keys: Sequence[str], args: Callable[[float], Sequence[Any]], until: float | None = None
     ) -> Any:
         """What the Lua script `name` (`ledger/settle`) returns; `until` ends all patience, by the loop's clock.
 
-        `args` gives its arguments, when there is a connection to send them on.
+        `args` gives its arguments, when there is a connection to send them on, and is given for how many seconds the
+        answer will be waited for, should the server be silent.
 
         LedgerUnavailableError where it cannot be known. The script may then have been run, or be run later.
         """
@@ -123,7 +124,7 @@ class RedisStore:
         verb = ("EVALSHA", digest) if name in self._sent else ("EVAL", source)
 
         def command() -> tuple[Any, ...]:
-            return (*verb, len(keys), *keys, *args())
+            return (*verb, len(keys), *keys, *args(left()))
 
         errors = self._redis.exceptions
         cut = False
@@ -145,6 +146,21 @@ class RedisStore:
         except TimeoutError as error:
             raise LedgerUnavailableError(f"{self._where} did not answer within {self.timeout:g} s") from error
         except (errors.RedisError, errors.RedisClusterException, OSError) as error:
+            raise LedgerUnavailableError(f"{self._where}: {type(error).__name__}: {self._clean(error)}") from error
+
+    async def command(self, *parts: str) -> Any:
+        """What the server answers to a command of an operator's, such as `INFO`, as redis-py reads it.
+
+        LedgerUnavailableError where it does not answer, or does not allow it.
+        """
+        client = self._client()
+        until = asyncio.get_running_loop().time() + self.longest
+        try:
+            async with client.patience(self.timeout, until):
+                return await client.run(lambda: parts, lambda: True)
+        except TimeoutError as error:
+            raise LedgerUnavailableError(f"{self._where} did not answer within {self.timeout:g} s") from error
+        except (self._redis.RedisError, self._redis.exceptions.RedisClusterException, OSError) as error:
             raise LedgerUnavailableError(f"{self._where}: {type(error).__name__}: {self._clean(error)}") from error
 
     async def aclose(self) -> None:

@@ -129,7 +129,7 @@ CREATE TABLE traffic_name (     -- of routes, accounts and jobs
 );
 CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
     kind INTEGER NOT NULL,
-    level INTEGER NOT NULL,     -- how long it is: seconds of an hour, a day, a week
+    level INTEGER NOT NULL,     -- how long it is, in seconds: see `LEVELS` of traffic/store.py
     start INTEGER NOT NULL,
     name INTEGER NOT NULL,      -- 0: the sum over all names
     calls INTEGER NOT NULL,
@@ -144,6 +144,7 @@ CREATE TABLE traffic (          -- sums of a stretch of time; money in nano-USD
     fallbacks INTEGER NOT NULL,
     refusals INTEGER NOT NULL,
     failures INTEGER NOT NULL,
+    batched INTEGER NOT NULL,
     PRIMARY KEY (kind, level, start, name)
 ) WITHOUT ROWID;
 CREATE TABLE traffic_day (      -- how many names of a kind there are on a day
@@ -177,7 +178,9 @@ CREATE TABLE batch_job (        -- what was submitted under one name
     until REAL NOT NULL,
     settings TEXT NOT NULL,     -- JSON
     whole INTEGER NOT NULL,     -- submitted to its end
-    canceled INTEGER NOT NULL
+    canceled INTEGER NOT NULL,
+    touched REAL NOT NULL,      -- when somebody last submitted to it, or a batch of it was done
+    erased INTEGER NOT NULL     -- it is not there any more; what is left of it is dropped bit by bit
 );
 CREATE TABLE batch (
     id TEXT PRIMARY KEY,
@@ -214,7 +217,11 @@ CREATE TABLE batch_item (       -- a request, and what became of it; money in na
     payload TEXT,               -- a prompt: gone when there is a result
     result TEXT,
     cost INTEGER NOT NULL,
-    estimated INTEGER NOT NULL
+    estimated INTEGER NOT NULL,
+    tenant TEXT NOT NULL,       -- who pays; empty for nobody
+    said TEXT NOT NULL,         -- JSON for the decision log: gone with the payload; empty for none
+    plain INTEGER NOT NULL,     -- what the same usage costs without a batch
+    top INTEGER NOT NULL        -- and on the top tier
 );
 CREATE UNIQUE INDEX batch_item_place ON batch_item (job, place);
 CREATE UNIQUE INDEX batch_item_name ON batch_item (job, name) WHERE name IS NOT NULL;
@@ -227,6 +234,45 @@ CREATE TABLE batch_hold (
     entry TEXT NOT NULL         -- JSON: what settling it needs
 ) WITHOUT ROWID;
 CREATE INDEX batch_hold_of ON batch_hold (batch);
+CREATE TABLE batch_deferred (   -- a request that waits for a batch, and its answer; moments in seconds
+    number INTEGER PRIMARY KEY,
+    handle TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,         -- the app's custom id
+    when_full TEXT NOT NULL,
+    target TEXT NOT NULL,       -- whom the answer is delivered to
+    created REAL NOT NULL,
+    ready REAL NOT NULL,        -- may be batched from then on
+    fill_by REAL NOT NULL,      -- and is by then
+    act_by REAL NOT NULL,       -- is batched no more
+    call_by REAL NOT NULL,      -- is called
+    deadline REAL NOT NULL,
+    request TEXT,               -- JSON with a prompt: gone when there is a result
+    state TEXT NOT NULL,        -- waiting, gathered, calling, answered
+    job TEXT NOT NULL,
+    place INTEGER NOT NULL,
+    result TEXT,
+    answered REAL NOT NULL,
+    delivery TEXT NOT NULL,
+    due REAL NOT NULL,          -- when it is to be delivered
+    tries INTEGER NOT NULL,
+    owner TEXT NOT NULL DEFAULT '',
+    until REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX batch_deferred_state ON batch_deferred (state, delivery);
+CREATE INDEX batch_deferred_job ON batch_deferred (job, place) WHERE state = 'gathered';
+CREATE INDEX batch_deferred_tenant ON batch_deferred (tenant);
+CREATE TABLE batch_group (      -- deferred requests that were put into one job
+    id TEXT PRIMARY KEY,
+    when_full TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    owner TEXT NOT NULL,        -- who works on it, until a moment
+    until REAL NOT NULL,
+    due REAL NOT NULL,          -- when it is to be looked at
+    submitted REAL NOT NULL,    -- when its job had all of them
+    seen INTEGER NOT NULL,      -- results of the job that were read
+    canceled INTEGER NOT NULL
+) WITHOUT ROWID;
 """
 
 MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS, _TRAFFIC, BATCHES)

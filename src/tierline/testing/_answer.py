@@ -43,6 +43,8 @@ class Reply:
     - `input_tokens` is what the prompt is said to have, its cached part included; by default it is counted
     - `seconds` until its first byte, in place of the fake's `latency`
     - `web_searches` are counted, and billed, as server tool requests
+    - `content` are the blocks of the answer as the API has them, in place of `text`, `tool` and `thinking`; what was
+      cut off by a stop sequence has that in `stop_sequence`
     """
 
     text: str | None = None
@@ -54,6 +56,8 @@ class Reply:
     web_searches: int = 0
     input_tokens: int | None = None
     seconds: float | None = None
+    content: tuple[Mapping[str, Any], ...] | None = None
+    stop_sequence: str | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +79,9 @@ def compose(body: Mapping[str, Any], rules: ModelRules, reply: Reply, *, prompt:
     Raises ValueError for a reply that calls a tool which the request does not have.
     """
     draft = Draft(web_searches=reply.web_searches, seconds=reply.seconds)
+    if reply.content is not None:
+        _repeat(draft, reply.content, rules, reply.stop_sequence)
+        return _closed(draft, body, reply)
     room = int(body["max_tokens"])
     wanted = thinking_tokens(body, rules, prompt)
     if wanted:
@@ -93,6 +100,11 @@ def compose(body: Mapping[str, Any], rules: ModelRules, reply: Reply, *, prompt:
             draft.stop_reason = "tool_use"
     if room <= 0 and draft.stop_reason == "end_turn" and not _whole(draft, reply):
         draft.stop_reason = "max_tokens"
+    return _closed(draft, body, reply)
+
+
+def _closed(draft: Draft, body: Mapping[str, Any], reply: Reply) -> Draft:
+    """A draft with all of its blocks: how much it has spent, and why it stops."""
     draft.output_tokens = max(1, sum(tokens for _, tokens in draft.blocks))
     if reply.output_tokens is not None:
         draft.output_tokens = min(reply.output_tokens, int(body["max_tokens"]))
@@ -114,10 +126,23 @@ def default_reply(body: Mapping[str, Any], rules: ModelRules, *, prompt: int, se
 def obey_choice(body: Mapping[str, Any], reply: Reply) -> Reply:
     """Turn a reply into a tool call where `tool_choice` demands one."""
     choice = body.get("tool_choice") or {}
-    if choice.get("type") not in ("any", "tool") or reply.tool is not None or reply.stop_reason is not None:
+    said = reply.tool is not None or reply.content is not None or reply.stop_reason is not None
+    if choice.get("type") not in ("any", "tool") or said:
         return reply
     names = [tool["name"] for tool in body["tools"] if isinstance(tool.get("name"), str)]
     return replace(reply, text=None, tool=choice.get("name") or names[0])
+
+
+def _repeat(draft: Draft, content: tuple[Mapping[str, Any], ...], rules: ModelRules, stop_sequence: str | None) -> None:
+    """Say what was said before, block by block. Signatures stay as they are: they are of whoever thought it."""
+    for block in content:
+        tokens = text_tokens(str(block.get("text") or block.get("thinking") or canonical(block)), rules)
+        draft.blocks.append((dict(block), tokens))
+        if block["type"] == "thinking":
+            draft.thinking_tokens += tokens
+        elif block["type"] == "tool_use":
+            draft.stop_reason = "tool_use"
+    draft.stop_sequence = stop_sequence
 
 
 def _think(draft: Draft, body: Mapping[str, Any], rules: ModelRules, reply: Reply, tokens: int, *, cut: bool) -> int:

@@ -70,22 +70,26 @@ def _empty(block: Mapping[str, Any]) -> dict[str, Any]:
             return {**block, "thinking": "", "signature": ""}
         case "tool_use":
             return {**block, "input": {}}
-        case _:
+        case "text":
             return {**block, "text": ""}
+        case _:
+            return dict(block)  # such as the results of a search: they come whole
 
 
 def _deltas(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     match block["type"]:
         case "thinking":
             yield from ({"type": "thinking_delta", "thinking": part} for part in _parts(block["thinking"]))
-            if block["signature"]:
+            if block.get("signature"):
                 yield {"type": "signature_delta", "signature": block["signature"]}
         case "tool_use":
             yield {"type": "input_json_delta", "partial_json": ""}
             text = json.dumps(block["input"], ensure_ascii=False)
             yield from ({"type": "input_json_delta", "partial_json": part} for part in _parts(text))
-        case _:
+        case "text":
             yield from ({"type": "text_delta", "text": part} for part in _parts(block["text"]))
+        case _:
+            return
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from tierline.testing._book import Book
 from tierline.testing._brain import count_tokens, draft_of, message_of, read_prompt, reply_to, spent
 from tierline.testing._cache import PromptCache
 from tierline.testing._catalogue import model_info, model_page
+from tierline.testing._limits import Limits
 from tierline.testing._log import Received
 from tierline.testing._outgoing import Frame, Outgoing, broken, error_answer, json_answer, message_answer
 from tierline.testing._platforms import Door, door_of
@@ -128,6 +129,8 @@ class FakeClaude:
     - `batch_delay`: seconds after which a batch is processed; more than 24 hours, and it expires
     - `batch_outcome`: what becomes of a request of a batch, by its custom id and params: `"expired"`, `"canceled"`, a
       `Fault` with an error, or None for an answer
+    - `limits`: what each model takes in a minute, such as `{"requests": 50, "input-tokens": 50_000, "output-tokens":
+      10_000}`: what is more is answered with a 429. By default the headers inform, and nothing is refused
     - `clock` and `sleep`: the time of TTLs, latencies and batches, so that a test need not wait
 
     Raises ConfigurationError for what cannot work.
@@ -149,6 +152,7 @@ class FakeClaude:
         seed: int | None = None,
         batch_delay: float = 0.0,
         batch_outcome: Callable[[str, Mapping[str, Any]], Fault | str | None] | None = None,
+        limits: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
     ) -> None:
@@ -172,6 +176,7 @@ class FakeClaude:
         self._sleep = sleep
         self._book = Book(keep, self._clock)
         self._batches = Batches(self._clock, batch_delay, self._batched, self._book.charge, batch_outcome)
+        self._limits = Limits(limits, self._clock) if limits else None
         self._cache = PromptCache()
         self._threads = Threads()
 
@@ -379,6 +384,8 @@ class FakeClaude:
         number, door = exchange.number, exchange.door
         thread, body = body.get("thread"), self._threads.whole(body, self._clock())
         exchange.prompt = prompt = read_prompt(body, self._names(door, body))
+        if self._limits is not None:
+            self._limits.admit(body["model"], prompt.tokens)
         reply = reply_to(
             prompt,
             exchange.received,
@@ -455,6 +462,8 @@ class FakeClaude:
                 geo = "us"
             received.billed = bill(prompt.rules.id, received.usage, geo=geo, fast=prompt.body.get("speed") == "fast")
             self._book.charge(received.billed)
+            if self._limits is not None:
+                self._limits.wrote(prompt.body["model"], received.usage.output_tokens)
         received.seconds = self._clock() - exchange.began
         received.ended = ended  # type: ignore[assignment]
 
@@ -469,11 +478,15 @@ class FakeClaude:
             prompt = exchange.prompt.tokens if exchange.prompt else 0
             output = exchange.draft.output_tokens if exchange.draft else 0
             said = {name for name, _ in headers}
-            limits = self._book.limit_headers(
-                received.model or "",
-                (prompt, output),
-                exhausted=outgoing.error is not None or outgoing.resets_in is not None,
-                resets_in=outgoing.resets_in,
+            limits = (
+                self._limits.headers(received.model or "")
+                if self._limits is not None
+                else self._book.limit_headers(
+                    received.model or "",
+                    (prompt, output),
+                    exhausted=outgoing.error is not None or outgoing.resets_in is not None,
+                    resets_in=outgoing.resets_in,
+                )
             )
             headers += tuple(limit for limit in limits if limit[0] not in said)
         return [(name.encode(), value.encode()) for name, value in headers]

@@ -28,6 +28,8 @@ class Counts:
       nobody has measured the part `estimated`
     - `top`: what the same would have cost on the top tier alone: `cost`, and what calls saved against it
     - `lookups`, `hits`: of the verdict cache, at the tier that would have been asked
+    - `batched`: requests of batches that have come back, which are no calls; what they cost is part of `cost`, and what
+      they saved of `top`. The other counts are of calls alone
     - `downgrades`, `escalations`, `fallbacks`: calls to which that happened, at the tier that was taken in the end
     """
 
@@ -43,6 +45,7 @@ class Counts:
     fallbacks: int = 0
     refusals: int = 0
     failures: int = 0
+    batched: int = 0
 
     def plus(self, other: Counts) -> Counts:
         """Both together."""
@@ -144,7 +147,10 @@ class Traffic:
             ("job", self.by_job),
             ("total", {"": self.total}),
         ]
-        lines = [title, *table(_cells(groups), right=range(2, 11))]
+        cells = list(_cells(groups))
+        if not self.total.batched:
+            cells = [row[:-1] for row in cells]
+        lines = [title, *table(cells, right=range(2, len(cells[0])))]
         total = self.total
         if total.lookups:
             lines.append(f"verdict cache: {total.hits:,} hits of {total.lookups:,} ({total.hits / total.lookups:.0%})")
@@ -156,11 +162,12 @@ class Traffic:
 def _cells(groups: Iterable[tuple[str, Mapping[str, Counts]]]) -> Iterator[tuple[str, ...]]:
     yield (
         "", "", "calls", "cost", "overhead", "saved", "downgrades", "escalations", "fallbacks", "refusals", "failures",
+        "batched",
     )  # fmt: skip
     rows = [(kind, name, each) for kind, found in groups for name, each in list(found.items())[:MOST_SHOWN]]
     costs, owns, savings = (money(getattr(each, what) for _, _, each in rows) for what in ("cost", "own", "saved"))
     shown = ""
     for (kind, name, each), cost, own, saved in zip(rows, costs, owns, savings, strict=True):
-        moved = (each.downgrades, each.escalations, each.fallbacks, each.refusals, each.failures)
+        moved = (each.downgrades, each.escalations, each.fallbacks, each.refusals, each.failures, each.batched)
         yield (kind if kind != shown else "", name, f"{each.calls:,}", cost, own, saved, *(f"{n:,}" for n in moved))
         shown = kind

@@ -48,7 +48,8 @@ _LAST: Final = 1.0
 """Seconds for writing at a shutdown, even where it has no time."""
 
 (
-    _CALLS, _COST, _OWN, _ESTIMATED, _TOP, _LOOKUPS, _HITS, _DOWNGRADES, _ESCALATIONS, _FALLBACKS, _REFUSALS, _FAILURES
+    _CALLS, _COST, _OWN, _ESTIMATED, _TOP, _LOOKUPS, _HITS, _DOWNGRADES, _ESCALATIONS, _FALLBACKS, _REFUSALS, _FAILURES,
+    _BATCHED,
 ) = range(len(NAMES))  # fmt: skip
 
 _Cell: TypeAlias = list[int]
@@ -134,6 +135,15 @@ class Meter:
                 cell[_OWN] += cost
             if estimated:
                 cell[_ESTIMATED] += cost
+        self._soon()
+
+    def batched(self, reservation: Reservation, saved: int) -> None:
+        """A request of a batch has come back, at the place where its hold is booked; `saved` against the top tier."""
+        tenant, route, _ = reservation.origin
+        with self._lock:
+            cell = self._cell((int(reservation.at // HOUR) * HOUR, reservation.offer.tier, route, tenant))
+            cell[_BATCHED] += 1
+            cell[_TOP] += saved
         self._soon()
 
     def looked_up(self, tier: str, route: str | None, tenant: str | None, *, hit: bool) -> None:
@@ -301,7 +311,7 @@ class Meter:
         decision = seen.decision
         record = record_of(decision, at=seen.at, outcome=seen.outcome, tools=seen.tools)
         return Record(
-            decision.id, seen.at, plain(decision.tenant or ""), line_of(_bounded(record) | {"worker": self.worker})
+            decision.id, record["at"], plain(decision.tenant or ""), line_of(_bounded(record) | {"worker": self.worker})
         )
 
     async def close(self, timeout: float) -> None:

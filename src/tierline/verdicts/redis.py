@@ -62,5 +62,5 @@ class RedisVerdicts:
         return StoredVerdicts(*map(int, await self._run("stats")))
 
     async def _run(self, name: str, *arguments: str) -> list[Any]:
-        answer: list[Any] = json.loads(await self._store.script(f"verdicts/{name}", self._keys, lambda: arguments))
+        answer: list[Any] = json.loads(await self._store.script(f"verdicts/{name}", self._keys, lambda _: arguments))
         return answer

@@ -29,10 +29,13 @@ for at = 8, #ARGV, 4 do
   end
   if each[STATE] == FINAL then
     call('HSET', P .. 'results:' .. job, place, ARGV[at + 3])
-    count(job, each[OUTCOME], 1, 0)
+    count(job, each[OUTCOME], 1, each[COST])
+    tally(job, each, each[OUTCOME], 1,
+      {cost = each[COST], guesses = each[ESTIMATED], plain = each[PLAIN], top = each[TOP]})
   else
     call('HSET', P .. 'payloads:' .. job, place, payload)
     count(job, '', 1, 0)
+    tally(job, each, '', 1)
   end
 end
 if number > 0 then

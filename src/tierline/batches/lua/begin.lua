@@ -10,7 +10,8 @@ local living = owner_of(key)
 local busy = living ~= '' and living ~= owner
 if not busy then
   call('HSET', key, 'owner', owner, 'until', due_by)
+  touch(job)
   own(owner, 'j' .. job)
 end
-local found = call('HMGET', key, 'uid', 'whole', 'settings')
-return cjson.encode({found[1], busy, found[2] == '1', found[3]})
+local found = call('HMGET', key, 'uid', 'whole', 'settings', 'canceled')
+return cjson.encode({found[1], busy, found[2] == '1', found[3], found[4] == '1'})

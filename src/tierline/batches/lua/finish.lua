@@ -2,6 +2,7 @@
 local key = P .. 'job:' .. ARGV[2]
 if call('HGET', key, 'owner') == ARGV[3] then
   call('HSET', key, 'owner', '', 'until', '0')
+  touch(ARGV[2])
   if ARGV[4] == '1' then
     call('HSET', key, 'whole', '1')
   end

@@ -9,13 +9,16 @@
 -- P:job:<id>      uid, owner, until, settings, whole, canceled; P:uid:<uid>: its id
 -- P:names:<job>   custom id to place; P:places:<job>: all places
 -- P:items:<job>   by place, a JSON array: see ITEM; P:payloads:<job>, P:results:<job>: the texts of them
+-- P:tally:<job>   by a JSON array of account, tier, outcome and kind (n, cost, plain, top, guesses): sums
 -- P:sums:<job>    n<outcome>: how many requests, c<outcome>: their cost ('' has none yet); w: how many wait
 -- P:batch:<id>    the fields of FIELDS, and owner, until
 -- P:in:<batch>    places of requests that are in it; P:wait:<batch>: of those that wait in it
--- P:held:<batch>  ids of its holds, with what settling them needs; c<id>: what they came to; e<id>: estimated
+-- P:held:<batch>  ids of its holds, with what settling them needs; c<id>: what they came to; e<id>: estimated;
+--                 n<id>: how many requests of theirs have a result
 -- P:due           batches that are not done, by when they are to be looked at by whoever does not own them
 -- P:open:<job>    batches of a job that are not done; P:all:<job>: all of them
 -- P:api           the API's ids of batches
+-- P:touched       jobs, by when somebody last submitted to them, or a batch of them was done
 -- P:holds         ids of holds that were made; P:of: their batches
 -- P:intents       ids of holds that are about to be made, by when whoever makes them is taken for gone
 -- P:owned:<owner> what somebody has the lease of: j<job>, b<batch>, i<hold>
@@ -27,6 +30,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local due_by = string.format('%.6f', now + LEASE)
 local FIELDS = {'job', 'state', 'due', 'api', 'number', 'bytes', 'sent', 'fails', 'note', 'trace', 'fetches'}
 local NAME, BATCH, HOLD, STATE, TRIES, WORST, TIER, MODEL, OUTCOME, COST, ESTIMATED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+local TENANT, PLAIN, TOP, SAID = 12, 13, 14, 15 -- PLAIN and TOP where it came with its result
 local WAITING, SENT, FINAL = '0', '1', '2'
 
 local function own(owner, what)
@@ -50,6 +54,23 @@ end
 local function count(job, outcome, number, cost)
   call('HINCRBY', P .. 'sums:' .. job, 'n' .. outcome, number)
   call('HINCRBY', P .. 'sums:' .. job, 'c' .. outcome, cost)
+end
+
+local function touch(job)
+  call('ZADD', P .. 'touched', now, job)
+end
+
+-- Count a request with an outcome; `money` has what more is known of it, by kind.
+local function tally(job, each, outcome, number, money)
+  local function add(kind, amount)
+    call('HINCRBY', P .. 'tally:' .. job, cjson.encode({each[TENANT], each[TIER], outcome, kind}), amount)
+  end
+  add('n', number)
+  for kind, amount in pairs(money or {}) do
+    if amount ~= '0' then
+      add(kind, amount)
+    end
+  end
 end
 
 local function owner_of(key)
@@ -112,6 +133,31 @@ local function hold(batch, id, entry)
   call('HSET', P .. 'held:' .. batch, id, entry)
   call('ZADD', P .. 'holds', 0, id)
   call('HSET', P .. 'of', id, batch)
+end
+
+-- Forget a job that has ended. Whether it had.
+local function erase(job)
+  local key = P .. 'job:' .. job
+  local uid = call('HGET', key, 'uid')
+  if not uid or call('SCARD', P .. 'open:' .. job) > 0 or owner_of(key) ~= '' then
+    return false
+  end
+  for _, batch in ipairs(call('SMEMBERS', P .. 'all:' .. job)) do
+    local api = call('HGET', P .. 'batch:' .. batch, 'api')
+    if api and api ~= '' then
+      call('HDEL', P .. 'api', api)
+    end
+    for _, kind in ipairs({'batch:', 'in:', 'wait:', 'held:'}) do
+      call('UNLINK', P .. kind .. batch)
+    end
+  end
+  for _, kind in ipairs({'names:', 'places:', 'items:', 'payloads:', 'results:', 'sums:', 'tally:', 'all:', 'job:'}) do
+    call('UNLINK', P .. kind .. job)
+  end
+  call('DEL', P .. 'uid:' .. uid)
+  call('ZREM', P .. 'jobs', job)
+  call('ZREM', P .. 'touched', job)
+  return true
 end
 
 -- The fields of a batch, with those of its job that go with it.

@@ -11,7 +11,8 @@ end
 local found = {}
 for id, entry in pairs(fields) do
   if call('HEXISTS', P .. 'of', id) == 1 then
-    found[#found + 1] = {id, entry, fields['c' .. id] or '0', fields['e' .. id] == '1', waits[id] or 0}
+    local cost, number = fields['c' .. id] or '0', tonumber(fields['n' .. id] or '0') + (waits[id] or 0)
+    found[#found + 1] = {id, entry, cost, fields['e' .. id] == '1', waits[id] or 0, number}
   end
 end
 table.sort(found, function(one, other) return one[1] < other[1] end)

@@ -1,5 +1,5 @@
 -- Charge what was spent without a hold here. ARGV: id, cost, guess, version of the limits,
--- and as JSON: hold, and lines as for `reserve`.
+-- and as JSON: hold, attempts, and lines as for `reserve`.
 local id, cost, guess, ask = ARGV[5], ARGV[6], ARGV[7], cjson.decode(ARGV[9])
 lapse()
 if call('EXISTS', KEY .. 'h:' .. id) == 1 then
@@ -34,5 +34,5 @@ for place, each in ipairs(slots) do
   add(slot, 'E', guess)
   spent[place] = {slot[1], slot[3], charged(slot)}
 end
-book(ask.hold, cost, guess, 1)
+book(ask.hold, cost, guess, ask.attempts)
 return answer('done', spent)

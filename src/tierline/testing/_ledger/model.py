@@ -373,11 +373,17 @@ def play(cases: Cases) -> None:
                     limit = self.model.limited(line).limit
                     expected[line.budget, line.account] = (spent, held, estimated, limit)
             for ledger in self.world.objects:
+                found = self.run(ledger.balances())
                 assert {
                     (each.budget, each.account): (each.spent, each.held, each.estimated, each.limit)
-                    for each in self.run(ledger.balances())
+                    for each in found
                     if each.spent or each.held
                 } == expected
+                fullest = self.run(ledger.fullest(3))
+                shares = sorted((each.share for each in found), reverse=True)
+                assert [each.share for each in fullest.balances] == shares[:3]
+                assert set(fullest.balances) <= set(found)
+                assert (fullest.number, fullest.budgets) == (len(found), frozenset(each.budget for each in found))
 
         @invariant()
         def holds_agree(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tierline.ledger.base import Alert, Balance, Hold, Origin, Reservation, Spent
+from tierline.ledger.base import Alert, Balance, Fullest, Hold, Origin, Reservation, Spent, by_share
 from tierline.testing._ledger.world import (
     DAY,
     HOUR,
@@ -18,13 +18,14 @@ from tierline.testing._ledger.world import (
     value_error,
 )  # fmt: skip
 from tierline.values import Offer
+from tierline.windows import Window
 
 ACME = Origin("acme", "/chat")
 OWN = Origin("acme", "/chat", own=True)
 
 
 class Operating(Cases):
-    """What `balances`, `holds`, `history`, `set_limit`, `erase` and `watch` do."""
+    """What `balances`, `fullest`, `holds`, `history`, `set_limit`, `erase` and `watch` do."""
 
     @case
     async def test_balances(self, world: World) -> None:
@@ -45,6 +46,61 @@ class Operating(Cases):
         await world.hold("a", 60, line(100))
         await world.hold("b", 1, line(90))
         assert (await world.balances())["b", "acme"].limit == 90
+
+    @case
+    async def test_the_fullest(self, world: World) -> None:
+        """As many as are asked for, by what is spent and held of the limit that holds; and how many there are."""
+        accounts = ["0", "acme", 'a"b', 'x,"acme', "ünï ☃", "null"]
+        for number, account in enumerate(accounts):
+            await world.spend(f"spent {account}", 10 * number + 1, line(account=account))
+            await world.hold(f"held {account}", number, line(account=account))
+        rolls = line(1_000, account="acme", budget="rolls", window=rolling(DAY))
+        await world.spend("old", 300, rolls)
+        await world.spend("once", 7, line(account="acme", budget="once", window=TOTAL, hard=False))
+        world.clock.now += 6 * HOUR
+        await world.spend("new", 640, rolls)
+        await world.spend("gone", 99, line(account="acme", budget="minute", window=Window("minute")))
+        world.clock.now += MINUTE
+        await world.ledger.set_limit("b", None, 60)
+        await world.ledger.set_limit("b", "0", 2)
+        await world.ledger.set_limit("b", "null", 9_000)
+        there = sorted(await world.ledger.balances(), key=by_share)
+        assert [(each.budget, each.account, each.share) for each in there] == [
+            ("rolls", "acme", 0.94), ("b", "ünï ☃", 45 / 60), ("b", 'x,"acme', 34 / 60), ("b", "0", 1 / 2),
+            ("b", 'a"b', 23 / 60), ("b", "acme", 12 / 60), ("once", "acme", 0.07), ("b", "null", 56 / 9_000),
+        ]  # fmt: skip
+        for most in (0, 1, 3, 8, 50):
+            for ledger in world.objects:
+                assert await ledger.fullest(most) == Fullest(
+                    tuple(there[:most]), len(there), frozenset({"b", "rolls", "once"})
+                )
+
+    @case
+    async def test_the_fullest_of_none(self, world: World) -> None:
+        """Without a charge that counts there is none; holds of the dead are charged before it is looked."""
+        assert await world.other.fullest(5) == Fullest((), 0, frozenset())
+        await world.hold("a", 40, line())
+        world.clock.now += world.lease + 1
+        (found,) = (await world.other.fullest(5)).balances
+        assert (found.spent, found.held, found.estimated) == (40, 0, 40)
+        world.clock.now = NOON + 12 * HOUR
+        assert await world.ledger.fullest(5) == Fullest((), 0, frozenset())
+
+    @case
+    async def test_the_fullest_of_many(self, world: World) -> None:
+        """Whatever steps a store takes to look at all accounts, none is left out; of equals any may be told."""
+        for number in range(10):  # many at once, for it takes a while to make them one by one
+            await world.spend(f"{number}", 1 + number, *(line(account=f"{number}-{each}") for each in range(70)))
+            if number % 3 == 0:
+                await world.spend(f"much {number}", 80 + number, line(account=f"{number}-{number}"))
+        found = await world.ledger.fullest(40)
+        everyone = sorted(await world.ledger.balances(), key=by_share)
+        assert [each.share for each in found.balances] == [each.share for each in everyone[:40]]
+        assert set(found.balances[:4]) == set(everyone[:4])
+        assert set(found.balances) <= set(everyone)
+        assert len(set(found.balances)) == 40
+        assert (found.number, found.budgets) == (700, frozenset({"b"}))
+        assert await world.other.fullest(40) == found
 
     @case
     async def test_holds(self, world: World) -> None:
@@ -338,6 +394,20 @@ class Operating(Cases):
         await world.spend("b", 3, origin=ACME)
         await world.ledger.settle(got, 4)
         assert [(row.hour, row.cost) for row in await world.ledger.history(0)] == [(NOON, 4), (NOON + HOUR, 3)]
+
+    @case
+    async def test_history_of_a_hold_for_many(self, world: World) -> None:
+        """Each request that a hold is settled for is an attempt, also where it had lapsed; for none it is none."""
+        await world.ledger.settle((await world.hold("a", 60, line(), origin=ACME))._replace(attempts=500), 40)
+        await world.ledger.settle((await world.hold("b", 60, line(), origin=ACME))._replace(attempts=0), 0)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 500, 40)]
+        late = await world.hold("c", 60, line(), origin=ACME)
+        world.clock.now += world.lease
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 501, 100, estimated=60)]
+        assert await world.other.settle(late._replace(attempts=30), 20)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 530, 60)]
+        await world.ledger.post(late._replace(id="d", attempts=7), 1)
+        assert await world.ledger.history(0) == [Spent(NOON, "acme", "/chat", "haiku", 537, 61)]
 
     @case
     async def test_history_of_lapsed_holds(self, world: World) -> None:
