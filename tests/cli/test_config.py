@@ -36,7 +36,7 @@ def test_a_file_that_is_well(here: Path) -> None:
     done = run("check", TIERLINE_TRAFFIC="1")
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines() == [
-        "tierline.toml: well", "  store", "  traffic (TIERLINE_TRAFFIC)", "  middleware: routes",
+        "tierline.toml is well", "  store", "  traffic (TIERLINE_TRAFFIC)", "  middleware: routes",
     ]  # fmt: skip
     told = run("check", "--json").stdout
     assert json.loads(told) == {"file": "tierline.toml", "keys": ["middleware.routes", "store"], "variables": {}}
@@ -59,7 +59,7 @@ def test_a_file_that_is_not(here: Path) -> None:
     assert "hunter2" not in router.output
     assert run("check", "nothing.toml").exit_code == 2
     nothing = run("check")
-    assert (nothing.exit_code, nothing.stdout) == (0, "no file here: well\n")
+    assert (nothing.exit_code, nothing.stdout) == (0, "no file here, so defaults hold\n")
 
 
 def test_the_schema() -> None:

@@ -23,7 +23,7 @@ _File = Annotated[
 
 
 def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json", help="JSON.")] = False) -> None:
-    """Check a configuration file and the environment over it. Exits with 2, and each error with its line, otherwise."""
+    """Check a configuration file, and the environment over it. Errors have their lines; with one it exits with 2."""
     found = load(file)
     found.router()  # opens nothing
     console = Console()
@@ -32,8 +32,8 @@ def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json", he
         keys = sorted({*found.options} | {f"middleware.{name}" for name in found.middleware})
         console.file.write(json.dumps({"file": path, "keys": keys, "variables": found.variables}, indent=2) + "\n")
         return
-    where = "no file here" if found.path is None else plain_text(found.path)
-    console.print(f"{where}: well", markup=False, highlight=False)
+    where = "no file here, so defaults hold" if found.path is None else f"{plain_text(found.path)} is well"
+    console.print(where, markup=False, highlight=False)
     for name in sorted(found.options):
         by = found.variables.get(name)
         console.print(f"  {name}{f' ({by})' if by else ''}", markup=False, highlight=False)

@@ -42,7 +42,8 @@ def doctor(
     """Check versions, models, prices, the store, the key and the telemetry, and say what to do about each.
 
     With --app it checks the app's own Router, and starts nothing.
-    The API is asked what it says of each model, which is free. Exits with 1 where something has failed.
+    The API is asked what it says of each model, which is free.
+    Exits with 1 where something has failed.
     """
     findings = asyncio.run(_found(app, store, factory=factory))
     console = Console()
