@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anthropic  # noqa: F401  (loaded here, or the project would load it again)
-from fastapi.testclient import TestClient  # noqa: F401
+from tests.testing.test_plugin import QUIET, loaded
 
-from tests.testing.test_plugin import QUIET
+__all__ = ["loaded"]
 
 if TYPE_CHECKING:
     import pytest

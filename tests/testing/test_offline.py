@@ -188,3 +188,21 @@ def test_which_request_made_a_call(fake: FakeClaude) -> None:
         assert len(calls.of_router(router)) == 7
         assert calls.tiers() == ("haiku", "sonnet", "opus")
     assert SEEN_HEADER not in TestClient(app).get("/plain").headers
+
+
+def test_a_middleware_inside_of_another(fake: FakeClaude) -> None:
+    """The response names one Binding, that of the call: the one inside."""
+    routers = [Router(client, classifier=FixedClassifier("simple")) for _ in range(2)]
+
+    async def endpoint(request: Request) -> JSONResponse:
+        await claude_of(request).messages.create(**ask())
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    for router in routers:
+        app.add_middleware(TierlineMiddleware, router=router)
+    with offline(fake) as calls:
+        response = TestClient(app).get("/")
+        assert len(response.headers.get_list(SEEN_HEADER)) == 1
+        assert len(calls.of_request(response.headers[SEEN_HEADER])) == 1
+        assert repr(calls) == "<Calls 1>"
