@@ -32,7 +32,7 @@ def test_the_project_of_the_page(pytester: pytest.Pytester, monkeypatch: pytest.
     pytester.makepyfile(**files)
     (answers,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
     pytester.makefile(".jsonl", answers=answers)
-    result = pytester.runpytest_inprocess("-ppytest_tierline", *QUIET, "--strict-markers")
+    result = pytester.runpytest_inprocess(*QUIET, "--strict-markers")
     result.assert_outcomes(passed=text.count("\ndef test_"))
 
 
@@ -42,7 +42,7 @@ def test_the_failure_of_the_page(pytester: pytest.Pytester, monkeypatch: pytest.
     blocks = re.findall(r"```python\n# (?:test_)?desk\.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     (said,) = re.findall(r"```text\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     pytester.makepyfile(desk=blocks[0].replace('floor="sonnet"', ""), test_desk=blocks[1])
-    result = pytester.runpytest_inprocess("-ppytest_tierline", *QUIET, "--strict-markers")
+    result = pytester.runpytest_inprocess(*QUIET, "--strict-markers")
     result.assert_outcomes(failed=1)
     # Prices change.
     result.stdout.fnmatch_lines(re.sub(r"\$[0-9.]+", "$*", said).splitlines(), consecutive=True)

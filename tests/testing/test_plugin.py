@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester"]
 
 OTHERS = ("timeout", "randomly", "xdist", "cacheprovider", "asyncio", "cov", "anyio", "hypothesispytest")
-QUIET = [f"-pno:{name}" for name in (*OTHERS, "langsmith_plugin")]
-"""Plugins that would act on the tests around, too, and those that a test of a project does not need."""
+QUIET = [*(f"-pno:{name}" for name in (*OTHERS, "langsmith_plugin", "tierline")), "-ppytest_tierline"]
+"""Without plugins that act on the tests around, too, or that no test of a project needs. Ours is named, and so there
+whether or not it is installed: then it would be found a second time."""
 SOURCE = Path(tierline.__file__).parents[1]
 DESK = """
 from anthropic import AsyncAnthropic
@@ -71,7 +72,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def start(tests: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_desk=tests)
-        return pytester.runpytest_inprocess("-ppytest_tierline", *QUIET, "--strict-markers", *options)
+        return pytester.runpytest_inprocess(*QUIET, "--strict-markers", *options)
 
     return start
 
