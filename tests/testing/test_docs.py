@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 
 def test_the_project_of_the_page(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files, put together from their blocks, run as they stand."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     text = PAGE.read_text("utf-8")
     files: dict[str, str] = {}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
@@ -38,7 +38,7 @@ def test_the_project_of_the_page(pytester: pytest.Pytester, monkeypatch: pytest.
 
 def test_the_failure_of_the_page(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the floor the message is the one that is shown."""
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "offline")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     blocks = re.findall(r"```python\n# (?:test_)?desk\.py\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     (said,) = re.findall(r"```text\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     pytester.makepyfile(desk=blocks[0].replace('floor="sonnet"', ""), test_desk=blocks[1])

@@ -34,6 +34,7 @@ from tierline.testing._offline import is_for_claude
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -107,6 +108,18 @@ async def test_clients_that_are_made_inside(fake: FakeClaude, monkeypatch: pytes
     assert len(fake.requests) == 1
     assert os.environ["ANTHROPIC_API_KEY"] == os.environ["ANTHROPIC_AUTH_TOKEN"] == SECRET
     assert "ANTHROPIC_BASE_URL" not in os.environ
+
+
+def test_a_client_without_a_key(fake: FakeClaude, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a build has none, a client that was made before sends inside, and nowhere else."""
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no profile of whoever runs this
+    keyless = Anthropic(max_retries=0)
+    with offline(fake):
+        assert keyless.messages.create(**ask(model="claude-haiku-5-5")).id
+    with pytest.raises(TypeError, match="authentication"):
+        keyless.messages.create(**ask(model="claude-haiku-5-5"))
 
 
 @pytest.mark.parametrize(
