@@ -49,11 +49,12 @@ test: $(READY) $(OVERLAYS) ## run the tests
 soak: $(READY) $(PHOENIX) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -o log_cli=true -o log_cli_level=INFO
 
-check: $(READY) ## format, lint, types and import layers
+check: $(READY) ## format, lint, types, import layers, and the pages' JavaScript
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.javascript
 
 format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format
