@@ -34,6 +34,7 @@ from tierline.testing._offline import is_for_claude
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -107,6 +108,18 @@ async def test_clients_that_are_made_inside(fake: FakeClaude, monkeypatch: pytes
     assert len(fake.requests) == 1
     assert os.environ["ANTHROPIC_API_KEY"] == os.environ["ANTHROPIC_AUTH_TOKEN"] == SECRET
     assert "ANTHROPIC_BASE_URL" not in os.environ
+
+
+def test_a_client_without_a_key(fake: FakeClaude, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where a build has none, a client that was made before sends inside, and nowhere else."""
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # no profile of whoever runs this
+    keyless = Anthropic(max_retries=0)
+    with offline(fake):
+        assert keyless.messages.create(**ask(model="claude-haiku-5-5")).id
+    with pytest.raises(TypeError, match="authentication"):
+        keyless.messages.create(**ask(model="claude-haiku-5-5"))
 
 
 @pytest.mark.parametrize(
@@ -188,3 +201,21 @@ def test_which_request_made_a_call(fake: FakeClaude) -> None:
         assert len(calls.of_router(router)) == 7
         assert calls.tiers() == ("haiku", "sonnet", "opus")
     assert SEEN_HEADER not in TestClient(app).get("/plain").headers
+
+
+def test_a_middleware_inside_of_another(fake: FakeClaude) -> None:
+    """The response names one Binding, that of the call: the one inside."""
+    routers = [Router(client, classifier=FixedClassifier("simple")) for _ in range(2)]
+
+    async def endpoint(request: Request) -> JSONResponse:
+        await claude_of(request).messages.create(**ask())
+        return JSONResponse({})
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    for router in routers:
+        app.add_middleware(TierlineMiddleware, router=router)
+    with offline(fake) as calls:
+        response = TestClient(app).get("/")
+        assert len(response.headers.get_list(SEEN_HEADER)) == 1
+        assert len(calls.of_request(response.headers[SEEN_HEADER])) == 1
+        assert repr(calls) == "<Calls 1>"

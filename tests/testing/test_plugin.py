@@ -10,22 +10,26 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import anthropic  # noqa: F401  (loaded here, or each project would load it again)
 import pytest
-from fastapi.testclient import TestClient  # noqa: F401
-from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: F401
+from anthropic import Anthropic, AsyncAnthropic
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 import pytest_tierline
-import tierline.testing
-from tierline.testing import FakeClaude
+import tierline.asgi
+import tierline.fastapi
+from tierline import Budget, Router
+from tierline.testing import FakeClaude, offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytest_plugins = ["pytester"]
 
-QUIET = [f"-pno:{name}" for name in ("timeout", "randomly", "xdist", "cacheprovider", "asyncio", "cov", "anyio")]
-"""Plugins that would act on the tests around, too, and those that a test of a project does not need."""
+OTHERS = ("timeout", "randomly", "xdist", "cacheprovider", "asyncio", "cov", "anyio", "hypothesispytest")
+QUIET = [*(f"-pno:{name}" for name in (*OTHERS, "langsmith_plugin", "tierline")), "-ppytest_tierline"]
+"""Without plugins that act on the tests around, too, or that no test of a project needs. Ours is named, and so there
+whether or not it is installed: then it would be found a second time."""
 SOURCE = Path(tierline.__file__).parents[1]
 DESK = """
 from anthropic import AsyncAnthropic
@@ -50,6 +54,15 @@ def build():
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """Have loaded what a call loads: what a project loads itself is forgotten when its tests end, and loaded again."""
+    client = AsyncAnthropic(api_key="offline")
+    router = Router(client, sync_client=Anthropic(api_key="offline"), budgets=[Budget("$1")])
+    with offline(FakeClaude()), TestClient(FastAPI(lifespan=router.lifespan)):
+        router.sync_claude.messages.create(model="auto", max_tokens=9, messages=[{"role": "user", "content": "hi"}])
+
+
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
     """Run the tests of a project, with this plugin and few others."""
@@ -59,7 +72,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     def start(tests: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_desk=tests)
-        return pytester.runpytest_inprocess("-ppytest_tierline", *QUIET, "--strict-markers", *options)
+        return pytester.runpytest_inprocess(*QUIET, "--strict-markers", *options)
 
     return start
 

@@ -129,6 +129,33 @@ def test_by_hand(tmp_path: Path, client_of: Callable[[RecordedAnswers], Anthropi
     assert found == {"claude-haiku-5-5": "Yes.", "claude-opus-5-5": "Ja."}
 
 
+def test_blocks_of_every_kind(tmp_path: Path, client_of: Callable[[RecordedAnswers], Anthropic]) -> None:
+    """What a server tool found, a redacted thought and a call of a tool come back, whole and streamed alike."""
+    content = [
+        {"type": "redacted_thinking", "data": "abc"},
+        {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+        {"type": "text", "text": "It is as it was."},
+        {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"q": "Paris"}},
+    ]
+    usage = {"input_tokens": 50, "output_tokens": 60, "server_tool_use": {"web_search_requests": 2}}
+    answer = {"content": content, "stop_reason": "stop_sequence", "stop_sequence": "END", "usage": usage}
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"asked": "Look.", "answer": answer}) + "\n", "utf-8")
+    client = client_of(RecordedAnswers(path))
+    body = ask("Look.", model="claude-haiku-5-5", tools=[TOOL], tool_choice={"type": "auto"}, stop_sequences=["END"])
+    whole = client.messages.create(**body)
+    with client.messages.stream(**body) as stream:
+        streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        found = [block.model_dump(mode="json", exclude_none=True) for block in message.content]
+        assert [{name: block[name] for name in wanted} for block, wanted in zip(found, content, strict=True)] == content
+        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (50, 60)
+        assert message.usage.server_tool_use is not None
+        assert message.usage.server_tool_use.web_search_requests == 2
+
+
 def test_an_error_is_not_recorded(
     tmp_path: Path, real: FakeClaude, upstream: str, client_of: Callable[[RecordedAnswers], Anthropic]
 ) -> None:
