@@ -255,7 +255,7 @@ def test_results_by_id_and_those_that_failed(it: World) -> None:
     done = it.run("results", "j", "--id", "c", "--id", "zz")
     assert (done.exit_code, [json.loads(each)["custom_id"] for each in done.stdout.splitlines()]) == (1, ["c"])
     assert "no request of job j has the id zz" in done.stderr
-    (failed,) = it.run("results", "j", "--failed").stdout.splitlines()
+    (failed,) = it.run("results", "j", "--failed", "-o", "-").stdout.splitlines()
     assert json.loads(failed)["result"]["error"]["error"]["message"].startswith("line 3: it has 1 cells")
 
 

@@ -172,6 +172,8 @@ def results(
     """
     where = _where(ctx, store, app, factory)
     wanted = frozenset(ids or ())
+    if out == Path("-"):
+        out = None
 
     async def do() -> int:
         async with router_at(where) as router:
