@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.batches.world import world
+from tests.batches.world import requests, world
 from tests.test_readme import parsed
 from tierline import Ladder
 
@@ -24,3 +24,4 @@ async def test_the_page_runs() -> None:
         assert len(answers) == 3
         assert all(answers)
         assert await router.batches.jobs() == []
+        assert len(await document.namespace["now"](router, requests(3))) == 3
