@@ -530,11 +530,13 @@ class Router(Generic[ClientT_co]):
         """
         return await self._reading.traffic(*self._administration.moments(since, until), most)
 
-    async def decisions(self, most: int = MOST, *, before: float | None = None) -> tuple[dict[str, Any], ...]:
+    async def decisions(
+        self, most: int = MOST, *, before: float | tuple[float, str] | None = None
+    ) -> tuple[dict[str, Any], ...]:
         """The latest decisions of all processes that record traffic, the newest first, as the decision log has them.
 
-        At most `most` of the latest 500, settled before `before` (seconds since the epoch). Each has the id of its
-        `worker`, too, and no text.
+        At most `most` of the latest 500, settled before `before`: a moment (seconds since the epoch), or the `at` and
+        the `id` of a decision, where the last page has ended. Each has the id of its `worker`, too, and no text.
         """
         return await self._reading.decisions(most, before)
 

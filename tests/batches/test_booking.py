@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from math import inf
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.batches.test_lane import both, store
-from tests.batches.world import LADDER, requests, world
+from tests.batches.world import LADDER, params, requests, world
 from tests.test_metrics import Meters
 from tierline import Budget, Router, policy
 from tierline.batches import BatchRequest
+from tierline.decisionlog import DecisionLog
 from tierline.errors import ConfigurationError
+from tierline.evaluation.rows import read
 from tierline.testing import Fault
 from tierline.values import NANO
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["store"]
 
@@ -173,3 +180,40 @@ async def test_retention_has_an_end_or_none() -> None:
     for wrong in (0, -1, True, "29 days", float("nan")):
         with pytest.raises(ConfigurationError, match="batch_retention"):
             Router(ladder=LADDER, batch_retention=wrong)  # type: ignore[arg-type]
+
+
+@both
+async def test_the_decision_log_has_a_line_for_each_request(store: str, tmp_path: Path) -> None:
+    """With what it was and why it went where it went, what it used and cost; and the text where that is wanted."""
+    async with world(store) as it:
+        log = tmp_path / "decisions.jsonl"
+        router = it.router(decision_log=DecisionLog(log, text=True))
+        two = [
+            BatchRequest("a", params("say one"), tenant="acme", route="/night", policy=policy(tags={"team": "ops"})),
+            BatchRequest("b", params("say two"), policy=policy(floor="opus")),
+        ]
+        job = await router.batches.submit(two, job="nightly")
+        await router.batches.wait(job)
+        found = [result async for result in router.batches.results(job)]
+        assert (await router.batches._store.results(job, -1, 9))[0].result
+        await router.aclose()
+        first, second = sorted(map(json.loads, log.read_text().splitlines()), key=lambda each: str(each["id"]))
+        assert (first["route"], first["tenant"], first["tags"]) == ("/night", "acme", {"team": "ops"})
+        assert (first["tier"], first["label"], first["source"], first["outcome"]) == ("haiku", "simple", "fixed", "ok")
+        assert (second["tier"], second["requested_tier"]) == ("opus", "opus")
+        assert first["reasons"][-1] == "in a batch of job nightly"
+        assert [first["cost"], second["cost"]] == [result.cost for result in found]
+        assert first["attempts"][0]["usage"]["output_tokens"] == found[0].message.usage.output_tokens  # type: ignore[union-attr]
+        assert (first["text"], second["text"]) == ("say one", "say two")
+        assert len(list(read(log))) == 2
+
+
+async def test_no_prompt_is_logged_that_was_not_wanted(tmp_path: Path) -> None:
+    """Nor kept beside its payload."""
+    async with world() as it:
+        router = it.router(decision_log=str(tmp_path / "decisions.jsonl"))
+        await router.batches.wait(await router.batches.submit(requests(3)))
+        await router.aclose()
+        text = (tmp_path / "decisions.jsonl").read_text()
+        assert len(text.splitlines()) == 3
+        assert "say" not in text

@@ -79,8 +79,8 @@ async def test_a_request_is_called_when_its_deadline_comes_near() -> None:
     """It goes into no batch that could not come back in time."""
     async with world(batch_delay=HOUR / 6) as it:
         router = it.router(queue=Queue(max_wait="10h"))
-        handle = await router.batches.defer(request(), within="4m")
-        # A batch has until two minutes before the deadline; this one goes out after one minute, and takes too long.
+        handle = await router.batches.defer(request(), within="6m")
+        # A batch has until three minutes before the deadline; this one goes out 90 s before that, and takes too long.
         found = await answer(router, handle)
         assert found.result is not None
         assert (found.result.outcome, found.result.tier) == ("succeeded", "haiku")
@@ -89,6 +89,16 @@ async def test_a_request_is_called_when_its_deadline_comes_near() -> None:
             await router.batches._deferring.keeper().turned()
         assert [batch.counts["canceled"] for batch in it.fake.batches] == [1]
         assert await it.spent(router) == it.fake.billed > 0
+
+
+async def test_what_leaves_a_batch_no_time_is_called_at_once() -> None:
+    """It would be back too late, and be paid in vain."""
+    async with world() as it:
+        router = it.router()
+        found = await answer(router, await router.batches.defer(request(), within="299s"))
+        assert found.result is not None
+        assert found.result.outcome == "succeeded"
+        assert (called(it), it.fake.batches) == (1, [])
 
 
 async def test_a_batch_that_is_cancelled_in_time_is_not_paid() -> None:
@@ -296,6 +306,34 @@ async def test_what_is_forgotten_in_time_is_not_sent() -> None:
         while await router.batches.jobs():
             await keeper.turned()
         assert await it.spent(router) == it.fake.billed
+
+
+async def test_what_is_a_tenants_is_erased_with_it() -> None:
+    """What waits and what was answered; others keep theirs."""
+    async with world() as it:
+        router = it.router(queue=Queue(max_wait="1h", size=2))
+        batches = router.batches
+        handles = {name: await batches.defer(request(name, tenant=name)) for name in ("acme", "globex")}
+        for handle in handles.values():
+            await answer(router, handle)
+        waits = await batches.defer(request("later", tenant="acme"))
+        await router.erase("acme")
+        assert await batches.deferred(handles["acme"]) is None
+        assert await batches.deferred(waits) is None
+        assert (await answer(router, handles["globex"])).result is not None
+
+
+async def test_answers_are_kept_for_a_time() -> None:
+    """And then forgotten, by whoever looks next."""
+    async with world() as it:
+        router = it.router(queue=Queue(max_wait="1m", keep="1h"))
+        old = await router.batches.defer(request("old"))
+        await answer(router, old)
+        it.clock.now += 2 * HOUR
+        new = await router.batches.defer(request("new"))
+        await answer(router, new)
+        assert await router.batches.deferred(old) is None
+        assert await router.batches.deferred(new) is not None
 
 
 async def test_a_call_that_may_succeed_later_is_tried_within_the_deadline() -> None:

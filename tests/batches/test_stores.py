@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import pytest  # noqa: TC002
+
 from tierline.batches.jobs import ERASED, FINAL, SENT, WAITING, Ended, Held, Item, Share, Tally, waits_in
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ async def test_what_waits_moves_to_another_batch(shared: Shared) -> None:
     assert await store.waiting("b1", "h1", -1, 10) == [(2, MUCH, "errored")]
     assert await store.seal("b2", "you")
     facts = await store.facts("b2", [1, 2])
-    assert facts == {1: (2, MUCH, "m", "h2")}
+    assert facts == {1: (2, MUCH, "m", "h2", "")}
     assert [(row.id, row.number, row.bytes) for row in await store.take("they", 5)] == [("b2", 1, 8)]
     found = await store.counts("j")
     assert found is not None
@@ -390,3 +392,28 @@ async def test_a_result_may_come_with_its_request(shared: Shared) -> None:
     assert counts is not None
     assert (counts.outcomes, counts.open, counts.waiting) == ({"succeeded": (3, 3 * much)}, False, 0)
     assert await store.tally("j") == [Tally("acme", "haiku", "succeeded", 3, 3 * much, 3 * much, 6 * much, 1)]
+
+
+async def test_a_long_job_is_counted_bit_by_bit(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a difference in what is told; whether it has ended is told without counting."""
+    from tierline.batches import sqlite
+
+    monkeypatch.setattr(sqlite, "_AT_ONCE", 2)
+    store = shared.open()
+    assert await store.over("j") is None
+    await filled(store, 0, 1, 2, 5, 6)
+    assert await store.over("j") is False
+    (row,) = await store.take("you", 5)
+    await store.collect("b1", "you", [Ended(place, FINAL, "succeeded", "a", 5) for place in (0, 1, 2, 6)])
+    await store.collect("b1", "you", [Ended(5, WAITING, "expired", "late")])
+    found = await store.counts("j")
+    assert found is not None
+    assert (found.outcomes, found.waiting) == ({"succeeded": (4, 20), "": (1, 0)}, 1)
+    assert [(each.outcome, each.number, each.cost) for each in await store.tally("j")] == [
+        ("", 1, 0),
+        ("succeeded", 4, 20),
+    ]
+    await store.save(row._replace(state="done"), "you", give_back=True)
+    assert await store.over("j") is False
+    await store.finish("j", "me", whole=True)
+    assert await store.over("j") is True

@@ -174,6 +174,11 @@ def test_curve(graded: Path) -> None:
     assert done.exit_code == 0
     assert "100%" in done.stdout
     assert "1.000" in done.stdout
+    told = json.loads(run("curve", graded, "--ladder", LADDER, "--json").stdout)
+    assert (told["cheap"], told["dear"], told["requests"]) == ("haiku", "opus", 220)
+    assert [round(point["share"], 6) for point in told["curve"]] == [step / 10 for step in range(11)]
+    assert told["curve"][-1]["quality"] == 1.0
+    assert told["curve"][0]["cost"] < told["curve"][-1]["cost"]
     single = write(graded.with_name("one.jsonl"), {"text": "x", "tier": "haiku", "good": 1})
     none = run("curve", single)
     assert (none.exit_code, "no request was graded on two tiers" in none.stderr) == (2, True)

@@ -199,6 +199,16 @@ def test_moments() -> None:
     assert plain_text("é\x00\u202e") == "é··"
 
 
+def test_a_look_as_json(store: str) -> None:
+    """All of it: budgets, tiers, decisions."""
+    done = run("watch", "--once", "--json", "--store", store)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert (found["today"]["calls"], len(found["decisions"]), found["accounts"]) == (5, 5, 1)
+    assert found["by_tier"]["haiku"]["calls"] == 5
+    assert found["budgets"][0]["spent"] == found["today"]["cost"]
+
+
 def terminal(store: str) -> tuple[subprocess.Popen[bytes], int]:
     """`tierline watch` in a terminal of its own."""
     mine, theirs = pty.openpty()
@@ -241,6 +251,23 @@ def test_watching_in_a_terminal(store: str, end: str) -> None:
         process.kill()
         process.wait()
         os.close(number)
+
+
+def test_watching_as_json(store: str) -> None:
+    """Each decision is a line of JSON, the oldest first; Ctrl-C ends it with 0."""
+    with subprocess.Popen(  # noqa: S603  (our own interpreter)
+        [sys.executable, "-m", "tierline.cli", "watch", "--json", "--store", store],
+        cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            records = [json.loads(process.stdout.readline()) for _ in range(5)]
+            assert [each["tenant"] for each in records] == ["acme", "acme", "globex", ODD, "=1+1"]
+            assert {each["outcome"] for each in records} == {"ok"}
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_watching_through_a_pipe(store: str) -> None:

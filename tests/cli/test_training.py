@@ -75,7 +75,11 @@ def test_train_on_labels(labels: Path, tmp_path: Path) -> None:
     assert done.exit_code == 1, done.output
     assert "always the most frequent label" in done.stdout
     assert not out.exists()
-    assert run("train", labels, "--out", out, "--force").exit_code == 0
+    forced = run("train", labels, "--out", out, "--force", "--json")
+    assert forced.exit_code == 0
+    told = json.loads(forced.stdout)
+    assert (told["rows"], told["better"], told["written"]) == (200, False, True)
+    assert told["gain"]["low"] <= told["gain"]["value"] <= told["gain"]["high"]
     assert out.exists()
     assert run("train", labels, "--out", tmp_path / "no" / "where", "--force").exit_code == 2
 

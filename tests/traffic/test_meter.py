@@ -112,7 +112,7 @@ async def test_what_is_counted_of_a_call(meter: Meter, store: Flaky) -> None:
     assert found.by_job == {"a~1b/nightly": job}
     records = [json.loads(text) for text in await store.decisions(5, None)]
     assert [(each["id"], each["outcome"], each["worker"]) for each in records] == [
-        ("d", "ok", meter.worker), ("e", "refused", meter.worker), ("f", "overloaded_error", meter.worker)
+        ("f", "overloaded_error", meter.worker), ("e", "refused", meter.worker), ("d", "ok", meter.worker)
     ]  # fmt: skip
 
 

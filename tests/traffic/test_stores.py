@@ -33,6 +33,7 @@ from tierline.traffic.store import (
     WEEK,
     Beat,
     Piece,
+    Place,
     Record,
     Row,
     Span,
@@ -283,14 +284,42 @@ async def test_decisions(shared: Shared) -> None:
     await other.add(Beat("you", NOW), 1, (), [record(2)])
     ids = [json.loads(text)["id"] for text in await one.decisions(10, None)]
     assert ids == ["d3", "d2", "d1"]
-    assert [json.loads(text)["id"] for text in await one.decisions(1, NOW + 3)] == ["d2"]
-    assert await one.decisions(5, NOW) == []
+    assert [json.loads(text)["id"] for text in await one.decisions(1, Place(NOW + 3))] == ["d2"]
+    assert await one.decisions(5, Place(NOW)) == []
     assert await other.decision("d1") == '{"id": "d1"}'
     assert await other.decision("none") is None
     await one.add(ME, 2, (), [record(number) for number in range(4, MOST_DECISIONS + 10)])
     assert len(await one.decisions(MOST_DECISIONS + 50, None)) == MOST_DECISIONS
     assert await one.decision("d9") is None
     assert await one.decision("d10") is not None
+
+
+async def test_decisions_of_one_moment(shared: Shared) -> None:
+    """Page by page each is told, once, also where many were settled at the same time; as many are kept as of any."""
+    store = shared.open()
+    at = [NOW + number // 7 for number in range(20)]
+    records = [Record(f"{number * 7 % 20:02}", at[number], "acme", json.dumps(number)) for number in range(20)]
+    await store.add(ME, 1, (), records[::2])
+    await store.add(ME, 2, (), records[1::2])
+    order = [each.text for each in sorted(records, key=lambda each: (-each.at, -int(each.id)))]
+    by_text = {each.text: each for each in records}
+    for most in (1, 3, 20):
+        seen: list[str] = []
+        place = None
+        while page := await store.decisions(most, place):
+            assert len(page) <= most
+            seen += page
+            place = Place(by_text[page[-1]].at, by_text[page[-1]].id)
+        assert seen == order
+    assert (
+        await store.decisions(20, Place(NOW + 1, "none of them"))
+        == order[6:]
+        == await store.decisions(20, Place(NOW + 1, "99"))
+    )
+    await store.add(
+        ME, 3, (), [Record(f"m{number:03}", NOW + 9, "acme", f"{number}") for number in range(MOST_DECISIONS + 9)]
+    )
+    assert len(await store.decisions(MOST_DECISIONS + 50, None)) == MOST_DECISIONS
 
 
 async def test_a_decision_of_anybody(shared: Shared) -> None:

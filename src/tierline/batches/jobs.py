@@ -26,7 +26,8 @@ def waits_in(batch: str) -> str:
 class Item(NamedTuple):
     """A request, as it is taken. `payload` is its line of a batch as JSON, None for what is not sent.
 
-    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`.
+    `tenant` is who pays, empty for nobody. One that is FINAL brings with it what it came to: see `Ended`. `said` is
+    what the decision log is to say of it, and goes with the payload.
     """
 
     place: int
@@ -45,6 +46,7 @@ class Item(NamedTuple):
     estimated: bool = False
     plain: int = 0
     top: int = 0
+    said: str = ""
 
 
 class Ended(NamedTuple):
@@ -97,12 +99,16 @@ class BatchRow(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold."""
+    """What is known of a request that is in a batch: how often it was sent, its worst cost, its model, its hold.
+
+    `said` is as of `Item`.
+    """
 
     tries: int
     worst: int
     model: str
     hold: str
+    said: str = ""
 
 
 class Share(NamedTuple):
@@ -174,7 +180,8 @@ class ResultRow(NamedTuple):
 class JobStore(Protocol):
     """Jobs, their batches, their requests.
 
-    - every method is one atomic step, on the disk when it returns, where the store has one
+    - every method is one atomic step, on the disk when it returns, where the store has one; those that count are not
+      one, for that would hold up everybody: what they say is whole where the job has ended
     - whoever works on a job, a batch or a hold that is not made yet is its `owner`, for `lease` seconds from then or
       from its last `keep`; then somebody else may take it
     - a step of somebody who is no longer the owner does nothing, and says so by False
@@ -286,6 +293,10 @@ class JobStore(Protocol):
 
     async def counts(self, job: str) -> Counts | None:
         """How far a job is; None where there is none."""
+        ...
+
+    async def over(self, job: str) -> bool | None:
+        """Whether nothing more will come of a job; None where there is none. However many requests it has."""
         ...
 
     async def tally(self, job: str) -> list[Tally]:

@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterable, Iterable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 from weakref import WeakKeyDictionary
 
 from tierline.batches.api import BatchAPI
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from tierline.batches.submitting import Told
     from tierline.batches.values import BatchRequest
     from tierline.router import Router
+
+T = TypeVar("T")
 
 log: Final = logging.getLogger("tierline")
 
@@ -187,7 +189,7 @@ class Batches:
 
     async def report(self, job: str) -> JobReport:
         """What a job has come to so far, by account and tier. ConfigurationError for one that is not known."""
-        await self._counts(job)
+        await self._over(job)
         return _report(job, await self._store.tally(job))
 
     async def results(self, job: str, *, after: int = -1, work: bool = True) -> AsyncIterator[BatchResult]:
@@ -198,21 +200,21 @@ class Batches:
         the first that is not there. ConfigurationError for a job that is not known.
         """
         while True:
-            counts = await self._counts(job)
+            over = await self._over(job)
             while rows := await self._store.results(job, after, _PAGE):
                 after = rows[-1].place
                 for row in rows:
                     yield _result(row)
-            if _over(counts) or not work:
+            if over or not work:
                 return
             await self._keeper().turned()
 
     async def wait(self, job: str) -> BatchStatus:
         """Wait until all of a job has come back. ConfigurationError for one that is not known."""
         keeper = self._keeper()
-        while not _over(found := await self._counts(job)):
+        while not await self._over(job):
             await keeper.turned()
-        return _status(job, found)
+        return _status(job, await self._counts(job))
 
     async def cancel(self, job: str, *, work: bool = True) -> BatchStatus:
         """Send nothing more of a job, and cancel what the API has. What is answered by then is paid for.
@@ -220,7 +222,7 @@ class Batches:
         With `work=False` it is noted alone, for whoever looks after the job next. ConfigurationError for a job that is
         not known.
         """
-        await self._counts(job)
+        await self._over(job)
         await self._store.cancel(job)
         if (running := self._running.get(job)) is not None:
             running.cancel()  # at once; in other processes it is noticed
@@ -230,7 +232,7 @@ class Batches:
 
     async def delete(self, job: str) -> None:
         """Forget a job that has ended, with its results. ConfigurationError for one that has not, or is not known."""
-        await self._counts(job)
+        await self._over(job)
         if not await self._store.erase(job):
             raise ConfigurationError(f"job {job!r:.80} has not ended: cancel it, and wait for it, before it is deleted")
         while await self._store.sweep(SWEPT):
@@ -239,8 +241,10 @@ class Batches:
     async def erase(self, tenant: str) -> None:
         """Drop what is kept of a tenant's requests: see `Router.erase`.
 
-        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped.
+        Those that were not sent are `canceled`. Those that the API has are paid for, and their answers dropped. Of
+        those that were deferred nothing is left.
         """
+        await self._deferring.erase(tenant)
         for job in await self._store.jobs():
             after: int | None = -1
             while after is not None:
@@ -330,10 +334,10 @@ class Batches:
         return found
 
     async def _counts(self, job: str) -> Counts:
-        found = await self._store.counts(checked_job(job))
-        if found is None:
-            raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
-        return found
+        return _there(job, await self._store.counts(checked_job(job)))
+
+    async def _over(self, job: str) -> bool:
+        return _there(job, await self._store.over(checked_job(job)))
 
     async def _called(
         self,
@@ -378,8 +382,10 @@ class Batches:
             await keeper.turned()
 
 
-def _over(counts: Counts) -> bool:
-    return not counts.open and not counts.busy
+def _there(job: str, found: T | None) -> T:
+    if found is None:
+        raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
+    return found
 
 
 def _status(job: str, found: Counts) -> BatchStatus:

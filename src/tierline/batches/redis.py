@@ -148,6 +148,11 @@ class RedisJobs:
         }
         return Counts(whole, busy, settings, outcomes, sums.get("w", 0), left, tuple(notes))
 
+    async def over(self, job: str) -> bool | None:
+        """See `JobStore`."""
+        found = await self._run("over", job)
+        return found[0] if found else None
+
     async def tally(self, job: str) -> list[Tally]:
         """See `JobStore`."""
         found: dict[tuple[str, str, str], dict[str, int]] = {}
@@ -203,7 +208,7 @@ def _item(item: Item) -> str:
     tries = str(item.tries or int(item.state == 1))
     about = (item.name or "", "", item.hold, str(item.state), tries, str(item.worst), item.tier, item.model)
     came = (str(item.cost), str(int(item.estimated)), item.tenant, str(item.plain), str(item.top))
-    return json.dumps([*about, item.outcome, *came])
+    return json.dumps([*about, item.outcome, *came, item.said])
 
 
 def _result(place: str, item: list[str], result: object) -> ResultRow:

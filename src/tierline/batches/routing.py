@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tierline.batches.booking import Said
 from tierline.batches.values import MOST_BYTES, BatchRequest
 from tierline.binding import Binding, Context, context
 from tierline.call import AUTO, read_call, turn_of
@@ -65,6 +66,8 @@ class Routed(NamedTuple):
     """Bytes of its line, whichever offer is taken: an upper bound."""
     usual: Usage = Usage()
     """Tokens that are expected of it."""
+    said: str = ""
+    """Why it goes where it goes: see `Said`. Empty where nobody writes that down."""
 
     def payload(self, uid: str, offer: Offer) -> str:
         """Its line of a batch, for the tier that was taken."""
@@ -133,12 +136,12 @@ class Routing:
             found = self._planned(call, asked, Grounds())
             lines = tuple(line.softened for line in admission.lines)
             sendable = self._sendable(place, request.custom_id, (call, found), lines, forget, origin)
-            return _expected(sendable, admission.policy)
+            return self._expected(sendable, found, admission.policy)
         asked = admit(call, admission.policy, router.ladder, router.prices.list_output_price)
         grounds = await self._grounds(call, asked, admission)
         found = self._planned(call, asked, grounds)
         sendable = self._sendable(place, request.custom_id, (call, found), admission.lines, forget, origin)
-        return _expected(sendable, admission.policy)
+        return self._expected(sendable, found, admission.policy)
 
     def _binding(self, request: BatchRequest) -> Binding:
         """Each request is one of its own, for budgets too that are for each request."""
@@ -215,7 +218,10 @@ class Routing:
             return f"it has {size:,} bytes as JSON, and a batch takes {MOST_BYTES:,} in all"
         return routed._replace(size=size)
 
-
-def _expected(routed: Routed | str, policy: Effective) -> Routed | str:
-    """A request with the tokens that are expected of it."""
-    return routed if isinstance(routed, str) else routed._replace(usual=usual_usage(routed.call, policy))
+    def _expected(self, routed: Routed | str, found: Plan, policy: Effective) -> Routed | str:
+        """A request with the tokens that are expected of it, and what the decision log is to say of it."""
+        if isinstance(routed, str):
+            return routed
+        log = self._router.decision_log
+        said = Said.of(routed.call, found, policy, text=log.text) if log is not None else ""
+        return routed._replace(usual=usual_usage(routed.call, policy), said=said)

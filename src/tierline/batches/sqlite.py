@@ -6,19 +6,23 @@ import sqlite3
 import threading
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tierline.batches import tables
+from tierline.batches.jobs import Tally
 from tierline.store.schema import BATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from sqlite3 import Connection
 
-    from tierline.batches.jobs import BatchRow, Begun, Counts, Ended, Fact, Held, Item, ResultRow, Share, Tally
+    from tierline.batches.jobs import BatchRow, Begun, Counts, Ended, Fact, Held, Item, ResultRow, Share
     from tierline.store.sqlite import SQLiteStore
 
 T = TypeVar("T")
+
+_AT_ONCE: Final = 20_000
+"""Requests that are counted in one step: whoever uses the store waits for it."""
 
 
 class SQLJobs:
@@ -140,11 +144,34 @@ class SQLJobs:
 
     async def counts(self, job: str) -> Counts | None:
         """See `JobStore`."""
-        return await self._run(tables.counts, self._clock(), job)
+        found = await self._run(tables.standing, self._clock(), job)
+        if found is None:
+            return None
+        # What it is was read first: one that has ended has all of its results by then.
+        counts, last = found
+        sums: dict[str, tuple[int, int]] = {}
+        waiting = 0
+        for first in range(0, last + 1, _AT_ONCE):
+            for outcome, number, cost, waits in await self._run(tables.outcomes, job, first, first + _AT_ONCE - 1):
+                before = sums.get(outcome, (0, 0))
+                sums[outcome] = before[0] + number, before[1] + cost
+                waiting += waits
+        return counts._replace(outcomes=sums, waiting=waiting)
+
+    async def over(self, job: str) -> bool | None:
+        """See `JobStore`."""
+        found = await self._run(tables.standing, self._clock(), job)
+        return None if found is None else not found[0].open and not found[0].busy
 
     async def tally(self, job: str) -> list[Tally]:
         """See `JobStore`."""
-        return await self._run(tables.tally, job)
+        found = await self._run(tables.standing, self._clock(), job)
+        sums: dict[tuple[str, str, str], list[int]] = {}
+        for first in range(0, found[1] + 1 if found is not None else 0, _AT_ONCE):
+            for tenant, tier, outcome, *numbers in await self._run(tables.tally, job, first, first + _AT_ONCE - 1):
+                before = sums.setdefault((tenant, tier, outcome), [0] * len(numbers))
+                sums[tenant, tier, outcome] = [one + more for one, more in zip(before, numbers, strict=True)]
+        return [Tally(*key, *numbers) for key, numbers in sorted(sums.items())]
 
     async def sent(self, job: str) -> list[BatchRow]:
         """See `JobStore`."""

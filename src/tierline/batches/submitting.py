@@ -151,6 +151,7 @@ class Submission:
             offer.tier,
             offer.model,
             tenant=each.whose.origin.tenant or "",
+            said=each.said,
         )
 
     async def _add(self, page: _Page) -> bool:

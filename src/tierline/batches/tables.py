@@ -131,13 +131,14 @@ def add(
     where = {SENT: batch, WAITING: waits, FINAL: ""}
     db.executemany(
         "INSERT INTO batch_item (job, place, name, batch, hold, state, tries, worst, tier, model, outcome, payload,"
-        " result, cost, estimated, tenant, plain, top) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " result, cost, estimated, tenant, plain, top, said)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             (
                 *(job, item.place, item.name, where[item.state], item.hold, item.state),
                 item.tries or int(item.state == SENT),
                 *(item.worst, item.tier, item.model, item.outcome, item.payload, item.result),
-                *(item.cost, item.estimated, item.tenant, item.plain, item.top),
+                *(item.cost, item.estimated, item.tenant, item.plain, item.top, item.said),
             )
             for item in items
         ],
@@ -223,7 +224,7 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
     )
     db.executemany(
         "UPDATE batch_item SET state = 2, outcome = iif(payload IS NULL, 'canceled', ?),"
-        " result = iif(payload IS NULL, ?, ?), cost = ?, estimated = ?, plain = ?, top = ?, payload = NULL"
+        " result = iif(payload IS NULL, ?, ?), cost = ?, estimated = ?, plain = ?, top = ?, payload = NULL, said = ''"
         " WHERE batch = ? AND place = ? AND state < 2",
         [
             (each.outcome, ERASED, each.result, each.cost, each.estimated, each.plain, each.top, batch, each.place)
@@ -237,7 +238,7 @@ def collect(db: Connection, batch: str, owner: str, found: Sequence[Ended]) -> b
 def facts(db: Connection, batch: str, places: Sequence[int]) -> dict[int, Fact]:
     """As `JobStore.facts`."""
     rows = db.execute(
-        "SELECT place, tries, worst, model, hold FROM batch_item"
+        "SELECT place, tries, worst, model, hold, said FROM batch_item"
         f" WHERE batch = ? AND state = 1 AND place IN ({_marks(places)})",
         (batch, *places),
     )
@@ -351,41 +352,40 @@ def found(db: Connection, job: str, places: Sequence[int]) -> list[ResultRow]:
     return [ResultRow(*row)._replace(estimated=bool(row[7])) for row in rows]
 
 
-def counts(db: Connection, now: float, job: str) -> Counts | None:
-    """As `JobStore.counts`."""
+def standing(db: Connection, now: float, job: str) -> tuple[Counts, int] | None:
+    """How a job is, without its requests, and the last place of these, or -1; None where there is no job."""
     row = db.execute(
         "SELECT whole, owner <> '' AND until > ?, settings FROM batch_job WHERE id = ? AND NOT erased",
         (now, job),
     )
     if (about := row.fetchone()) is None:
         return None
-    by = db.execute(
-        "SELECT CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(state = 0)"
-        " FROM batch_item WHERE job = ? GROUP BY o",
-        (job,),
-    ).fetchall()
     notes = db.execute(
         "SELECT note FROM batch WHERE job = ? AND note <> '' AND state <> 'done' ORDER BY sent DESC LIMIT ?",
         (job, _MOST_NOTES),
     )
     left = db.execute("SELECT 1 FROM batch WHERE job = ? AND state <> 'done'", (job,)).fetchone()
-    return Counts(
-        bool(about[0]),
-        bool(about[1]),
-        about[2],
-        {outcome: (number, cost) for outcome, number, cost, _ in by},
-        sum(each[3] for each in by),
-        left is not None,
-        tuple(note for (note,) in notes),
-    )
+    (last,) = db.execute("SELECT max(place) FROM batch_item WHERE job = ?", (job,)).fetchone()
+    told = tuple(note for (note,) in notes)
+    counts = Counts(bool(about[0]), bool(about[1]), about[2], {}, 0, left is not None, told)
+    return counts, -1 if last is None else last
 
 
-def tally(db: Connection, job: str) -> list[Tally]:
-    """As `JobStore.tally`."""
+def outcomes(db: Connection, job: str, first: int, last: int) -> list[tuple[str, int, int, int]]:
+    """Outcome, number, cost of requests in these places, and how many of them wait."""
+    return db.execute(
+        "SELECT CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(state = 0)"
+        " FROM batch_item WHERE job = ? AND place BETWEEN ? AND ? GROUP BY o",
+        (job, first, last),
+    ).fetchall()
+
+
+def tally(db: Connection, job: str, first: int, last: int) -> list[Tally]:
+    """As `JobStore.tally`, of these places."""
     rows = db.execute(
         "SELECT tenant, tier, CASE state WHEN 2 THEN outcome ELSE '' END AS o, count(*), sum(cost), sum(plain),"
-        " sum(top), sum(estimated) FROM batch_item WHERE job = ? GROUP BY tenant, tier, o ORDER BY tenant, tier, o",
-        (job,),
+        " sum(top), sum(estimated) FROM batch_item WHERE job = ? AND place BETWEEN ? AND ? GROUP BY tenant, tier, o",
+        (job, first, last),
     )
     return [Tally(*row) for row in rows]
 
@@ -424,8 +424,8 @@ def cancel(db: Connection, job: str) -> None:
 
 def erase(db: Connection, now: float, job: str) -> bool:
     """As `JobStore.erase`."""
-    found = counts(db, now, job)
-    if found is None or found.open or found.busy:
+    found = standing(db, now, job)
+    if found is None or found[0].open or found[0].busy:
         return False
     db.execute("UPDATE batch_job SET erased = 1 WHERE id = ?", (job,))
     return True
@@ -472,5 +472,5 @@ def forget(db: Connection, job: str, tenant: str, after: int, limit: int) -> int
     )
     db.executemany("UPDATE batch_item SET state = 2 WHERE number = ?", [(number,) for number, *_ in unsent])
     db.execute(f"UPDATE batch_item SET outcome = 'canceled', result = ? WHERE {of} AND state = 2", (ERASED, *whose))
-    db.execute(f"UPDATE batch_item SET name = NULL, payload = NULL, tenant = '' WHERE {of}", whose)
+    db.execute(f"UPDATE batch_item SET name = NULL, payload = NULL, said = '', tenant = '' WHERE {of}", whose)
     return int(last)

@@ -231,7 +231,7 @@ class Work:
         if found and not await self._store.collect(row.id, self._owner, found):
             raise UnknownError("somebody else collects it")
         trace.count(found)
-        self._booking.ended(found, {place: holds[fact.hold] for place, fact in facts.items() if fact.hold in holds})
+        self._booking.ended(row, found, facts, holds, page)
 
     def _ended(self, row: BatchRow, place: int, result: dict[str, Any], fact: Fact) -> Ended:
         kind, message = result.get("type"), result.get("message")
@@ -276,7 +276,7 @@ class Work:
             ]
             if not await self._store.collect(row.id, self._owner, ended):
                 raise UnknownError("somebody else has it")
-            self._booking.ended(ended, {place: holds[fact.hold] for place, fact in facts.items() if fact.hold in holds})
+            self._booking.ended(row, ended, facts, holds)
 
     async def _settled(self, row: BatchRow, trace: CollectTrace | None = None) -> BatchRow:
         """Settle the holds of a batch whose requests have all come back."""
@@ -329,8 +329,7 @@ class Work:
 
     async def _final(self, row: BatchRow, found: Sequence[Ended], hold: Held | None = None) -> None:
         if found and await self._store.collect(row.id, self._owner, found) and hold is not None:
-            held, _ = reservation_of(hold)
-            self._booking.ended(found, {each.place: held for each in found})
+            self._booking.over(found, hold)
 
     async def _regrouped(
         self, row: BatchRow, to: str, share: Share, page: Sequence[tuple[int, int, str]]

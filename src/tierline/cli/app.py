@@ -1,18 +1,18 @@
 """The commands, and what they have in common: errors as one line, and exit codes.
 
-0: done. 1: done, and the figures are not good enough. 2: what was asked for cannot be done, and nothing was written.
+0: done. 1: done, and what was found is not good enough. 2: what was asked for cannot be done, and nothing was written.
 """
 
 from __future__ import annotations
 
 import sys
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 from rich.console import Console
 
-from tierline.cli import batch
+from tierline.cli import batch, budgets, cache
 from tierline.cli.curves import curve
 from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
@@ -53,14 +53,15 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-app.command("routes")(_told(routes))
-app.command("explain")(_told(explain))
-app.command("doctor")(_told(doctor))
-app.command("eval")(_told(evaluate))
-app.command("curve")(_told(curve))
-app.command("train")(_told(train))
-app.command("sample")(_told(sample))
-app.command("simulate")(_told(simulate_log))
-app.command("report")(_told(report))
-app.command("watch")(_told(watch))
-app.add_typer(batch.commands(_told), name="batch")
+_APP, _STORE, _MEASURE = "An app", "What it spends", "How well tiers are chosen"
+_COMMANDS: Final[tuple[tuple[str, dict[str, Callable[..., Any]]], ...]] = (
+    (_APP, {"routes": routes, "explain": explain, "doctor": doctor}),
+    (_STORE, {"watch": watch, "report": report}),
+    (_MEASURE, {"eval": evaluate, "curve": curve, "train": train, "sample": sample, "simulate": simulate_log}),
+)
+for panel, commands in _COMMANDS:
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(_told(command))
+app.add_typer(budgets.commands(_told), name="budgets", rich_help_panel=_STORE)
+app.add_typer(cache.commands(_told), name="cache", rich_help_panel=_STORE)
+app.add_typer(batch.commands(_told), name="batch", rich_help_panel=_STORE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -30,6 +31,7 @@ def curve(
     ladder: LadderText = "",
     out: Annotated[Path | None, typer.Option("--out", help="A picture: .svg, .png or .pdf.")] = None,
     out_tokens: OutTokens = OUTPUT_TOKENS,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table; money in nano-USD.")] = False,
 ) -> None:
     """Show what quality costs: graded outcomes, from all on the cheapest tier to all on the dearest."""
     if out is not None:
@@ -50,20 +52,40 @@ def curve(
         )
     points = found[0].curve()
     console = Console()
-    table = Table(title=f"{pair[0]} and {pair[1]}, by {who.name}: {len(found[1]):,} requests", title_justify="left")
+    if as_json:
+        console.file.write(json.dumps(_as_dict(points, pair, who.name, len(found[1])), indent=2) + "\n")
+    else:
+        _show(console, points, pair, who.name, len(found[1]))
+    if out is not None:
+        draw(pyplot, points, pair, who.name, out)
+        if not as_json:
+            console.print(f"drawn to {out}")
+
+
+def _as_dict(points: Sequence[Point], pair: tuple[str, str], name: str, requests: int) -> dict[str, Any]:
+    steps = [
+        {"share": at.share, "quality": at.quality, "by_chance": _by_chance(points, at.share), "cost": at.cost}
+        for at in (at_share(points, step / _STEPS) for step in range(_STEPS + 1))
+    ]
+    return {"cheap": pair[0], "dear": pair[1], "classifier": name, "requests": requests, "curve": steps}
+
+
+def _by_chance(points: Sequence[Point], share: float) -> float:
+    first, last = points[0], points[-1]
+    return first.quality + (last.quality - first.quality) * share
+
+
+def _show(console: Console, points: Sequence[Point], pair: tuple[str, str], who: str, requests: int) -> None:
+    table = Table(title=f"{pair[0]} and {pair[1]}, by {who}: {requests:,} requests", title_justify="left")
     for name in (f"to {pair[1]}", "quality", "by chance", "a thousand cost"):
         table.add_column(name, justify="right")
-    first, last = points[0], points[-1]
     for step in range(_STEPS + 1):
         point = at_share(points, step / _STEPS)
-        chance = first.quality + (last.quality - first.quality) * point.share
+        chance = _by_chance(points, point.share)
         table.add_row(
             f"{point.share:.0%}", f"{point.quality:.3f}", f"{chance:.3f}", amount(point.cost * 1000, "nano-USD")
         )
     console.print(table)
-    if out is not None:
-        draw(pyplot, points, pair, who.name, out)
-        console.print(f"drawn to {out}")
 
 
 def at_share(points: Sequence[Point], share: float) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ def train(
     ladder: LadderText = "",
     seed: Annotated[int, typer.Option(help="The same seed splits the rows alike.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Write them even where they are no better.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
     """Fit to labels or graded outcomes, cross-validate, and write the weights if they are better than what ships.
 
@@ -41,15 +43,23 @@ def train(
             used, recipe.fit, recipe.shipped, seed=seed, watch=lambda draws: progress.watch(draws, "cross-validating")
         )
         plain = compare(used, recipe.plain, recipe.shipped, seed=seed).fitted
-        console.print(shown(recipe, found, plain))
         better = found.better and found.fitted.value > plain.value
-        console.print(verdict(found, plain, recipe), soft_wrap=True, markup=False)
-        if not better and not force:
+        said, writes = verdict(found, plain, recipe), better or force
+        if as_json:
+            told = {"score": recipe.score, "rows": found.rows, "better": better, "verdict": said, "written": writes}
+            each = {"fitted": found.fitted, "shipped": found.shipped, "plain": plain, "gain": found.gain}
+            told |= {name: interval._asdict() for name, interval in each.items()}
+            console.file.write(json.dumps(told, indent=2) + "\n")
+        else:
+            console.print(shown(recipe, found, plain))
+            console.print(said, soft_wrap=True, markup=False)
+        if not writes:
             raise typer.Exit(1)
         packed = recipe.pack(used)
     with whole(out) as part:
         part.write_bytes(packed)
-    console.print(f"written to {out}: {recipe.use.format(out=out)}", soft_wrap=True, markup=False)
+    if not as_json:
+        console.print(f"written to {out}: {recipe.use.format(out=out)}", soft_wrap=True, markup=False)
 
 
 def recipe_of(file: Path, rows: list[Row], tiers: tuple[str, ...]) -> tuple[Recipe, list[Row]]:

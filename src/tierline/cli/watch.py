@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -56,18 +57,25 @@ class Seen:
 def watch(
     store: Store = "",
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Each decision as a line of JSON; with --once all of a look. Nano-USD.")
+    ] = False,
 ) -> None:
     """Watch an app as it spends: budgets, tiers, breakers, decisions. Ends with q or Ctrl-C. Needs no key."""
     console = Console()
     with suppress(KeyboardInterrupt):
-        asyncio.run(_watch(store, console, once=once))
+        asyncio.run(_watch(store, console, once=once, as_json=as_json))
 
 
-async def _watch(store: str, console: Console, *, once: bool) -> None:
+async def _watch(store: str, console: Console, *, once: bool, as_json: bool) -> None:
     async with opened(store) as router:
         seen = await look(router)
-        if once:
+        if once and as_json:
+            _say(console, json.dumps(_as_dict(seen), indent=2))
+        elif once:
             console.print(shown(seen))
+        elif as_json:
+            await _json_lines(router, console, seen)
         elif console.is_terminal:
             await _live(router, console, seen)
         else:
@@ -112,6 +120,31 @@ async def _live(router: Router[Any], console: Console, seen: Seen) -> None:
             if took > _TICK / 2:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(ended.wait(), 2 * took)
+
+
+def _as_dict(seen: Seen) -> dict[str, Any]:
+    return {
+        "at": seen.at,
+        "budgets": [asdict(each) for each in seen.balances],
+        "accounts": seen.accounts,
+        "today": asdict(seen.today.total),
+        "by_tier": {name: asdict(counts) for name, counts in seen.today.by_tier.items()},
+        "last_hour": {name: asdict(counts) for name, counts in seen.hour.by_tier.items()},
+        "breakers": [asdict(each) for each in seen.hour.breakers],
+        "decisions": list(seen.decisions),
+    }
+
+
+async def _json_lines(router: Router[Any], console: Console, seen: Seen) -> None:
+    """Each decision as a line, oldest first; what the store cannot tell now is told when it can."""
+    told: set[str] = set()
+    while True:
+        for each in reversed(seen.decisions):
+            if each["id"] not in told:
+                _say(console, json.dumps(each))
+        told = {each["id"] for each in seen.decisions}
+        await asyncio.sleep(_TICK)
+        seen = await _again(router, seen)
 
 
 async def _lines(router: Router[Any], console: Console, seen: Seen) -> None:

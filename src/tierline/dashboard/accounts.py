@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Sort = Literal["share", "spent", "name"]
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 
+USUAL: Final = ("", "", SORTS[0])
+"""No search, all budgets, the fullest first."""
+
 _KEYS: Final[Mapping[Sort, Callable[[Balance], Any]]] = {
     "share": by_share,
     "spent": lambda balance: (-balance.spent, balance.budget, balance.account),
@@ -63,7 +66,7 @@ class Accounts:
     def suffice(self, search: str, budget: str, sort: Sort, offset: int, most: int) -> bool:
         """Whether `page` is the same as it would be of all accounts."""
         known = len(self.balances)
-        return known == self.total or (sort == "share" and not search and not budget and offset + most <= known)
+        return known == self.total or ((search, budget, sort) == USUAL and offset + most <= known)
 
     def page(
         self, search: str = "", budget: str = "", sort: Sort = "share", offset: int = 0, most: int = 50

@@ -180,7 +180,7 @@ class _Page:
         board = self._board
         found = await board.page(query.get("search", ""), query.get("budget", ""), sort, offset, most)
         if found is None:
-            raise HTTPException(503, board.fullest.away or board.accounts.away)
+            raise HTTPException(503, board.accounts.away)
         return Response(json_of(found), media_type=_JSON)
 
     async def _decisions(self, request: Request) -> Response:
@@ -191,9 +191,8 @@ class _Page:
             if rows is None:
                 raise HTTPException(503, self._board.decisions.away)
         else:
-            # The moment that is shown is rounded to milliseconds.
-            found = await _there(self._router.decisions(most + 1, before=None if before is None else before + 0.001))
-            rows = tuple(decision_row(record) for record in found if before is None or record["at"] < before)
+            place = None if before is None else (before, request.query_params.get("id", ""))
+            rows = tuple(decision_row(record) for record in await _there(self._router.decisions(most, before=place)))
         return Response(json_of({"rows": rows[:most]}), media_type=_JSON)
 
     async def _decision(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import tierline
 from tierline.budgets import GLOBAL_ACCOUNT
-from tierline.dashboard.accounts import Accounts, untouched, with_untouched
+from tierline.dashboard.accounts import USUAL, Accounts, untouched, with_untouched
 from tierline.dashboard.kept import Kept
 from tierline.dashboard.period import Period, Stretch
 from tierline.dashboard.written import decision_row, json_of
@@ -92,8 +92,11 @@ class Board:
 
     async def page(self, search: str, budget: str, sort: Sort, offset: int, most: int) -> dict[str, Any] | None:
         """Rows of accounts, and how many there are: see `Accounts.page`. None where the store has always been away."""
-        accounts = await self.fullest.get()
-        if accounts is not None and not accounts.suffice(search, budget, sort, offset, most):
+        asked = (search, budget, sort, offset, most)
+        known = self.fullest.value
+        few = known.suffice(*asked) if known is not None else asked[:3] == USUAL and offset + most <= _TOLD
+        accounts = await self.fullest.get() if few else None
+        if accounts is None or not accounts.suffice(*asked):
             accounts = await self.accounts.get()
         if accounts is None:
             return None

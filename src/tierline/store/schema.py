@@ -219,6 +219,7 @@ CREATE TABLE batch_item (       -- a request, and what became of it; money in na
     cost INTEGER NOT NULL,
     estimated INTEGER NOT NULL,
     tenant TEXT NOT NULL,       -- who pays; empty for nobody
+    said TEXT NOT NULL,         -- JSON for the decision log: gone with the payload; empty for none
     plain INTEGER NOT NULL,     -- what the same usage costs without a batch
     top INTEGER NOT NULL        -- and on the top tier
 );

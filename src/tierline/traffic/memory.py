@@ -20,6 +20,7 @@ from tierline.traffic.store import (
     MOST_NAMES,
     REMEMBERED,
     Found,
+    Place,
     Ranking,
     kept_for,
     pieces_of,
@@ -69,7 +70,7 @@ class MemoryTraffic:
                 self._records.pop(record.id, None)
                 self._records[record.id] = record
             past = [each for each in self._records.values() if each.at <= now + AHEAD]
-            kept = sorted(past, key=lambda each: each.at)[-MOST_DECISIONS:]
+            kept = sorted(past, key=_place)[-MOST_DECISIONS:]
             self._records = {each.id: each for each in kept}
 
     def _add(self, row: Row, now: float) -> None:
@@ -122,11 +123,11 @@ class MemoryTraffic:
     def _names(self, kind: Kind, span: Span) -> list[dict[str, Counts]]:
         return [dict(self._pieces[kind, piece]) for piece in span.pieces if (kind, piece) in self._pieces]
 
-    async def decisions(self, most: int, before: float | None) -> list[str]:
-        """Records, the newest first, settled before that moment."""
+    async def decisions(self, most: int, before: Place | None) -> list[str]:
+        """Records, the newest first; those that stand before a place."""
         with self._lock:
-            found = sorted(self._records.values(), key=lambda each: -each.at)
-        return [each.text for each in found if before is None or each.at < before][:most]
+            found = sorted(self._records.values(), key=_place, reverse=True)
+        return [each.text for each in found if before is None or _place(each) < before][:most]
 
     async def decision(self, id: str) -> str | None:  # noqa: A002  (the field's name)
         """One record."""
@@ -153,6 +154,10 @@ def _ranking(pieces: Sequence[dict[str, Counts]], most: int) -> Ranking:
     names.pop(OTHER, None)
     dearest = sorted(names.items(), key=lambda each: -each[1].cost)
     return Ranking(dict(dearest[:most]), number, total)
+
+
+def _place(record: Record) -> Place:
+    return Place(record.at, record.id)
 
 
 def _plus(names: dict[str, Counts], name: str, counts: Counts) -> None:

@@ -311,7 +311,7 @@ class Meter:
         decision = seen.decision
         record = record_of(decision, at=seen.at, outcome=seen.outcome, tools=seen.tools)
         return Record(
-            decision.id, seen.at, plain(decision.tenant or ""), line_of(_bounded(record) | {"worker": self.worker})
+            decision.id, record["at"], plain(decision.tenant or ""), line_of(_bounded(record) | {"worker": self.worker})
         )
 
     async def close(self, timeout: float) -> None:

@@ -9,7 +9,7 @@ from tierline.errors import ConfigurationError
 from tierline.report import OTHER
 from tierline.traffic.base import Counts, Traffic, total_of
 from tierline.traffic.meter import Meter
-from tierline.traffic.store import DAY, KEPT, MOST_DECISIONS, WEEK, span_of
+from tierline.traffic.store import DAY, KEPT, MOST_DECISIONS, WEEK, Place, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,12 +63,13 @@ class Reading:
             workers=tuple(found.workers),
         )
 
-    async def decisions(self, most: int, before: float | None) -> tuple[dict[str, Any], ...]:
+    async def decisions(self, most: int, before: float | tuple[float, str] | None) -> tuple[dict[str, Any], ...]:
         """See `Router.decisions`."""
         if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_DECISIONS:
             raise ConfigurationError(f"decisions({most!r:.40}): write a whole number from 1 to {MOST_DECISIONS}")
         await self._flush()
-        return tuple(json.loads(text) for text in await self.store.decisions(most, before))
+        place = None if before is None else Place(*before) if isinstance(before, tuple) else Place(before)
+        return tuple(json.loads(text) for text in await self.store.decisions(most, place))
 
     async def decision(self, id: str) -> dict[str, Any] | None:  # noqa: A002  (the field's name)
         """See `Router.decision`."""

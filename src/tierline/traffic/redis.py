@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tierline.store.redis import RedisStore
-    from tierline.traffic.store import Beat, Kind, Record, Row, Span
+    from tierline.traffic.store import Beat, Kind, Place, Record, Row, Span
 
 _NAMES: Final = 2_000
 """Names that one script tells the cost of."""
@@ -97,14 +97,15 @@ class RedisTraffic:
             total = total_of(map(_counts, all_names or ()))
         return Ranking(dict(sorted(sums.items(), key=lambda each: -each[1].cost)), count, total)
 
-    async def decisions(self, most: int, before: float | None) -> list[str]:
-        """Records, the newest first, settled before that moment."""
-        found = await self._run("decisions", str(most), "+inf" if before is None else f"{before:.6f}")
+    async def decisions(self, most: int, before: Place | None) -> list[str]:
+        """Records, the newest first; those that stand before a place."""
+        place = ("+inf", "") if before is None else (f"{before.at:.6f}", before.id)
+        found = await self._run("decisions", "", str(most), *place)
         return [text.rpartition("\n")[2] for text in found]
 
     async def decision(self, id: str) -> str | None:  # noqa: A002  (the field's name)
         """One record."""
-        found = await self._run("decisions", id, "id")
+        found = await self._run("decisions", id)
         return found[0].rpartition("\n")[2] if found else None
 
     async def forget(self, account: str) -> None:

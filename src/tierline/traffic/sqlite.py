@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tierline.budgets import run_account
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
     from tierline.store.sqlite import SQLiteStore
-    from tierline.traffic.store import Beat, Kind, Piece, Record, Row, Span
+    from tierline.traffic.store import Beat, Kind, Piece, Place, Record, Row, Span
 
 _KINDS: Final[dict[Kind, int]] = {"tier": 0, "route": 1, "account": 2, "job": 3}
 _SUM: Final = 0
@@ -78,20 +79,21 @@ class SQLiteTraffic:
             db.execute("INSERT OR REPLACE INTO traffic_decision VALUES (?, ?, ?, ?)", record)
         if records:
             db.execute("DELETE FROM traffic_decision WHERE at > ?", (now + AHEAD,))
-            oldest = "SELECT at FROM traffic_decision ORDER BY at DESC LIMIT 1 OFFSET ?"
-            db.execute(f"DELETE FROM traffic_decision WHERE at <= ({oldest})", (MOST_DECISIONS,))  # noqa: S608
+            oldest = "SELECT at, id FROM traffic_decision ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?"
+            db.execute(f"DELETE FROM traffic_decision WHERE (at, id) <= ({oldest})", (MOST_DECISIONS,))  # noqa: S608
 
     async def read(self, span: Span, most: int) -> Found:
         """Sums of a span, and who is there now."""
         now = self._clock()
         return await self._store.read(lambda db: _read(db, span, most, now))
 
-    async def decisions(self, most: int, before: float | None) -> list[str]:
-        """Records, the newest first, settled before that moment."""
+    async def decisions(self, most: int, before: Place | None) -> list[str]:
+        """Records, the newest first; those that stand before a place."""
+        at, id_ = before or (inf, "")
         rows = await self._store.run(
             lambda db: db.execute(
-                "SELECT record FROM traffic_decision WHERE ? IS NULL OR at < ? ORDER BY at DESC LIMIT ?",
-                (before, before, most),
+                "SELECT record FROM traffic_decision WHERE (at, id) < (?, ?) ORDER BY at DESC, id DESC LIMIT ?",
+                (at, id_, most),
             ).fetchall()
         )
         return [row[0] for row in rows]

@@ -53,8 +53,15 @@ class Row(NamedTuple):
     counts: Counts
 
 
+class Place(NamedTuple):
+    """Where a decision stands among all: they are in the order of when they were settled, and then of their ids."""
+
+    at: float
+    id: str = ""
+
+
 class Record(NamedTuple):
-    """A decision as it is kept: `at` is when it was settled, `text` its record, as JSON."""
+    """A decision as it is kept: `at` is when it was settled, as the record says it, `text` its record, as JSON."""
 
     id: str
     at: float
@@ -113,7 +120,7 @@ class TrafficStore(Protocol):
     - within a day at most `MOST_NAMES` names of a kind are told apart; what comes after them is `(other)`
     - days, and hours by tier, are dropped after `KEPT` seconds, hours and quarters of names after `HOURS_KEPT`
     - `read` gives at most `most` names of each kind, by cost; none of them is read for 0
-    - the latest `MOST_DECISIONS` records are kept; one that comes again takes the place of the first
+    - the latest `MOST_DECISIONS` records are kept, in the order of `Place`; one that comes again replaces the first
     - `forget` drops an account, its jobs, and its decisions. Sums without a name keep what it came to
     - where the store is away, every method raises LedgerUnavailableError within its patience
     - each method may be called from any event loop
@@ -127,8 +134,8 @@ class TrafficStore(Protocol):
         """Sums of a span, and who is there now."""
         ...
 
-    async def decisions(self, most: int, before: float | None) -> list[str]:
-        """Records, the newest first, settled before that moment."""
+    async def decisions(self, most: int, before: Place | None) -> list[str]:
+        """Records, the newest first; those that stand before a place."""
         ...
 
     async def decision(self, id: str) -> str | None:  # noqa: A002  (the field's name)

@@ -25,7 +25,7 @@ for at = 5, #ARGV, 8 do
       call('ZADD', P .. 'wait:' .. batch, place, place)
       call('HINCRBY', P .. 'sums:' .. job, 'w', 1)
     else
-      each[COST], each[ESTIMATED] = ARGV[at + 4], ARGV[at + 5]
+      each[COST], each[ESTIMATED], each[SAID] = ARGV[at + 4], ARGV[at + 5], ''
       call('HDEL', P .. 'payloads:' .. job, place)
       count(job, '', -1, 0)
       count(job, each[OUTCOME], 1, each[COST])

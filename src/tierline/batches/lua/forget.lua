@@ -50,7 +50,7 @@ for _, place in ipairs(places) do
       call('HDEL', P .. 'names:' .. job, each[NAME])
     end
     call('HDEL', P .. 'payloads:' .. job, place)
-    each[NAME], each[TENANT] = '', ''
+    each[NAME], each[TENANT], each[SAID] = '', '', ''
     keep(job, place, each)
   end
 end

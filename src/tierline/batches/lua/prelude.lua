@@ -30,7 +30,7 @@ local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 local due_by = string.format('%.6f', now + LEASE)
 local FIELDS = {'job', 'state', 'due', 'api', 'number', 'bytes', 'sent', 'fails', 'note', 'trace', 'fetches'}
 local NAME, BATCH, HOLD, STATE, TRIES, WORST, TIER, MODEL, OUTCOME, COST, ESTIMATED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-local TENANT, PLAIN, TOP = 12, 13, 14 -- the last two where it came with its result
+local TENANT, PLAIN, TOP, SAID = 12, 13, 14, 15 -- PLAIN and TOP where it came with its result
 local WAITING, SENT, FINAL = '0', '1', '2'
 
 local function own(owner, what)

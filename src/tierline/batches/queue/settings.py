@@ -17,6 +17,8 @@ MOST_TOGETHER: Final = 10_000
 """Requests that the queue puts into one job at most."""
 LONGEST_WITHIN: Final = 29 * 86_400.0
 """Seconds that a request may be deferred: for so long the API keeps results."""
+_TOO_SHORT: Final = 300.0
+"""Seconds in which no batch is begun: it would hardly be back in time, and be paid in vain."""
 _ROOM: Final = 3600.0
 """Seconds that a batch is given to come back where there is a choice: most of them end within an hour."""
 _LETTERS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -62,7 +64,7 @@ class Queue:
       wait for them. By default any time is good
     - `margin`: a request that has no answer so long before its deadline is sent as a usual call, at the full price. As
       long before that it is put into no batch any more, and one that it is in is cancelled. At most a quarter of
-      `within`
+      `within`; one that is to be answered within less than five minutes is called at once
     - `keep`: for how long answers are kept
 
     ConfigurationError for what cannot work.
@@ -100,6 +102,8 @@ class Queue:
 
     def times(self, now: float, within: float) -> Times:
         """What is done when about a request that comes in `now` and is to be answered `within` so many seconds."""
+        if within < _TOO_SHORT:
+            return Times(now, now, now, now, now + within)
         max_wait, margin, _ = self._lengths
         margin = min(margin, within / 4)
         deadline = now + within

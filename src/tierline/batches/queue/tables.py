@@ -88,7 +88,8 @@ def members(db: Connection, group: str, after: int, limit: int) -> list[Member]:
 def save(db: Connection, group: Group, owner: str) -> bool:
     """As `QueueStore.save`."""
     done = db.execute(
-        "UPDATE batch_group SET owner = '', due = ?, submitted = ?, seen = ?, canceled = ? WHERE id = ? AND owner = ?",
+        "UPDATE batch_group SET owner = '', until = 0, due = ?, submitted = ?, seen = ?, canceled = ?"
+        " WHERE id = ? AND owner = ?",
         (group.due, group.submitted, group.seen, group.canceled, group.id, owner),
     )
     return done.rowcount == 1

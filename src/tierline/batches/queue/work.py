@@ -38,6 +38,10 @@ class Lane(Protocol):
         """Take in requests."""
         ...
 
+    async def status(self, job: str) -> BatchStatus:
+        """How far a job is; it is looked after from then on."""
+        ...
+
     async def cancel(self, job: str) -> BatchStatus:
         """Send nothing more of a job."""
         ...
@@ -111,6 +115,7 @@ class QueueWork:
             await self._lane.delete(group.id)
             await self._store.drop(group.id, self._owner)
             return None
+        await self._lane.status(group.id)  # so that somebody looks after it
         now = self._now()
         due = now + min(_LONGEST, max(_SOONEST, (now - group.submitted) / 4))
         if group.canceled:

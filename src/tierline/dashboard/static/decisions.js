@@ -14,7 +14,7 @@ const FEW = 15;
 export function merged(first, second) {
   const rows = new Map();
   for (const row of [...first, ...second]) if (!rows.has(row.id)) rows.set(row.id, row);
-  return [...rows.values()].sort((a, b) => b.at - a.at).slice(0, MOST);
+  return [...rows.values()].sort((a, b) => b.at - a.at || (a.id < b.id ? 1 : -1)).slice(0, MOST);
 }
 
 export class Decisions extends Component {
@@ -35,8 +35,9 @@ export class Decisions extends Component {
     const rows = merged(this.props.rows, this.state.older);
     this.setState({ most: this.state.most + OLDER });
     if (rows.length >= this.state.most) return;
+    const { at, id } = rows.at(-1);
     try {
-      const found = await get(`api/decisions?${new URLSearchParams({ most: OLDER, before: rows.at(-1).at })}`);
+      const found = await get(`api/decisions?${new URLSearchParams({ most: OLDER, before: at, id })}`);
       this.setState({ older: merged(this.state.older, found.rows), end: found.rows.length === 0, error: "" });
     } catch (error) {
       this.setState({ error: error.message });
