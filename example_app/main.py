@@ -1,6 +1,6 @@
 """A support desk that calls Claude, routed by Tierline.
 
-Seven endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
+Nine endpoints and a WebSocket, three tenants, two budgets, and pages for an operator. Without ANTHROPIC_API_KEY it
 calls an offline stand-in for the API, and says so. Start it with `make run`, open http://localhost:8000, or ask:
 
     curl -s localhost:8000/answer -H 'authorization: Bearer desk-acme' \
@@ -10,6 +10,11 @@ An answer comes with a handle, in `why`. Whoever saw it may say how good it was,
 
     curl -s localhost:8000/grade -H 'authorization: Bearer desk-acme' \
          -H 'content-type: application/json' -d '{"handle": "…", "good": true}'
+
+A summary that may come later costs half. The answer says where it will be; it is asked for there, with the same key:
+
+    curl -si localhost:8000/later -H 'authorization: Bearer desk-acme' \
+         -H 'content-type: application/json' -d '{"text": "Sum up what I wrote in May."}'
 
 TIERLINE_STORE says where balances are kept: `memory://`, `sqlite:///desk.db`, `redis://localhost`. Who runs the desk
 looks at the money, and changes a limit:
@@ -55,9 +60,11 @@ from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
 
 from example_app.front import plan_of, show_page
+from example_app.later import later_of
 from example_app.metrics import Scraped
 from tierline import Budget, Decision, Report, Router, policy
 from tierline.asgi import TierlineMiddleware
+from tierline.batches import Queue
 from tierline.dashboard import dashboard
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.fastapi import REFUSALS, Claude, Routing, SyncClaude
@@ -281,7 +288,7 @@ def offline(resources: AsyncExitStack) -> AsyncAnthropic | None:
 def build(client: AsyncAnthropic | None = None) -> FastAPI:
     """The app. `client` is whom it calls; by default the API, or its offline stand-in where there is no key."""
     trace_if_asked()
-    resources = AsyncExitStack()
+    resources, refusals = AsyncExitStack(), deque[Refusal](maxlen=20)
     client = client or offline(resources)
     scraped = resources.enter_context(closing(Scraped()))
     sync_client = Anthropic(api_key=client.api_key, base_url=client.base_url) if client is not None else None
@@ -297,8 +304,9 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         meter_provider=scraped.provider,
         shadow=float(os.environ.get("TIERLINE_SHADOW", "0")),
         shadow_budget="$0.20/day",
+        # A demo is impatient: a real desk waits for a quarter of an hour, or for the night.
+        queue=Queue(max_wait="5s"),
     )
-    refusals: deque[Refusal] = deque(maxlen=20)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -411,6 +419,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         return JSONResponse(error.problem, error.http_status, error.http_headers, "application/problem+json")
 
     desk.include_router(plan_of(router, plan))
+    desk.include_router(later_of(router))
     app.include_router(desk)
     app.mount("/operator/page", dashboard(router, token=PAGE_TOKEN, may_act=lambda *_: True, trace=JAEGER))
     app.include_router(pages_of(router, refusals, scraped))

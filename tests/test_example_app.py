@@ -99,6 +99,19 @@ async def test_a_summary_is_made_by_a_synchronous_endpoint(desk: httpx.AsyncClie
     assert (await desk.get("/report")).json()["by_tag"]["feature=summary"]["calls"] == 1
 
 
+async def test_a_summary_that_may_come_later(desk: httpx.AsyncClient) -> None:
+    """202 with its place at once; there it is in the end, for the tenant who asked, and for nobody else."""
+    first = await desk.post("/later", json={"text": "The brakes squeak."})
+    assert (first.status_code, first.json()["state"]) == (202, "pending")
+    place = first.headers["location"]
+    assert (await desk.get(place, headers={"authorization": "Bearer desk-globex"})).status_code == 404
+    router = desk._transport.app.state.router  # type: ignore[attr-defined]
+    while (found := await desk.get(place)).status_code == 202:
+        await router.batches._deferring.keeper().turned()
+    assert (found.status_code, found.json()["outcome"]) == (200, "succeeded")
+    assert found.json()["message"]["model"].startswith("claude-")
+
+
 async def test_the_desk_is_ready(desk: httpx.AsyncClient) -> None:
     """A probe needs no key, and is told no more than that all is well."""
     response = await desk.get("/ready", headers={"authorization": ""})

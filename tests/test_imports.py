@@ -34,13 +34,14 @@ PUBLIC = {
     "tierline.fastapi": [
         "Claude", "SyncClaude", "Routing", "claude_of", "sync_claude_of", "routing_of", "REFUSALS",
     ],
-    "tierline.starlette": ["claude_of", "sync_claude_of", "routing_of"],
+    "tierline.starlette": ["claude_of", "sync_claude_of", "routing_of", "accepted", "answered"],
     "tierline.classify": [
         "KeywordClassifier", "SignalClassifier", "ClaudeClassifier", "CascadeClassifier", "FixedClassifier",
         "Labelled", "Labels", "Progress",
     ],
     "tierline.ledger": ["MemoryLedger"],
-    "tierline.batches": ["BatchRequest", "BatchResult", "BatchStatus"],
+    "tierline.batches": ["BatchRequest", "BatchResult", "BatchStatus", "Deferred", "Queue"],
+    "tierline.batches.webhooks": ["Webhook", "WebhookSignatureError", "new_secret", "verify"],
     "tierline.legality": ["ACTIONS", "EFFORT_TOKENS"],
     "tierline.prices": ["PriceBook", "Rates"],
     "tierline.testing": [

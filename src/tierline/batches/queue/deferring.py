@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tierline.batches.queue.settings import Queue
     from tierline.batches.queue.store import QueueStore
     from tierline.batches.queue.values import Deferred
-    from tierline.batches.queue.work import Lane
+    from tierline.batches.queue.work import Jobs
     from tierline.batches.values import BatchRequest
     from tierline.router import Router
 
@@ -37,7 +37,7 @@ _BYTES = 24
 class Deferring:
     """Deferred requests of a Router: takes them, tells of them, and has a keeper on each event loop."""
 
-    def __init__(self, router: Router[Any], lane: Lane, jobs: JobStore, store: QueueStore, queue: Queue) -> None:
+    def __init__(self, router: Router[Any], lane: Jobs, jobs: JobStore, store: QueueStore, queue: Queue) -> None:
         self._router, self._lane, self._jobs, self._store, self._queue = router, lane, jobs, store, queue
         self._targets: dict[str, Target] = {}
         self._keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, QueueKeeper] = WeakKeyDictionary()

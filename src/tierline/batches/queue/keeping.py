@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tierline.batches.queue.delivery import Target
     from tierline.batches.queue.settings import Queue
     from tierline.batches.queue.store import QueueStore
-    from tierline.batches.queue.work import Lane
+    from tierline.batches.queue.work import Jobs
     from tierline.router import Router
 
 log: Final = logging.getLogger("tierline")
@@ -43,7 +43,7 @@ class QueueKeeper:
     def __init__(
         self,
         router: Router[Any],
-        lane: Lane,
+        lane: Jobs,
         jobs: JobStore,
         store: QueueStore,
         queue: Queue,

@@ -29,7 +29,7 @@ _AGAIN: Final = 10.0
 """Seconds after which a call is tried again that may succeed, where nobody says when."""
 
 
-class Lane(Protocol):
+class Jobs(Protocol):
     """What is needed of `router.batches`."""
 
     async def submit(
@@ -55,7 +55,7 @@ class QueueWork:
     """What one worker does with groups and requests that it has the lease of."""
 
     def __init__(
-        self, router: Router[Any], lane: Lane, jobs: JobStore, store: QueueStore, queue: Queue, owner: str
+        self, router: Router[Any], lane: Jobs, jobs: JobStore, store: QueueStore, queue: Queue, owner: str
     ) -> None:
         self._router, self._lane, self._jobs = router, lane, jobs
         self._store, self._queue, self._owner = store, queue, owner
