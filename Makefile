@@ -60,9 +60,10 @@ format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their stores
+bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their stores; the concurrent lane
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.ledgers
+	@$(BIN)/python -m benchmarks.lane
 
 quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md (PARTS="text pace": those anew)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality

@@ -3,10 +3,10 @@
     python -m benchmarks.lane [--quick] [--json FILE]
 
 Each way sends the same requests to a FakeClaude of its own that enforces limits by the minute, as the API does: buckets
-that fill at an even rate, 429 with `retry-after` where one is empty. All run at the same time in one process, so that
-what slows the machine down slows all of them down; the limits do, for nearly all of the time. A semaphore is how it is
-done by hand: `asyncio.Semaphore(n)`, `gather`, and the SDK's own retries. Beside the seconds stands the least that the
-limits allow: what is more than the first minute has at once, at the even rate.
+that fill at an even rate, 429 with `retry-after` where one is empty. All run at the same time, each in a process of its
+own, so that what slows the machine down slows all of them down; the limits do, for nearly all of the time. A semaphore
+is how it is done by hand: `asyncio.Semaphore(n)`, `gather`, and the SDK's own retries. Above stands the least that the
+limits allow: what is more than the first minute has at once, at the even rate, without the time of an answer.
 
 - failed: requests that have no answer after all retries
 - 429s: answers of the API, each of which is a request for nothing
@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
 MODEL: Final = "claude-haiku-4-5"
-LATENCY: Final = 2.0
-ROUNDS: Final = 3
+LATENCY: Final = 4.0
+ROUNDS: Final = 2
 _RATE_LIMITED: Final = 429
 
 
@@ -52,9 +53,10 @@ class Scene(NamedTuple):
 
 
 SCENES: Final = (
-    Scene("requests", {"requests": 240, "input-tokens": 2_000_000, "output-tokens": 400_000}, 420, (200, 2_000)),
-    Scene("tokens of input", {"requests": 4_000, "input-tokens": 200_000, "output-tokens": 400_000}, 420, (200, 7_000)),
+    Scene("requests", {"requests": 120, "input-tokens": 2_000_000, "output-tokens": 400_000}, 210, (200, 2_000)),
+    Scene("tokens of input", {"requests": 4_000, "input-tokens": 100_000, "output-tokens": 400_000}, 210, (200, 7_000)),
 )
+WARM: Final = Scene("nothing", {"requests": 4_000}, 5, (200, 300))
 
 
 class Run(NamedTuple):
@@ -78,8 +80,8 @@ def requests_of(scene: Scene) -> list[dict[str, Any]]:
     ]
 
 
-async def semaphore(url: str, key: str, said: list[dict[str, Any]], most: int, retries: int = 2) -> int:
-    """By hand. How many failed."""
+async def semaphore(url: str, key: str, said: list[dict[str, Any]], most: int, retries: int = 2) -> tuple[float, int]:
+    """By hand. Seconds that it took, and how many failed."""
     gate = asyncio.Semaphore(most)
 
     async with AsyncAnthropic(api_key=key, base_url=url, max_retries=retries) as client:
@@ -92,11 +94,13 @@ async def semaphore(url: str, key: str, said: list[dict[str, Any]], most: int, r
                     return False
                 return True
 
-        return (await asyncio.gather(*map(one, said))).count(False)
+        began = time.perf_counter()
+        found = await asyncio.gather(*map(one, said))
+        return time.perf_counter() - began, found.count(False)
 
 
-async def lane(url: str, key: str, said: list[dict[str, Any]]) -> int:
-    """`router.batches.submit(lane="concurrent")`, with a store on the disk. How many failed."""
+async def lane(url: str, key: str, said: list[dict[str, Any]]) -> tuple[float, int]:
+    """`router.batches.submit(lane="concurrent")`, with a store on the disk, in an app that has started. The same."""
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncAnthropic(api_key=key, base_url=url) as client:
             router = Router(
@@ -106,10 +110,12 @@ async def lane(url: str, key: str, said: list[dict[str, Any]]) -> int:
                 store=f"sqlite:///{folder}/a.db",
             )
             given = (BatchRequest(str(n), {**each, "model": "auto"}) for n, each in enumerate(said))
-            job = await router.batches.submit(given, lane="concurrent")
-            status = await router.batches.status(job)
-            await router.aclose()
-    return len(said) - status.succeeded
+            async with router.lifespan():
+                began = time.perf_counter()
+                job = await router.batches.submit(given, lane="concurrent")
+                seconds = time.perf_counter() - began
+                status = await router.batches.status(job)
+    return seconds, len(said) - status.succeeded
 
 
 WAYS: Final[dict[str, Callable[[str, str, list[dict[str, Any]]], Awaitable[int]]]] = {
@@ -120,13 +126,25 @@ WAYS: Final[dict[str, Callable[[str, str, list[dict[str, Any]]], Awaitable[int]]
 }
 
 
+async def apart(scene: Scene, way: str) -> Run:
+    """One way through one scene, in a process of its own."""
+    command = (sys.executable, "-m", "benchmarks.lane", "--one", scene.name, way)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    return Run(*json.loads(said))
+
+
+async def one(name: str, way: str) -> Run:
+    """The same in this process, when all is imported."""
+    await measured(WARM, way)
+    return await measured(next(scene for scene in SCENES if scene.name == name), way)
+
+
 async def measured(scene: Scene, way: str) -> Run:
     """One way through one scene, with a fake of its own."""
     fake = FakeClaude(limits=scene.limits, latency=LATENCY, keep=100_000)
     async with fake.serve() as url:
-        began = time.perf_counter()
-        failed = await WAYS[way](url, fake.api_key, requests_of(scene))
-        seconds = time.perf_counter() - began
+        seconds, failed = await WAYS[way](url, fake.api_key, requests_of(scene))
     return Run(seconds, sum(each.status == _RATE_LIMITED for each in fake.requests), failed)
 
 
@@ -141,7 +159,7 @@ async def main(rounds: int, file: str) -> None:
     """Measure and show everything."""
     runs: dict[tuple[str, str], list[Run]] = {(scene.name, way): [] for scene in SCENES for way in WAYS}
     for _ in range(rounds):
-        found = await asyncio.gather(*(measured(scene, way) for scene in SCENES for way in WAYS))
+        found = await asyncio.gather(*(apart(scene, way) for scene in SCENES for way in WAYS))
         for each, run in zip(runs.values(), found, strict=True):
             each.append(run)
     console = Console(width=100)
@@ -178,5 +196,9 @@ if __name__ == "__main__":
     read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read.add_argument("--quick", action="store_true", help="one round")
     read.add_argument("--json", default="", help="write the figures to this file")
+    read.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     given = read.parse_args()
-    asyncio.run(main(1 if given.quick else ROUNDS, given.json))
+    if given.one:
+        json.dump(asyncio.run(one(*given.one)), sys.stdout)
+    else:
+        asyncio.run(main(1 if given.quick else ROUNDS, given.json))

@@ -504,6 +504,8 @@ class Dispatch:
         """Hold the money for the next tier that may take the call. None where there is none."""
         if not (reply.elsewhere and elsewhere):
             return None
+        if self._pace is not None and reply.status == _RATE_LIMITED:
+            return None  # as above: who can wait pays for no dearer tier
         if not self.left >= LEAST_LEFT:
             self._not_made("no fallback", "the deadline is near", "deadline")
             return None

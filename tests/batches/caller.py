@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 from typing import TYPE_CHECKING, Any
 
 from anthropic import AsyncAnthropic
 
-from tests.batches.worker import BUDGETS, JOB, Doomed, dying, given
+from tests.batches.worker import BUDGETS, JOB, Doomed, dying, given, memory
 from tests.batches.world import LADDER
 from tests.processes.stores import ledger_of
 from tierline import Router
@@ -45,4 +44,4 @@ def run(url: str, store: str, number: int, lease: float, die_at: str) -> None:
 def measured(tell: Connection, url: str, store: str, number: int, lease: float) -> None:
     """Do it, and say how many bytes this process had in memory at most."""
     run(url, store, number, lease, "")
-    tell.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    tell.send(memory())

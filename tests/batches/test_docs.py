@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.batches.world import world
+from tests.batches.world import requests, world
 from tests.needs import need
 from tests.test_readme import parsed
 from tierline import Ladder
@@ -46,6 +46,7 @@ async def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert len(answers) == 3
         assert all(answers)
         assert await router.batches.jobs() == []
+        assert len(await document.namespace["now"](router, requests(3))) == 3
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

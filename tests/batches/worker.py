@@ -97,7 +97,12 @@ def run(url: str, store: str, number: int, lease: float, die_at: str) -> None:
 def measured(tell: Connection, url: str, store: str, number: int, lease: float) -> None:
     """Do it, and say how many bytes this process had in memory at most."""
     run(url, store, number, lease, "")
+    tell.send(memory())
+
+
+def memory() -> int:
+    """How many bytes this process had in memory at most."""
     # Not `ru_maxrss`: that begins with what the parent had, whose copy this was before it became another program.
     most = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert most is not None
-    tell.send(int(most[1]) * 1024)
+    return int(most[1]) * 1024

@@ -103,6 +103,7 @@ class Concurrent:
         self._names: dict[str, int] = {}
         self._size = 0
         self._results: list[Item] = []
+        self._unsure = False
         self._wake, self._room = asyncio.Event(), asyncio.Event()
         self._canceled, self._over, self._closed = begun.canceled, False, False
         self.told: Told = nobody
@@ -331,12 +332,15 @@ class Concurrent:
             self._wrote()
 
     async def _added(self, items: Sequence[Item]) -> None:
-        places = [item.place for item in items]
-        # What was written when the store did not answer is there.
-        there, _ = await self._store.known(self._job, min(places), max(places), [])
-        left = [item for item in items if item.place not in there]
-        if left and not await self._store.add(self._job, self._owner, "", left, [], []):
+        if self._unsure:
+            # The store did not answer: what it was told then may be there.
+            places = [item.place for item in items]
+            there, _ = await self._store.known(self._job, min(places), max(places), [])
+            items = [item for item in items if item.place not in there]
+        self._unsure = True
+        if items and not await self._store.add(self._job, self._owner, "", items, [], []):
             raise ConfigurationError(f"job {self._job!r:.80} is being submitted by somebody else")
+        self._unsure = False
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do something with the store, also where it is away for some time."""
