@@ -168,6 +168,7 @@ def test_where_the_file_is() -> None:
         ("traffic = 1", "line 1: traffic: is 1: write true or false"),
         ("learn_after = true", "line 1: learn_after: is true: write a whole number of at least 1"),
         ("learn_after = 1.5", "line 1: learn_after: is 1.5: write a whole number"),
+        (f"cache_ttl = 1{'0' * 400}", "line 1: cache_ttl: is 1000"),
         ("explore = nan", "line 1: explore: is NaN"),
         ('store = ""', 'line 1: store: is "": write a text'),
         ('stroe = "x"', "line 1: stroe: is no key here: did you mean store?"),

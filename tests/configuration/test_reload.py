@@ -192,20 +192,23 @@ async def test_under_load(config: Configuration, made: Callable[..., Router], fi
     router = made()
     done = asyncio.Event()
 
-    async def calls() -> set[tuple[str, int]]:
-        seen = set()
+    seen: set[tuple[str, int]] = set()
+
+    async def call() -> None:
+        decision = await ask(router)
+        seen.add((decision.tier, decision.budgets[0].limit))
+
+    async def calls() -> None:
         while not done.is_set():
-            decision = await ask(router)
-            seen.add((decision.tier, decision.budgets[0].limit))
-        return seen
+            await call()
 
     tasks = [asyncio.create_task(calls()) for _ in range(4)]
     for turn in range(20):
         write(file, other if turn % 2 == 0 else one)
         config.reload()
-        await ask(router)
+        await call()
     done.set()
-    seen = set().union(*[await task for task in tasks])
+    await asyncio.gather(*tasks)
     assert seen == {("sonnet", 5 * 10**9), ("haiku", 6 * 10**9)}
 
 

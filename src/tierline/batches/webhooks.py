@@ -71,7 +71,7 @@ class Webhook:
                 good = 200 <= answer.status_code < 300  # noqa: PLR2004
                 wait = retry_after(answer.headers)
                 return Sent(good, f"{answer.status_code}", gone=answer.status_code == _GONE, wait=wait)
-        except (httpx2.HTTPError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  (whatever it is, it is tried again, and its text may have the URL in it)
             return Sent(good=False, said=type(error).__name__)
 
 

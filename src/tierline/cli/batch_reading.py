@@ -83,6 +83,7 @@ class Requests:
         self._file.seek(0)
         while chunk := self._file.read(1 << 20):
             found.update(chunk)
+        self._file.seek(0)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[BatchRequest | Unreadable]:

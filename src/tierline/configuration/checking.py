@@ -22,6 +22,10 @@ _KINDS: Final = {
 }  # fmt: skip
 
 
+_MOST: Final = 2**63 - 1
+"""The largest whole number of TOML, which Python's parser does not bound."""
+
+
 class Problem(NamedTuple):
     """What is wrong, and at which key."""
 
@@ -131,7 +135,7 @@ def _is(key: Key, value: object) -> bool:
 
 def _is_number(key: Key, value: object) -> bool:
     kinds = int if key.kind == "whole" else (int, float)
-    if not isinstance(value, kinds) or isinstance(value, bool):
+    if not isinstance(value, kinds) or isinstance(value, bool) or (isinstance(value, int) and abs(value) > _MOST):
         return False
     # What is no number is none of these either.
     return (key.least is None or value >= key.least) and (key.most is None or value <= key.most) and value == value  # noqa: PLR0124

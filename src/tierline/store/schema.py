@@ -263,7 +263,13 @@ CREATE TABLE batch_deferred (   -- a request that waits for a batch, and its ans
     owner TEXT NOT NULL DEFAULT '',
     until REAL NOT NULL DEFAULT 0
 );
-CREATE INDEX batch_deferred_state ON batch_deferred (state, delivery);
+CREATE INDEX batch_deferred_ready ON batch_deferred (ready) WHERE state = 'waiting';
+CREATE INDEX batch_deferred_fill ON batch_deferred (fill_by) WHERE state = 'waiting';
+CREATE INDEX batch_deferred_act ON batch_deferred (act_by) WHERE state = 'waiting';
+CREATE INDEX batch_deferred_late ON batch_deferred (call_by) WHERE state = 'gathered';
+CREATE INDEX batch_deferred_call ON batch_deferred (until) WHERE state = 'calling';
+CREATE INDEX batch_deferred_out ON batch_deferred (due) WHERE delivery = 'waiting';
+CREATE INDEX batch_deferred_done ON batch_deferred (answered) WHERE state = 'answered';
 CREATE INDEX batch_deferred_job ON batch_deferred (job, place) WHERE state = 'gathered';
 CREATE INDEX batch_deferred_tenant ON batch_deferred (tenant);
 CREATE TABLE batch_group (      -- deferred requests that were put into one job

@@ -42,8 +42,9 @@ def seconds_of(where: str, length: object, most: float = inf) -> float:
 class Times(NamedTuple):
     """What is to be done about one request, and when. In seconds since the epoch.
 
-    From `ready` on it may be put into a batch, and by `fill_by` it is. At `act_by` it is put into none any more, and
-    one that it is in is cancelled; at `call_by` it is called, whatever has become of that. `deadline` is the promise.
+    From `ready` on it may be put into a batch, and by `fill_by`, which is no earlier, it is. At `act_by` it is put into
+    none any more, and one that it is in is cancelled; at `call_by` it is called, whatever has become of that.
+    `deadline` is the promise.
     """
 
     ready: float

@@ -105,11 +105,10 @@ def drop(db: Connection, group: str, owner: str) -> None:
 
 def calls(db: Connection, now: float, until: float, owner: str, limit: int) -> list[Item]:
     """As `QueueStore.calls`."""
-    due = (
-        "state = 'waiting' AND act_by <= ? OR state = 'gathered' AND call_by <= ? OR state = 'calling' AND until <= ?"
-        " ORDER BY deadline LIMIT ?"
-    )
-    found = _items(db, due, (now, now, now, limit))
+    found: list[Item] = []
+    for state, due in (("waiting", "act_by"), ("gathered", "call_by"), ("calling", "until")):
+        where = f"state = '{state}' AND {due} <= ? ORDER BY {due} LIMIT ?"
+        found += _items(db, where, (now, limit - len(found)))
     db.executemany(
         "UPDATE batch_deferred SET state = 'calling', job = '', owner = ?, until = ? WHERE handle = ?",
         [(owner, until, each.handle) for each in found],
@@ -143,7 +142,7 @@ def deliveries(
 ) -> list[Item]:  # fmt: skip
     """As `QueueStore.deliveries`."""
     due = (
-        "state = 'answered' AND delivery = 'waiting' AND due <= ? AND (owner = '' OR until <= ?)"
+        "delivery = 'waiting' AND due <= ? AND (owner = '' OR until <= ?)"
         f" AND target IN ({_marks(targets)}) ORDER BY due LIMIT ?"
     )
     found = _items(db, due, (now, now, *targets, limit))
@@ -173,10 +172,11 @@ def keep(db: Connection, until: float, owner: str, groups: Sequence[str], handle
 
 def next_due(db: Connection, now: float, targets: Sequence[str]) -> float | None:
     """As `QueueStore.next`."""
-    out = f"state = 'answered' AND delivery = 'waiting' AND target IN ({_marks(targets)})"
+    out = f"delivery = 'waiting' AND target IN ({_marks(targets)})"
     looks = (
         ("SELECT min(max(due, until)) FROM batch_group", ()),
-        ("SELECT min(min(max(ready, fill_by), act_by)) FROM batch_deferred WHERE state = 'waiting'", ()),
+        ("SELECT min(fill_by) FROM batch_deferred WHERE state = 'waiting'", ()),
+        ("SELECT min(act_by) FROM batch_deferred WHERE state = 'waiting'", ()),
         ("SELECT min(call_by) FROM batch_deferred WHERE state = 'gathered'", ()),
         ("SELECT min(until) FROM batch_deferred WHERE state = 'calling'", ()),
         (f"SELECT min(max(due, until)) FROM batch_deferred WHERE {out}", targets),
