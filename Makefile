@@ -11,10 +11,10 @@ PHOENIX := $(VENV)/phoenix/.ready
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench quality strategies screenshots clean
+.PHONY: help setup demo run test soak check format bench quality strategies docs release-check screenshots clean
 
 help: ## list the tasks
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) $(OVERLAYS) ## create .venv with everything that the tasks need
 
@@ -49,11 +49,12 @@ test: $(READY) $(OVERLAYS) ## run the tests
 soak: $(READY) $(PHOENIX) ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -o log_cli=true -o log_cli_level=INFO
 
-check: $(READY) ## format, lint, types and import layers
+check: $(READY) ## format, lint, types, import layers, and the pages' JavaScript
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m scripts.javascript
 
 format: $(READY) ## format and mend what can be mended
 	@$(BIN)/ruff format
@@ -70,6 +71,13 @@ quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality
 strategies: $(READY) ## what escalation, speculation and the like cost and gain, on DATA=DIR: writes docs/strategies.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
 	@$(BIN)/python -m benchmarks.quality.strategies --data "$(or $(DATA),$(error write make strategies DATA=DIR, the directory of the data))"
+
+docs: $(READY) ## the documentation as a site, in dist/site; fails where a link leads nowhere
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+release-check: $(READY) ## build what is released, twice, and try it in clean environments (minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	@$(BIN)/python -m scripts.try_release
 
 screenshots: $(READY) ## take the pictures of the page for the documentation
 	@$(BIN)/python -m scripts.screenshots

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierline.features import BUCKETS, LOOK, NAMES, WIDTH, dense, hashed, read
+from tierline.features import BUCKETS, LOOK, NAMES, WIDTH, begun, dense, hashed, read
 
 TEXTS = st.text(max_size=300) | st.text(alphabet=st.characters(), max_size=60)
 MEGABYTES = ["a" * 10**6, "word " * 200_000, "\ud800" * 10**6, "7" * 10**6, "中" * 10**6, "?\n" * 500_000, "\0" * 10**6]
@@ -25,7 +25,7 @@ def test_any_text_is_read(text, tools, context, turns):
     numbers = dense(reading)
     assert len(numbers) == WIDTH
     assert all(isfinite(number) and 0 <= number < 50 for number in numbers)
-    assert all(0 <= bucket < BUCKETS for bucket in hashed(reading))
+    assert all(0 <= bucket < BUCKETS for bucket in hashed(reading) | begun(reading, (1, 4, 6)))
 
 
 @pytest.mark.parametrize("text", MEGABYTES, ids=lambda text: repr(text[:2]))
@@ -50,6 +50,19 @@ def test_the_buckets_of_a_text_never_change():
     assert sorted(hashed(read("What is 17 + 25?"))) == [
         5280, 5837, 12898, 12929, 16912, 34025, 38445, 49840, 55155, 58007, 64629,
     ]  # fmt: skip
+
+
+def test_the_buckets_of_beginnings_never_change():
+    """Weights of an app's own rest on them."""
+    assert sorted(begun(read("Ordering 12 dishes?"), (4, 6))) == [7151, 10324, 59273]
+
+
+def test_words_have_their_beginnings_in_common():
+    """What is longer than a beginning has it, in whatever case; numbers, marks and short words have none."""
+    orders, ordering = (begun(read(text), (4,)) for text in ("Orders", "my ordering"))
+    assert orders == ordering
+    assert orders != begun(read("orders"), (5,))
+    assert not begun(read("the 12345678 -------- 订单"), (4,))
 
 
 def test_numbers_are_known_by_their_length():

@@ -46,8 +46,9 @@ class Blind:
 
     def weigh(self, text: str, tools: int = 0) -> tuple[Weighed, Opinion]:
         reading = read(text, tools)
+        found = hashed(reading)
         chances: dict[Label, float] = {"simple": 0.86, "moderate": 0.08, "complex": 0.06}
-        return Weighed({}, dense(reading), hashed(reading)), Opinion(chances, 0.0, "")
+        return Weighed({}, dense(reading), found, len(found)), Opinion(chances, 0.0, "")
 
 
 class Found(NamedTuple):

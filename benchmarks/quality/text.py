@@ -8,20 +8,18 @@ The same data gives the same figures. Needs the group `quality`.
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from statistics import fmean
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from benchmarks.quality.data import SETS, Pair, rows
+from benchmarks.quality.data import SETS, Pair
 from benchmarks.quality.figures import exactly, keep, options
 from benchmarks.quality.scores import scored
 from benchmarks.quality.writing import apgr, table
 from scripts.train_classifier import examples_of, train
 from tierline.classify import LocalClassifier
-from tierline.classify.training import Example, fit
-from tierline.evaluation import bootstrap, expected_calibration_error, wilson
+from tierline.evaluation import bootstrap, expected_calibration_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,34 +117,13 @@ def _among(subjects: frozenset[str], pair: Pair) -> bool:
     return pair.source in subjects
 
 
-def own_labels(data: Path, figures: Figures) -> str:
-    """Agreement with people on the difficulty of questions to a database, by weights of an app's own."""
-    labelled = [row for row in rows(data, "complexity_labels") if row["source"] == "bird-dev"]
-    folds = [fold_of(row["prompt"][-_OPENING:]) for row in labelled]
-    lines = []
-    for name, parts in (("unseen prompts", folds), ("unseen databases", [row["group"] for row in labelled])):
-        right = 0
-        for held in sorted(set(parts), key=str):
-            known = [row for row, part in zip(labelled, parts, strict=True) if part != held]
-            judge = LocalClassifier(fit(Example(row["prompt"], row["label"]) for row in known))
-            for row, part in zip(labelled, parts, strict=True):
-                if part == held:
-                    found = judge.probabilities(row["prompt"])
-                    right += max(found, key=found.__getitem__) == row["label"]
-        figures[f"own labels: {name}"] = wilson(right, len(labelled))
-        lines.append([name, str(figures[f"own labels: {name}"])])
-    usual = Counter(row["label"] for row in labelled).most_common(1)[0][1]
-    lines.append(["the most frequent label", str(wilson(usual, len(labelled)))])
-    return "Agreement with BIRD's annotators, by weights fitted to their labels:\n\n" + table(["", "agreement"], lines)
-
-
 def main() -> None:
     """Print all tables."""
     given = options(__doc__).parse_args()
     pairs = {name: load(given.data) for name, load in SETS.items()}
     figures: Figures = {}
     print(unseen_prompts(pairs, given.data, figures), flush=True)
-    print(f"\n{own_labels(given.data, figures)}\n", flush=True)
+    print()
     print(unseen_sources(pairs, given.data, figures))
     keep(given.figures, figures)
 

@@ -44,8 +44,26 @@ class Rules:
         self.hard: set[str] = set()
         """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
         self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
+        self._now = (self.budgets, policy, self._combined)
+        """What a call is admitted by: read, and exchanged, as one."""
         self._checked: dict[str, Budget] = {}
         self._check()
+
+    def replace(self, budgets: Sequence[Budget], policy: Policy | None) -> None:
+        """Let other budgets and another outermost policy hold, from the next call on: all of it, or nothing.
+
+        ConfigurationError where they cannot be; what held holds on then.
+        """
+        if policy is not None:
+            policy.check(self.ladder, "policy")
+        before = {*self.budgets, *(self.policy.budgets if self.policy is not None else ())}
+        of_routes = {budget for budget in self._checked.values() if budget not in (*before, *self.apart)}
+        everywhere = (*budgets, *(policy.budgets if policy is not None else ()))
+        check_budgets((*everywhere, *of_routes), self.apart)
+        self.budgets, self.policy, self._combined = tuple(budgets), policy, {}
+        self._checked = {budget.name: budget for budget in of_routes}
+        self._check()
+        self._now = (self.budgets, policy, self._combined)
 
     def check(self, rule: Policy) -> None:
         """ConfigurationError where the budgets of a policy and the app's own have one name."""
@@ -102,16 +120,17 @@ class Rules:
         self, now: Context, binding: Binding, route: Route | None
     ) -> tuple[Effective, str, tuple[Budget, ...]]:
         """All policies that hold here as one, the version of it, and all budgets."""
-        rules = (*((self.policy,) if self.policy is not None else ()), *_rules_in(now, binding, route))
-        known = self._combined.get(rules)
+        everywhere, outermost, combined = self._now
+        rules = (*((outermost,) if outermost is not None else ()), *_rules_in(now, binding, route))
+        known = combined.get(rules)
         if known is None:
             policy = combine(rules, self.ladder)
-            check_budgets((*self.budgets, *policy.budgets), self.apart)
+            check_budgets((*everywhere, *policy.budgets), self.apart)
             version = fingerprint_of(policy.floor, policy.ceiling, policy.task, policy.expected_output)
-            if len(self._combined) >= _MOST_COMBINATIONS:
-                self._combined.clear()
-            budgets = tuple(dict.fromkeys((*self.budgets, *policy.budgets)))
-            known = self._combined[rules] = (policy, version, budgets)
+            if len(combined) >= _MOST_COMBINATIONS:
+                combined.clear()
+            budgets = tuple(dict.fromkeys((*everywhere, *policy.budgets)))
+            known = combined[rules] = (policy, version, budgets)
         return known
 
 

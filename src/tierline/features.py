@@ -3,13 +3,14 @@
     reading = read(text, tools=2)       # looked at once: cut, split into words
     dense(reading)                      # tuple of WIDTH floats, most of them 0 to 1; NAMES says what each is
     hashed(reading)                     # set of buckets: the words, and each two that follow each other
+    begun(reading, (4, 6))              # set of buckets: how words begin
 
 - pure: equal input gives equal output on every machine and in every version of Python (CRC-32, never `hash`)
 - total: any text, lone surrogates and an empty one included; never raises
 - bounded: at most LOOK characters of a text are looked at, its start and its end
 
-`dense` is what may be stored instead of a text: no text can be read back out of it. `hashed` is not, for whoever
-guesses a word can look up its bucket.
+`dense` is what may be stored instead of a text: no text can be read back out of it. `hashed` and `begun` are not, for
+whoever guesses a word can look up its bucket.
 
 `LocalClassifier.project` (tierline.classify) gives `dense` together with what its frozen weights say of the text: that
 is the better thing to store and to learn from.
@@ -20,8 +21,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from math import log1p
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 VERSION: Final = "1"
 """Changes with every change of what the numbers mean: those that were stored before are then of no use."""
@@ -198,6 +202,17 @@ def hashed(reading: Reading) -> set[int]:
     return found
 
 
+def begun(reading: Reading, sizes: Iterable[int]) -> set[int]:
+    """The buckets of how words begin: of each size, the first bytes of those that are longer.
+
+    So "orders", "ordered" and "ordering" have something in common, of which few examples tell.
+    """
+    words = {word for word in reading.words if word[0] >= _LETTERS}
+    return {crc32(word[:size], size) % BUCKETS for size in sizes for word in words if len(word) > size}
+
+
+_LETTERS: Final = ord("a")
+"""The first byte of a word is this or more. Of numbers it is less, and marks are one byte long."""
 _NUMBERS: Final = frozenset(b"0" * size for size in range(1, 13))
 
 

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import time
+import csv
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-from starlette.applications import Starlette
-from starlette.routing import Route
-
-from tests.batches.test_queue import answer, request
 from tests.batches.world import world
+from tests.needs import need
 from tests.test_readme import parsed
 from tierline import Ladder
-from tierline.batches import Queue
-from tierline.batches.webhooks import Webhook, new_secret, signed
+from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
     import pytest
-    from starlette.requests import Request
-    from starlette.responses import Response
+
+need("typer", "rich")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from tierline.cli.app import app  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "batches.md"
-DEFERRED = PAGE.parent / "deferred.md"
 
 
-async def test_the_page_runs() -> None:
+async def test_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     """Every block can be pasted, and the job that it submits is answered."""
     document = parsed(PAGE)
     for example in document.examples():
@@ -35,43 +35,35 @@ async def test_the_page_runs() -> None:
         router = it.router(
             ladder=Ladder.of(haiku="claude-haiku-4-5", sonnet="claude-sonnet-4-6", opus="claude-opus-4-8")
         )
-        answers = await document.namespace["nightly"](router, ["one", "two", "three"])
+        texts = ["one", "two", "three"]
+        await router.batches.submit(document.namespace["tickets"](texts), job="told")
+        await router.batches.wait("told")
+        await document.namespace["told"](router, texts, "told")
+        cost, saved = it.fake.billed / 1e9, (await router.batches.report("told")).total.saved / 1e9
+        assert capsys.readouterr().out.endswith(f"acme: 3 requests, ${cost:.6f}, ${saved:.6f} saved\n")
+        await router.batches.delete("told")
+        answers = await document.namespace["nightly"](router, texts)
         assert len(answers) == 3
         assert all(answers)
         assert await router.batches.jobs() == []
 
 
-async def test_the_page_of_deferred_requests_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """The app answers 202 and then 200, the function is told, and the receiver takes a signed webhook, once."""
-    document = parsed(DEFERRED)
-    for example in document.examples():
-        example.evaluate()
-    names = document.namespace
-    async with world() as it:
-        router = it.router(queue=Queue(max_wait="1m"))
-        app = names["app_of"](router)
-        transport = httpx.ASGITransport(app)
-        async with router.lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://app") as http:
-            first = await http.post("/later", json={"text": "hi"})
-            assert first.status_code == 202
-            place = first.headers["location"]
-            await answer(router, place.rpartition("/")[2])
-            assert (await http.get(place)).json()["outcome"] == "succeeded"
-            assert (await http.get("/later/unknown")).status_code == 404
-        router.batches.deliver_to("mail", names["mail"])
-        await names["mail"](await answer(router, await router.batches.defer(request("r1"), to="mail")))
-        assert "to the owner of r1 succeeded" in capsys.readouterr().out
-    secret, seen = new_secret(), set[str]()
-    body = b'{"data": {"custom_id": "r1", "outcome": "succeeded"}}'
-    headers = signed(Webhook("https://example.org", secret)._keys, "msg_1", int(time.time()), body)
-
-    async def endpoint(incoming: Request) -> Response:
-        taken: Response = await names["answers"](incoming, secret, seen)
-        return taken
-
-    receiver = Starlette(routes=[Route("/answers", endpoint, methods=["POST"])])
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver), base_url="http://crm") as http:
-        for _ in range(2):
-            assert (await http.post("/answers", content=body, headers=headers)).status_code == 204
-        assert (await http.post("/answers", content=body + b" ", headers=headers)).status_code == 401
-    assert capsys.readouterr().out == "r1 succeeded\n"
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them exits with 0, in the order of the page."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TIERLINE_STORE", f"sqlite:///{tmp_path}/a.db")
+    text = PAGE.read_text(encoding="utf-8")
+    (rows,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    Path("tickets.csv").write_text(rows, encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("tierline batch")]
+    assert len(commands) == 6
+    fake = FakeClaude(answer=lambda _: "billing")
+    with fake.serve_in_thread() as url:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", fake.api_key)
+        for command in commands:
+            done = CliRunner().invoke(app, command)
+            assert done.exit_code == 0, (command, done.output)
+    answers = list(csv.DictReader(Path("answers.csv").read_text(encoding="utf-8").splitlines()))
+    assert [(each["custom_id"], each["text"]) for each in answers] == [("t1", "billing"), ("t2", "billing")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from tests.batches.world import params, requests, world
@@ -10,6 +12,9 @@ from tierline.batches import BatchRequest, Unreadable
 from tierline.classify import ClaudeClassifier
 from tierline.errors import ConfigurationError
 from tierline.values import Terms, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 BAD = [
     Unreadable("line 7: it is no JSON", None),
@@ -46,6 +51,9 @@ async def test_a_preview_has_tiers_costs_and_room() -> None:
         assert rooms["each", "a"].needed == cheap.worst
         assert rooms["day", "global"].needed == found.total.worst
         assert rooms["day", "global"].left == 1_000_000_000
+        calls = (await router.batches.preview(said, lane="concurrent")).total
+        assert (calls.expected, calls.plain) == (found.total.plain, found.total.plain)
+        assert calls.worst >= 2 * found.total.worst - 3
         assert it.fake.requests == []
         assert await router.balances() == []
         assert await router.batches.jobs() == []
@@ -118,3 +126,22 @@ async def test_a_job_is_made_of_one_thing() -> None:
         await router.batches.submit(requests(1), job="k")
         with pytest.raises(ConfigurationError, match="made of something that was not named"):
             await router.batches.submit(requests(1), job="k", source="b")
+
+
+async def test_a_result_for_an_unknown_id_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out, and the others are taken in."""
+    async with world() as it:
+        router = it.router()
+        api = router.batches._api
+        results = api.results
+
+        async def more(name: str) -> AsyncIterator[dict[str, Any]]:
+            yield {"custom_id": "nobody-0", "result": {"type": "succeeded", "message": {}}}
+            async for line in results(name):
+                yield line
+
+        api.results = more  # type: ignore[method-assign]
+        job = await router.batches.submit(requests(2))
+        assert (await router.batches.wait(job)).succeeded == 2
+        assert it.fake.billed == (await router.batches.status(job)).cost
+    assert "1 of its results are of no request, and are left out" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tierline.classify import LocalClassifier, View
 from tierline.classify.training import FEWEST, Example, Words, fit
 from tierline.errors import ConfigurationError
+from tierline.features import hashed, read
 
 SIMPLE = ("opening hours", "delivery address", "store location", "phone number", "price list")
 MODERATE = ("refund request", "exchange of shoes", "late parcel", "missing invoice", "wrong colour")
@@ -73,6 +75,58 @@ def test_words_that_were_not_there_leave_the_usual():
     known = classifier.opinion("A customer from Rome writes to us about data breach, on day 9.")
     assert known.familiarity == 1
     assert max(known.probabilities.values()) > max(opinion.probabilities.values())
+
+
+def test_how_words_begin_is_learned():
+    """A word that no example had is known by those that begin like it."""
+    endings = ("ed", "ing", "s", "ation", "able", "er")
+    stems = {"simple": ("deliver", "present"), "complex": ("terminat", "litigat")}
+    examples = [
+        Example(f"Please look at what was {stem}{ending} on day {day}", label)
+        for label, those in stems.items()
+        for stem in those
+        for ending in endings[:-1]
+        for day in (1, 2)
+    ]
+    unseen = {label: [f"Please look at what was {stem}er on day 1" for stem in those] for label, those in stems.items()}
+    with_them, without = (LocalClassifier(fit(examples, beginnings=sizes)) for sizes in ((4, 6), ()))
+    for label, texts in unseen.items():
+        for text in texts:
+            assert with_them.probabilities(text)[label] > 0.7
+            assert without.probabilities(text)[label] < 0.6
+
+
+def test_a_word_weighs_as_much_as_unseen_texts_bear_out():
+    """Much where labels follow the words without an exception, little where they follow nothing."""
+    words = {"simple": SIMPLE, "moderate": MODERATE, "complex": COMPLEX}
+    exact = [
+        Example(f"A mail from {place} about {subject}", label)
+        for label, subjects in words.items()
+        for subject in subjects
+        for place in PLACES
+    ]
+    random = Random(7)  # noqa: S311
+    blind = [example._replace(label=random.choice(["simple", "moderate", "complex"])) for example in exact]
+    assert fit(exact).about["penalty"] == 1
+    assert fit(blind).about["penalty"] == 100
+    assert fit(exact).about["likelihood"] > fit(blind).about["likelihood"]
+
+
+def test_what_is_kept_of_a_request_is_the_same_by_all_weights():
+    """Routes learn of words and pairs, whatever else weights of an app's own read."""
+    text = "A customer from Oslo writes to us about delivery address, on day 3."
+    found, _ = LocalClassifier(TRAINED).weigh(text)
+    assert found.buckets == hashed(read(text))
+    assert found.read > len(found.buckets)
+
+
+@pytest.mark.parametrize("beginnings", [None, 4, [0], ["4"], [True]])
+def test_weights_that_do_not_say_what_they_read_are_refused(tmp_path, beginnings):
+    """Without the sizes of the beginnings, words would be read wrongly."""
+    path = tmp_path / "other.weights"
+    path.write_bytes(replace(TRAINED, about={**TRAINED.about, "beginnings": beginnings}).pack())
+    with pytest.raises(ConfigurationError, match="train them again"):
+        LocalClassifier(path)
 
 
 def test_tools_can_be_learned():

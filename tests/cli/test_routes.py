@@ -187,7 +187,7 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(command, ["routes", *arguments], env={"COLUMNS": "120"})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lines() -> list[str]:
     done = run("--factory", "tests.cli.test_routes:fastapi_app")
     assert done.exit_code == 0, done.output

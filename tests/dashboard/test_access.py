@@ -20,10 +20,11 @@ from tierline.asgi import TierlineMiddleware
 from tierline.attempts import Timing
 from tierline.dashboard import dashboard
 from tierline.dashboard.access import COOKIE, LEAST, PAUSE, SESSION, TRIES
-from tierline.errors import ConfigurationError
+from tierline.errors import ConfigurationError, LedgerUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -173,6 +174,54 @@ async def test_a_person_signs_in(desk: Router, visit: Callable[..., httpx.AsyncC
     assert (await browser.get("api/overview")).json()["sign_out"] is True
     assert (await browser.post("sign-out")).status_code == 204
     assert (await browser.get("api/overview")).status_code == 401
+
+
+async def test_who_signs_out_ends_the_session_everywhere(
+    make_router: Callable[..., Router], visit: Callable[..., httpx.AsyncClient], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A copy of the cookie opens nothing any more, in no worker; other sessions go on, and the token does."""
+    for what in ("EACH", "SHARE", "OLD"):  # each request asks the store anew, and waits for what it says
+        monkeypatch.setattr(f"tierline.dashboard.kept.{what}", 0)
+    workers = [visit(make_router(store=f"sqlite:///{tmp_path}/a.db")) for _ in range(2)]
+    thief, owner, colleague = workers[1], workers[0], workers[1]
+    await sign_in(owner)
+    copied = {"cookie": f"{COOKIE}={owner.cookies[COOKIE]}"}
+    await sign_in(colleague)
+    kept = {"cookie": f"{COOKIE}={colleague.cookies[COOKIE]}"}
+    for browser in workers:
+        browser.cookies.clear()
+        assert (await browser.get("api/overview", headers=copied)).status_code == 200
+    assert (await owner.post("sign-out", headers=copied)).status_code == 204
+    for browser in (owner, thief):
+        assert (await browser.get("api/overview", headers=copied)).status_code == 401
+        assert (await browser.post("sign-out", headers=copied)).status_code == 401
+        assert (await browser.get("api/overview", headers=kept)).status_code == 200
+        assert (await browser.get("api/overview", headers=BEARER)).status_code == 200
+
+
+async def test_who_signs_out_while_the_store_is_away(
+    desk: Router, visit: Callable[..., httpx.AsyncClient], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The session ends in the worker that was asked, and the log says that others were not told."""
+
+    async def away(*_: object) -> None:
+        raise LedgerUnavailableError("no route to the store")
+
+    browser = visit(desk)
+    await sign_in(browser)
+    copied = {"cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
+    browser.cookies.clear()
+    assert desk.meter is not None
+    for what in ("end", "ended"):
+        monkeypatch.setattr(desk.meter.store, what, away)
+    assert (await browser.get("", headers={**HTML, **copied})).status_code == 200
+    assert (await browser.post("sign-out", headers=copied)).status_code == 204
+    assert "other workers cannot be told: no route to the store" in caplog.text
+    assert (await browser.get("", headers={**HTML, **copied})).status_code == 401
+    await sign_in(browser)
+    assert (await browser.get("", headers=HTML)).status_code == 200
 
 
 async def test_the_cookie_is_for_tls_where_the_browser_speaks_it(

@@ -76,7 +76,7 @@ def test_only_the_parts_that_are_named_are_measured(tmp_path: Path, monkeypatch:
     store, out = tmp_path / "kept", tmp_path / "page.md"
     line = ["quality", "--data", str(tmp_path), "--keep", str(store), "--out", str(out), "--parts", "pace"]
     monkeypatch.setattr("sys.argv", line)
-    with pytest.raises(SystemExit, match="text, routes, simulation, peers not measured yet"):
+    with pytest.raises(SystemExit, match="text, labels, routes, simulation, peers not measured yet"):
         main()
     assert not out.exists()
     kept_in(store, "0ld0000")

@@ -322,6 +322,21 @@ async def test_decisions_of_one_moment(shared: Shared) -> None:
     assert len(await store.decisions(MOST_DECISIONS + 50, None)) == MOST_DECISIONS
 
 
+async def test_sessions_that_have_ended(shared: Shared) -> None:
+    """All processes know them, until they would have ended by themselves."""
+    one, other = shared.open(), shared.open()
+    assert await one.ended() == frozenset()
+    await one.end("a", NOW + 60)
+    await other.end("b", NOW + 90)
+    await other.end("b", NOW + 120)
+    assert await one.ended() == await other.ended() == {"a", "b"}
+    shared.now += 60
+    assert await one.ended() == {"b"}
+    await one.end("c", NOW + 600)
+    shared.now += 60
+    assert await other.ended() == {"c"}
+
+
 async def test_a_decision_of_anybody(shared: Shared) -> None:
     """An account may have a line break in its name: records are read all the same, and those of others stay."""
     store = shared.open()
@@ -476,6 +491,7 @@ async def test_redis_is_away_and_comes_back_empty() -> None:
 async def _is_away(store: TrafficStore) -> None:
     for ask in (
         store.add(ME, 1, (), ()), read(store), store.decisions(1, None), store.decision("a"), store.forget("a"),
+        store.end("a", NOW), store.ended(),
     ):  # fmt: skip
         with pytest.raises(LedgerUnavailableError):
             await ask

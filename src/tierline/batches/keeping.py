@@ -108,7 +108,8 @@ class Keeper:
                         if error is not None:
                             raise error
                     self.told()
-                self._router.metrics.jobs(await self._store.under_way())
+                if self._router.metrics.recording:
+                    self._router.metrics.jobs(await self._store.under_way())
                 if not did and not self.also and not await self._store.left():
                     self._rounds += 1
                     self.told()

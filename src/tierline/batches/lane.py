@@ -164,6 +164,7 @@ class Batches:
         self,
         requests: Iterable[object] | AsyncIterable[object],
         *,
+        lane: Lane = "batch",
         told: Told = nobody,
     ) -> Preview:
         """What a job of these requests would be: tiers, costs, room in budgets. Nothing is sent, and nothing held.
@@ -171,7 +172,7 @@ class Batches:
         Claude is not asked for verdicts, so where that would be done tiers may be others. `told` is called for what is
         no request, with its place, its id and why. LedgerUnavailableError where the store is away.
         """
-        return await Looking(self._router, told).look(requests)
+        return await Looking(self._router, told, lane).look(requests)
 
     async def status(self, job: str, *, work: bool = True) -> BatchStatus:
         """How far a job is. ConfigurationError for one that is not known.
@@ -384,7 +385,9 @@ class Batches:
 
 def _there(job: str, found: T | None) -> T:
     if found is None:
-        raise ConfigurationError(f"there is no job {job!r:.80}: `await router.batches.jobs()` has those that are")
+        raise ConfigurationError(
+            f"there is no job {job!r:.80}: `router.batches.jobs()`, or `tierline batch jobs`, has those that are"
+        )
     return found
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tierline.batches.routing import Routed
     from tierline.batches.submitting import Told
+    from tierline.batches.values import Lane
     from tierline.router import Router
 
 _SILENT: Final = "nobody is asked for a preview"
@@ -26,7 +27,7 @@ _BATCH: Final = Terms(batch=True, geo="global")
 class Estimate:
     """What requests of one tier would cost. Money in nano-USD.
 
-    - `expected`: at the length that is expected of each prompt and answer, at half price
+    - `expected`: at the length that is expected of each prompt and answer, in the lane that was asked for
     - `plain`: the same as calls, without a batch; `top`: as calls on the top tier
     - `worst` is what would be held: the most that they can cost; `unbounded` counts those that have no such bound
     """
@@ -88,6 +89,7 @@ class Looking:
 
     router: Router[Any]
     told: Told
+    lane: Lane
     tiers: dict[str, Estimate] = field(default_factory=dict)
     needed: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     invalid: int = 0
@@ -132,8 +134,11 @@ class Looking:
 
     def _count(self, routed: Routed) -> None:
         offer, prices, ladder = routed.offers[0], self.router.prices, self.router.ladder
-        expected = prices.cost(offer.model, routed.usual, _BATCH)
         plain = prices.cost(offer.model, routed.usual, _CALL)
+        expected = plain if self.lane == "concurrent" else prices.cost(offer.model, routed.usual, _BATCH)
+        if self.lane == "concurrent" and offer.cost is not None:
+            alone = routed.call._replace(terms=routed.call.terms._replace(batch=False))
+            offer = offer._replace(cost=prices.offer(alone, offer.model, offer.max_tokens).cost)
         top = prices.cost(ladder[ladder.top].model, routed.usual, _CALL)
         one = Estimate(1, expected or 0, plain or 0, top or plain or 0, offer.cost or 0, int(offer.cost is None))
         self.tiers[offer.tier] = self.tiers.get(offer.tier, Estimate()).plus(one)

@@ -8,7 +8,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tierline.batches import tables
+from tierline.batches import forgetting, tables
 from tierline.batches.jobs import Tally
 from tierline.store.schema import BATCHES
 
@@ -195,19 +195,19 @@ class SQLJobs:
 
     async def erase(self, job: str) -> bool:
         """See `JobStore`."""
-        return await self._run(tables.erase, self._clock(), job)
+        return await self._run(forgetting.erase, self._clock(), job)
 
     async def retire(self, seconds: float) -> int:
         """See `JobStore`."""
-        return await self._run(tables.retire, self._clock(), seconds)
+        return await self._run(forgetting.retire, self._clock(), seconds)
 
     async def sweep(self, limit: int) -> bool:
         """See `JobStore`."""
-        return await self._run(tables.sweep, limit)
+        return await self._run(forgetting.sweep, limit)
 
     async def forget(self, job: str, tenant: str, after: int, limit: int) -> int | None:
         """See `JobStore`."""
-        return await self._run(tables.forget, job, tenant, after, limit)
+        return await self._run(forgetting.forget, job, tenant, after, limit)
 
 
 class SQLiteJobs(SQLJobs):

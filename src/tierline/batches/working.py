@@ -210,14 +210,21 @@ class Work:
         """Take in the results that are there."""
         holds = holds_of([share.hold for share in await self._store.shares(row.id)])
         page: dict[int, dict[str, Any]] = {}
+        strange = 0
         async for line in self._api.results(row.api):
             uid, _, place = line["custom_id"].rpartition("-")
             if uid == row.uid and place.isdecimal():
                 page[int(place)] = line["result"]
+            else:
+                strange += 1
             if len(page) == _PAGE:
                 await self._keep(row, page, trace, holds)
                 page = {}
         await self._keep(row, page, trace, holds)
+        if strange:
+            log.warning(
+                "batch %s of job %s: %d of its results are of no request, and are left out", row.id, row.job, strange
+            )
 
     async def _keep(
         self,

@@ -24,6 +24,7 @@ from tierline.classify.prose import is_prose
 from tierline.classify.weights import Weights
 from tierline.errors import ConfigurationError
 from tierline.features import NAMES, VERSION, WIDTH, read
+from tierline.numeric import is_whole
 from tierline.recent import Recent, keyed
 from tierline.values import LABELS, Classification
 
@@ -197,10 +198,16 @@ def _checked(weights: Weights) -> Weights:
     whole = all(len(end) == WIDTH for end in ends)
     if weights.kind == _LABELS:
         needed = {"words", "numbers", "known"}
-        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1
+        whole = whole and len(weights.about.get("cuts", ())) == len(LABELS) - 1 and _sizes(weights.about)
     if not whole or not needed or needed - set(weights.heads):
         raise ConfigurationError("the weights are not whole: heads or their ranges are missing; train them again")
     return weights
+
+
+def _sizes(about: Mapping[str, Any]) -> bool:
+    """Whether it says which beginnings of words are read."""
+    sizes = about.get("beginnings")
+    return isinstance(sizes, list) and all(is_whole(size, 1) for size in sizes)
 
 
 def ordered(place: float, cuts: Sequence[float]) -> list[float]:
@@ -223,11 +230,11 @@ _FAR: Final = 30.0
 
 def _labelled(about: Mapping[str, Any], found: Weighed, blind: bool) -> Opinion:
     """Of an app's own labels: shrunk to how often each was given, by the share of words that are not known."""
-    root = sqrt(len(found.buckets))
+    root = sqrt(found.read)
     # All heads divide by that root; here words are added up.
     place = found.scores["words"] * root + found.scores["numbers"]
     shares = ordered(place, about["cuts"])
-    known = 0.0 if blind or not found.buckets else found.scores["known"] / root
+    known = 0.0 if blind or not found.read else found.scores["known"] / root
     familiarity = min(known / _KNOWN, 1.0)
     mixed = [usual + familiarity * (share - usual) for share, usual in zip(shares, about["prior"], strict=True)]
     return Opinion(dict(zip(LABELS, mixed, strict=True)), familiarity, "the app's own")

@@ -11,7 +11,7 @@ The line is the sum of what the words of a text weigh, not their mean, and of th
 from __future__ import annotations
 
 from collections import Counter
-from math import exp, log, log1p, sqrt
+from math import exp, inf, log, log1p, sqrt
 from operator import add, itemgetter, mul
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
@@ -20,7 +20,7 @@ from tierline.classify.descent import least
 from tierline.classify.local import ordered
 from tierline.classify.weights import Head, Weights
 from tierline.errors import ConfigurationError
-from tierline.features import WIDTH, dense, hashed, read
+from tierline.features import WIDTH, begun, dense, hashed, read
 from tierline.values import LABELS
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 FEWEST: Final = 20
 """Examples below which nothing is learned."""
-_WORD_PENALTIES: Final = (100.0, 30.0, 10.0)
-"""Of the squared weights of words: the one under which examples are the likeliest that were not learned from."""
+BEGINNINGS: Final = (4, 6)
+"""Bytes of the beginnings of words that are learned: in a thousand texts, most words stand once or never."""
+_WORD_PENALTIES: Final = (100.0, 30.0, 10.0, 3.0, 1.0)
+"""Of the squared weights of words: the first under which examples that were not learned from are likelier than under
+the next."""
 _PENALTY: Final = 3.0
 """The same of numbers; which one it is hardly matters."""
 _CUT_PENALTY: Final = 0.01
@@ -41,7 +44,7 @@ _PARTS: Final = 4
 _MOST: Final = 2_000
 """Examples that the penalty is chosen on, at most."""
 _RARE: Final = 2
-"""A word or pair that fewer examples have is not learned."""
+"""A word, pair or beginning that fewer examples have is not learned."""
 _EVEN: Final = 4.0
 """Standard deviations past which a number of `dense` counts no further."""
 _STILL: Final = 1e-6
@@ -67,8 +70,10 @@ class _Row(NamedTuple):
     label: int
 
 
-def fit(examples: Iterable[Example]) -> Weights:
+def fit(examples: Iterable[Example], *, beginnings: Sequence[int] = BEGINNINGS) -> Weights:
     """Weights for `LocalClassifier(weights)`. The same examples give the same weights.
+
+    `beginnings` are the sizes, in bytes, of the beginnings of words that are learned beside words and pairs of words.
 
     Raises `ConfigurationError` for fewer than FEWEST examples, for a label that is none, and where all have the same.
     """
@@ -82,7 +87,7 @@ def fit(examples: Iterable[Example]) -> Weights:
         raise ConfigurationError(f"all texts are labelled {next(iter(counts))!r}: there is nothing to tell apart")
     readings = [read(example.text, example.tools) for example in given]
     numbers = [dense(reading) for reading in readings]
-    buckets = [hashed(reading) for reading in readings]
+    buckets = [hashed(reading) | begun(reading, beginnings) for reading in readings]
     seen = Counter(bucket for each in buckets for bucket in each)
     known = {bucket for bucket, times in seen.items() if times >= _RARE}
     centre, spread = _even(numbers)
@@ -95,7 +100,7 @@ def fit(examples: Iterable[Example]) -> Weights:
         )
         for each, of, example in zip(buckets, numbers, given, strict=True)
     ]
-    penalty = _best(rows)
+    penalty, likelihood = _best(rows)
     line = _Line(rows, penalty)
     steep = [weight / size for weight, size in zip(line.numbers, spread, strict=True)]
     nothing = [0.0] * WIDTH
@@ -109,7 +114,9 @@ def fit(examples: Iterable[Example]) -> Weights:
         "cuts": line.cuts,
         "lowest": [middle - _EVEN * size for middle, size in zip(centre, spread, strict=True)],
         "highest": [middle + _EVEN * size for middle, size in zip(centre, spread, strict=True)],
+        "beginnings": list(beginnings),
         "penalty": penalty,
+        "likelihood": likelihood,
         "rows": len(given),
     }
     return Weights("labels", heads, about)
@@ -215,21 +222,30 @@ class _Line:
         return log(max(ordered(place, self.cuts)[row.label], _UNLIKELY))
 
 
-def _best(rows: Sequence[_Row]) -> float:
-    """The penalty of words under which rows that a line has not seen are the likeliest."""
+def _best(rows: Sequence[_Row]) -> tuple[float, float]:
+    """The penalty of words under which rows that a line has not seen are the likeliest, and how likely they are.
+
+    That is the mean of the logarithms, 0 where all are of one text and none can be held out.
+    """
     step = -(-len(rows) // _MOST)
     few = rows[::step]
     parts = [crc32(row.text.encode("utf-8", "surrogatepass")) % _PARTS for row in few]
-    found = dict.fromkeys(_WORD_PENALTIES, 0.0)
-    for held in sorted(set(parts)):
-        seen = [row for row, part in zip(few, parts, strict=True) if part != held]
-        if not seen:
-            return _WORD_PENALTIES[1]  # all are of the same text
-        line = None
-        for penalty in found:
-            line = _Line(seen, penalty, line)
-            found[penalty] += sum(line.likelihood(row) for row, part in zip(few, parts, strict=True) if part == held)
-    return max(found, key=found.__getitem__)
+    held = sorted(set(parts))
+    if len(held) == 1:
+        return _WORD_PENALTIES[1], 0.0
+    seen = [[row for row, part in zip(few, parts, strict=True) if part != out] for out in held]
+    unseen = [[row for row, part in zip(few, parts, strict=True) if part == out] for out in held]
+    lines: list[_Line | None] = [None] * len(held)
+    best, likeliest = 0.0, -inf
+    for penalty in _WORD_PENALTIES:
+        likely = 0.0
+        for at, near in enumerate(lines):
+            line = lines[at] = _Line(seen[at], penalty, near)
+            likely += sum(map(line.likelihood, unseen[at]))
+        if likely < likeliest:
+            break
+        best, likeliest = penalty, likely
+    return best, likeliest / len(few)
 
 
 def _even(numbers: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:

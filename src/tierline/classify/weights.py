@@ -1,8 +1,9 @@
 """Trained numbers: how they are kept in a file, and how a text is weighed with them.
 
 A file is one line of JSON, which says what is in it, and after it, compressed, one table for each head: a signed byte
-for each bucket of `tierline.features.hashed`. A head is a linear function: what its table has for the buckets of a
-text, over the square root of how many there are, and a number for each of `dense`.
+for each bucket of `tierline.features.hashed`, and of `begun` where `about["beginnings"]` has sizes. A head is a linear
+function: what its table has for the buckets of a text, over the square root of how many there are, and a number for
+each of `dense`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from operator import mul
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.errors import ConfigurationError
-from tierline.features import BUCKETS, VERSION, WIDTH, dense, hashed
+from tierline.features import BUCKETS, VERSION, WIDTH, begun, dense, hashed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,6 +69,8 @@ class Weighed(NamedTuple):
     """`dense` of it."""
     buckets: set[int]
     """`hashed` of it."""
+    read: int
+    """How many buckets the heads were given: these, and those of `begun`."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ class Weights:
             lanes[_LANE * at :: width] = head.table.tobytes().translate(_RAISED)
         return [int.from_bytes(lanes[at : at + width], "little") for at in range(0, len(lanes), width)]
 
+    @cached_property
+    def _beginnings(self) -> tuple[int, ...]:
+        """The sizes of the beginnings of words that the heads are given."""
+        return tuple(self.about.get("beginnings", ()))
+
     def prepare(self) -> None:
         """Make at once what is otherwise made at the first use."""
         _ = self.version, self._lanes
@@ -116,17 +124,18 @@ class Weights:
         """What the heads make of a text."""
         numbers = dense(reading)
         buckets = hashed(reading)
+        read = buckets | begun(reading, self._beginnings) if self._beginnings else buckets
         # All heads are added up at once, as one long number with a lane for each: a look-up for each head and bucket
         # would take longer than all else together.
-        total = sum(map(self._lanes.__getitem__, buckets))
-        zero = _ZERO * len(buckets)
-        over = sqrt(len(buckets)) or 1.0
+        total = sum(map(self._lanes.__getitem__, read))
+        zero = _ZERO * len(read)
+        over = sqrt(len(read)) or 1.0
         within = self._within(numbers)
         scores: dict[str, float] = {}
         for at, (name, head) in enumerate(self.heads.items()):
             words = (total >> 8 * _LANE * at & _LANE_MASK) - zero
             scores[name] = head.bias + head.unit * words / over + sum(map(mul, head.numbers, within))
-        return Weighed(scores, numbers, buckets)
+        return Weighed(scores, numbers, buckets, len(read))
 
     def pack(self) -> bytes:
         """As the bytes of a file: the same weights give the same bytes."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 from rich.console import Console
 
-from tierline.cli import batch, budgets, cache
+from tierline.cli import batch, budgets, cache, config
 from tierline.cli.curves import curve
 from tierline.cli.doctor import doctor
 from tierline.cli.evaluate import evaluate
@@ -64,4 +64,5 @@ for panel, commands in _COMMANDS:
         app.command(name, rich_help_panel=panel)(_told(command))
 app.add_typer(budgets.commands(_told), name="budgets", rich_help_panel=_STORE)
 app.add_typer(cache.commands(_told), name="cache", rich_help_panel=_STORE)
+app.add_typer(config.commands(_told), name="config", rich_help_panel=_APP)
 app.add_typer(batch.commands(_told), name="batch", rich_help_panel=_STORE)

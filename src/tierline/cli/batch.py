@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,10 +15,19 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Final
 import typer
 from rich.console import Console
 
-from tierline.batches.values import WhenFull
+from tierline.batches.values import Lane, WhenFull
 from tierline.budgets import Budget
 from tierline.cli.batch_lines import spooled
-from tierline.cli.batch_opening import OWN_BUDGET, Where, check_budgets, has_key, need_key, quiet, router_at
+from tierline.cli.batch_opening import (
+    OWN_BUDGET,
+    Where,
+    check_budgets,
+    check_tiers,
+    has_key,
+    need_key,
+    quiet,
+    router_at,
+)
 from tierline.cli.batch_reading import Format, Requests, Shape
 from tierline.cli.batch_running import Asked, Complaints, begun, run, waited
 from tierline.cli.batch_showing import (
@@ -89,6 +99,9 @@ def submit(
     expected_output: Annotated[int | None, typer.Option(min=0, help="Tokens of a usual answer.")] = None,
     ladder: LadderText = "",
     budget: Annotated[str, typer.Option(metavar="AMOUNT", help="The most that this job may cost: $5.")] = "",
+    lane: Annotated[
+        Lane, typer.Option(help="batch: half the price, within a day. concurrent: now, as calls, at the list price.")
+    ] = "batch",
     when_full: Annotated[WhenFull, typer.Option(help="What has no room in a budget is refused, or waits.")] = "refuse",
     without_budgets: Annotated[
         bool, typer.Option("--without-budgets", help="Without --app: go past the app's hard budgets.")
@@ -99,7 +112,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Until all answers are there.")] = False,
     json_out: Json = False,
 ) -> None:
-    """Submit the requests of a file as a job, at half the price of calls, within a day.
+    """Submit the requests of a file as a job: at half the price of calls, within a day.
 
     Ctrl-C at any time: the same command goes on, and sends nothing twice.
     """
@@ -118,17 +131,16 @@ def submit(
         except ConfigurationError as error:
             raise ConfigurationError(f"{file}: {error}") from None
         if dry_run:
-            _ran(_dry(where, requests, file, json_out=json_out), "nothing was sent")
+            _ran(_dry(where, requests, file, lane, json_out=json_out), "nothing was sent")
             return
         # What asks for other answers is another job; how it is paid for is not.
         digest = requests.digest(requests.format, ladder)
         name = job or f"{_stem(file)}-{digest}"
         if budget:
             requests.shape = replace(shape, policy=_within(policy, budget, name))
-        asked = Asked(name, digest, when_full, wait)
-        again = f"the same command goes on; tierline batch status {name} {where.again()}"
+        asked = Asked(name, digest, when_full, lane, wait)
         doing = _submitted(where, requests, asked, without=without_budgets, json_out=json_out)
-        _ran(doing, f"job {plain_text(name)}: what was taken in is kept: {again}")
+        _ran(doing, f"what was taken in is kept, and the same command goes on\n{_see('status', name, where)}")
 
 
 def status(
@@ -254,6 +266,7 @@ def delete(
 async def _submitted(where: Where, requests: Requests, asked: Asked, *, without: bool, json_out: bool) -> None:
     quiet()
     async with router_at(where, create=True) as router:
+        check_tiers(router, requests.shape.policy or Policy())
         need_key(router, "--dry-run needs none")
         await check_budgets(router, where, without=without)
         before = await begun(router, asked)
@@ -271,7 +284,7 @@ async def _submitted(where: Where, requests: Requests, asked: Asked, *, without:
         if nothing:
             _note("nothing could be sent, and the job is forgotten")
         elif not json_out:
-            _note(f"answers: tierline batch results {asked.name} {where.again()}")
+            _note(_see("results", asked.name, where))
     if nothing or bad:
         raise typer.Exit(2 if nothing else 1)
 
@@ -282,6 +295,10 @@ def _note_models(requests: Requests) -> None:
         _note(f"{plain_text(model)}, which {lines} named, is no model of Claude's: {requests.shape.model} was taken")
 
 
+def _see(command: str, job: str, where: Where) -> str:
+    return f"{command}: tierline batch {command} {shlex.quote(job)} {where.again()}"
+
+
 def _going_on(before: BatchStatus | None) -> str:
     if before is None:
         return ": the same command goes on with it, if it is cut off"
@@ -290,9 +307,10 @@ def _going_on(before: BatchStatus | None) -> str:
     return f" was submitted before: {counted(before)}. Nothing is sent again"
 
 
-async def _dry(where: Where, requests: Requests, file: str, *, json_out: bool) -> None:
+async def _dry(where: Where, requests: Requests, file: str, lane: Lane, *, json_out: bool) -> None:
     async with router_at(where, create=True, lasting=False) as router:
-        found = await router.batches.preview(requests, told=Complaints(requests))
+        check_tiers(router, requests.shape.policy or Policy())
+        found = await router.batches.preview(requests, lane=lane, told=Complaints(requests))
     _note_models(requests)
     if json_out:
         _out(preview_json(found))

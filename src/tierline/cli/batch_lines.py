@@ -21,6 +21,7 @@ _OTHERS: Final = {
     b"\x1f\x8b": "it is compressed: gunzip -c FILE | tierline batch submit - …",
     b"PK\x03\x04": "it is a zip or a workbook: save it as CSV or JSON lines",
 }
+_UNCLOSED: Final = "a quote is opened in it, and not closed"
 _DELIMITERS: Final = ",;\t|"
 
 
@@ -114,7 +115,8 @@ def rows_of(lines: Iterator[Line], delimiter: str) -> Iterator[Row]:
         except StopIteration:
             return
         except (_TooLong, csv.Error) as error:
-            yield Row(first, feed.number, [], str(error))
+            why = str(error)
+            yield Row(first, feed.number, [], _UNCLOSED if why == "unexpected end of data" else why)
             reader = csv.reader(feed, delimiter=delimiter, strict=True)
         else:
             if cells:

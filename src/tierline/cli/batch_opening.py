@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +16,8 @@ from tierline.router import Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tierline.policies import Policy
 
 OWN_BUDGET: Final = "batch "
 """How the name of a budget begins that `--budget` gives a job."""
@@ -31,8 +34,8 @@ class Where(NamedTuple):
     def again(self) -> str:
         """The same options, as a person writes them."""
         if self.app:
-            return f"--app {self.app}{' --factory' if self.factory else ''}"
-        return f"--store {self.store}{f' --ladder {self.ladder}' if self.ladder else ''}"
+            return f"--app {shlex.quote(self.app)}{' --factory' if self.factory else ''}"
+        return f"--store {shlex.quote(_without_password(self.store))}"
 
 
 @asynccontextmanager
@@ -61,10 +64,24 @@ async def router_at(where: Where, *, create: bool = False, lasting: bool = True)
         await router.aclose()
 
 
+def _without_password(url: str) -> str:
+    """A store as it may be shown."""
+    scheme, slashes, rest = url.partition("://")
+    who, at, place = rest.rpartition("@")
+    return f"{scheme}{slashes}{who.partition(':')[0]}:…@{place}" if at and ":" in who else url
+
+
 def _check(store: str, *, create: bool) -> None:
     # A file that is not there is made for the first job of it.
     if not create or not store.lower().startswith("sqlite:///"):
         check_store(store)
+
+
+def check_tiers(router: Router[Any], policy: Policy) -> None:
+    """ConfigurationError for a tier that is not on the ladder."""
+    for name in ("floor", "ceiling", "tier"):
+        if (wanted := getattr(policy, name)) is not None:
+            router.ladder.index(wanted, f"--{name}")
 
 
 def has_key(router: Router[Any]) -> bool:

@@ -83,6 +83,7 @@ class Requests:
         self._file.seek(0)
         while chunk := self._file.read(1 << 20):
             found.update(chunk)
+        self._file.seek(0)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[BatchRequest | Unreadable]:
@@ -155,17 +156,19 @@ class Requests:
 
     def _of_anthropic(self, found: dict[str, Any]) -> BatchRequest:
         _only(found, ("custom_id", "params", "tenant", "route"))
-        params = found.get("params")
+        name, params = _id(found), found.get("params")
         if not isinstance(params, dict):
             _wrong("params", "it is missing: they are what messages.create takes")
         params.setdefault("model", self.shape.model)
         if self.shape.max_tokens is not None:
             params.setdefault("max_tokens", self.shape.max_tokens)
+        if params.get("max_tokens") is None:
+            _wrong("params.max_tokens", "it is missing: write it, or give --max-tokens")
         if self.shape.system:
             params.setdefault("system", self.shape.system)
         for field in self.shape.drop:
             params.pop(field, None)
-        return self._request(_id(found), params, _name(found, "tenant"), _name(found, "route"))
+        return self._request(name, params, _name(found, "tenant"), _name(found, "route"))
 
     def _of_openai(self, found: dict[str, Any]) -> BatchRequest:
         _only(found, ("custom_id", "method", "url", "body"))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tierline.batches import BatchStatus, JobReport
-    from tierline.batches.values import WhenFull
+    from tierline.batches.values import Lane, WhenFull
     from tierline.cli.batch_reading import Requests
     from tierline.cli.batch_showing import Shown
     from tierline.router import Router
@@ -33,6 +33,7 @@ class Asked(NamedTuple):
     name: str
     source: str
     when_full: WhenFull
+    lane: Lane
     wait: bool
 
 
@@ -85,7 +86,9 @@ async def run(
 ) -> tuple[BatchStatus, JobReport]:
     """Submit, wait if that is asked for, and say how it is then."""
     batches = router.batches
-    submitting = batches.submit(requests, job=asked.name, when_full=asked.when_full, source=asked.source, told=tell)
+    submitting = batches.submit(
+        requests, job=asked.name, when_full=asked.when_full, lane=asked.lane, source=asked.source, told=tell
+    )
     await _watched(router, asked.name, submitting, shown, lambda _: ("reading", requests.read, requests.size))
     if asked.wait:
         await waited(router, asked.name, shown)

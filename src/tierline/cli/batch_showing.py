@@ -139,6 +139,25 @@ def show_preview(console: Console, found: Preview, source: str) -> None:
     total = found.total
     bad = f", {found.invalid:,} bad" if found.invalid else ""
     _say(console, f"{source}: {_many(total.requests)}{bad}. A dry run: nothing was sent, nothing is held.")
+    if found.by_tier:
+        _show_tiers(console, found)
+        _say(
+            console, "Tiers are what rules, routes and local classifiers say: Claude, who may be asked later, was not."
+        )
+        _say(console, "Answers are taken to be as long as is usual: --expected-output says how long, in tokens.")
+    if total.unbounded:
+        _say(console, f"{_many(total.unbounded)} can cost without bound: a hard budget refuses them.")
+    for room in found.rooms[:MOST_SHOWN]:
+        if room.short:
+            _say(
+                console,
+                f"budget {plain_text(room.budget)} of {plain_text(room.account)} has {usd(max(0, room.left))} left, "
+                f"and {usd(room.needed)} would be held: some are refused, or wait with --when-full defer.",
+            )
+
+
+def _show_tiers(console: Console, found: Preview) -> None:
+    total = found.total
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tier", overflow="fold")
     for name in ("requests", "expected", "at most", "as calls", "top tier"):
@@ -154,20 +173,9 @@ def show_preview(console: Console, found: Preview, source: str) -> None:
         saved = total.top - total.expected
         _say(
             console,
-            f"expected saving {usd(saved)} ({saved / total.top:.0%}): {usd(total.plain - total.expected)} by batches, "
-            f"{usd(total.top - total.plain)} by tiers",
+            f"expected saving {usd(saved)} ({saved / total.top:.0%}): {usd(total.top - total.plain)} by tiers, "
+            f"{usd(total.plain - total.expected)} by batches",
         )
-    _say(console, "Tiers are what rules, routes and local classifiers say: Claude, who may be asked later, was not.")
-    _say(console, "Answers are taken to be as long as is usual: --expected-output says how long, in tokens.")
-    if total.unbounded:
-        _say(console, f"{_many(total.unbounded)} can cost without bound: a hard budget refuses them.")
-    for room in found.rooms[:MOST_SHOWN]:
-        if room.short:
-            _say(
-                console,
-                f"budget {plain_text(room.budget)} of {plain_text(room.account)} has {usd(max(0, room.left))} left, "
-                f"and {usd(room.needed)} would be held: some are refused, or wait with --when-full defer.",
-            )
 
 
 def preview_json(found: Preview) -> str:

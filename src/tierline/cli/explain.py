@@ -27,7 +27,7 @@ from tierline.router import Router
 from tierline.values import usd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from tierline.binding import Binding
     from tierline.cli.foresight import Course, Foresight, Standing
@@ -251,16 +251,11 @@ def _tiers(found: Foresight) -> Table:
     rows = Table(box=None, pad_edge=False, show_edge=False)
     for name in ("tier", "model", "at worst", "expected", ""):
         rows.add_column(name, justify="right" if name in ("at worst", "expected") else "left", no_wrap=name != "")
-    for each in found.rungs:
+    worst = _amounts([each.worst for each in found.rungs], "no bound")
+    expected = _amounts([each.expected for each in found.rungs], "?")
+    for each, *amounts in zip(found.rungs, worst, expected, strict=True):
         style = "" if each.open else "dim"
-        rows.add_row(
-            each.tier,
-            each.model,
-            "no bound" if each.worst is None else _micro(each.worst),
-            "?" if each.expected is None else _micro(each.expected),
-            Text(plain_text(each.note), style="" if each.open else "dim"),
-            style=style,
-        )
+        rows.add_row(each.tier, each.model, *amounts, Text(plain_text(each.note), style=style), style=style)
     return rows
 
 
@@ -270,7 +265,8 @@ def _budgets(found: Foresight, router: Router[Any]) -> Iterator[Any]:
         return
     rows = Table(box=None, pad_edge=False, show_edge=False)
     for name in ("budget", "account", "spent", "held", "of", "left", ""):
-        rows.add_column(name, justify="left" if name in ("budget", "account", "") else "right")
+        text = name in ("budget", "account", "")
+        rows.add_column(name, justify="left" if text else "right", no_wrap=not text, overflow="fold")
     columns = zip(
         money(map(_whole, (each.spent for each in found.accounts))),
         money(map(_whole, (each.held for each in found.accounts))),
@@ -358,6 +354,12 @@ def _print(console: Console, title: str, lines: Iterable[Any]) -> None:
 def _micro(nano: int) -> str:
     """Money to six digits after the point, rounded up."""
     return usd(_whole(nano))
+
+
+def _amounts(values: Sequence[int | None], without: str) -> list[str]:
+    """Amounts with as many digits each, and what stands for none."""
+    known = iter(money(_whole(value) for value in values if value is not None))
+    return [without if value is None else next(known) for value in values]
 
 
 def _whole(nano: int) -> int:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from tierline.dashboard.sessions import Sessions
+
     Authorize = Callable[[Request], object]
 
 log: Final = logging.getLogger("tierline")
@@ -75,10 +77,10 @@ class ByToken:
     """One secret for all who may look: in the header `Authorization: Bearer`, or typed into a form once.
 
     Whoever signs in has a session in a cookie: when it ends and a number, signed with the token. So every process knows
-    it, none remembers it, and another token ends all sessions.
+    it, none remembers it, and another token ends all sessions. Remembered are those that people have ended.
     """
 
-    def __init__(self, token: str, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, token: str, sessions: Sessions, now: Callable[[], float] = time.time) -> None:
         if not isinstance(token, str) or len(token) < LEAST or not (token.isascii() and token.isprintable()):
             # What it is must not be told.
             raise ConfigurationError(
@@ -88,7 +90,7 @@ class ByToken:
             )
         self._token = token.encode()
         self._key = hmac.digest(self._token, b"tierline page", "sha256")
-        self._now = now
+        self._now, self._sessions = now, sessions
         self._wrong: TTLCache[str, int] = TTLCache(_ADDRESSES, PAUSE, timer=now)
 
     async def key(self) -> bytes:
@@ -98,7 +100,7 @@ class ByToken:
     async def admit(self, request: Request) -> Viewer:
         """Who has the token, or a session."""
         session = self._session(request.cookies.get(COOKIE, ""))
-        if session:
+        if session and not await self._sessions.has_ended(session):
             return Viewer("session", session, signed_in=True)
         scheme, _, offered = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
@@ -115,6 +117,11 @@ class ByToken:
         if not hmac.compare_digest(self._token, offered.encode("utf-8", "replace")):
             self._wrong[who] = self._wrong.get(who, 0) + 1
             raise HTTPException(401, "that is not the token", {"www-authenticate": "Bearer"})
+
+    async def end(self, viewer: Viewer) -> None:
+        """End their session, here and in the other workers."""
+        if viewer.signed_in:
+            await self._sessions.end(viewer.session, self._now() + SESSION)
 
     def signed(self) -> str:
         """A new session, as it stands in a cookie."""

@@ -23,6 +23,7 @@ from tierline.dashboard.files import Form, read_files
 from tierline.dashboard.guard import HEADERS, VIEWER, Guard, is_secure, told
 from tierline.dashboard.live import MOST_STREAMS, Pace, Stream
 from tierline.dashboard.period import MOST_HOURS
+from tierline.dashboard.sessions import Sessions
 from tierline.dashboard.written import decision_row, json_of
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.router import Router
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from tierline.dashboard.access import Access, Authorize, Viewer
     from tierline.dashboard.actions import Action, MayAct
+    from tierline.traffic.store import TrafficStore
 
 T = TypeVar("T")
 
@@ -124,7 +126,9 @@ class _Page:
         return Response(status_code=204)
 
     async def sign_out(self, request: Request) -> Response:
-        """Take the cookie back."""
+        """End the session, and take the cookie back."""
+        assert isinstance(self._access, ByToken)  # noqa: S101  (there is no such path otherwise)
+        await self._access.end(request.scope[VIEWER])
         answer = Response(status_code=204)
         answer.set_cookie(COOKIE, "", max_age=0, path=None, secure=is_secure(request), httponly=True, samesite="strict")
         return answer
@@ -223,8 +227,13 @@ def _access(router: Router[Any], authorize: Authorize | None, token: str | None)
             "function of the request that gives True for who may; one of the two"
         )
     if token is not None:
-        return ByToken(token, router.timing.now)
+        return ByToken(token, Sessions(partial(_traffic_of, router), router.timing.now), router.timing.now)
     return ByApp(cast("Authorize", authorize), router.learning.known_secret)
+
+
+def _traffic_of(router: Router[Any]) -> TrafficStore:
+    assert router.meter is not None  # noqa: S101  (a page records)
+    return router.meter.store
 
 
 def _template(trace: str | None) -> str | None:

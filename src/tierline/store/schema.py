@@ -167,6 +167,10 @@ CREATE TABLE traffic_decision ( -- the latest
     record TEXT NOT NULL        -- JSON, without a text
 );
 CREATE INDEX traffic_decision_at ON traffic_decision (at);
+CREATE TABLE traffic_ended (    -- sessions of the page: who has one needs a signature, too
+    session TEXT PRIMARY KEY,
+    until REAL NOT NULL         -- when it would have ended by itself
+) WITHOUT ROWID;
 """
 
 BATCHES: Final = """

@@ -53,6 +53,7 @@ class MemoryTraffic:
         self._tiers: dict[int, dict[str, Counts]] = {}
         self._pieces: dict[tuple[Kind, Piece], dict[str, Counts]] = {}
         self._records: dict[str, Record] = {}
+        self._ended: dict[str, float] = {}
         self._workers: dict[str, tuple[Worker, tuple[BreakerStanding, ...], int]] = {}
 
     async def add(self, beat: Beat, number: int, rows: Sequence[Row], records: Sequence[Record]) -> None:
@@ -142,6 +143,18 @@ class MemoryTraffic:
                 for name in gone:
                     names.pop(name, None)
             self._records = {id_: each for id_, each in self._records.items() if each.account != account}
+
+    async def end(self, session: str, until: float) -> None:
+        """Note that a session has ended, which would have gone on until then."""
+        with self._lock:
+            self._ended[session] = until
+
+    async def ended(self) -> frozenset[str]:
+        """Sessions that have ended before their time."""
+        now = self._clock()
+        with self._lock:
+            self._ended = {session: until for session, until in self._ended.items() if until > now}
+            return frozenset(self._ended)
 
 
 def _ranking(pieces: Sequence[dict[str, Counts]], most: int) -> Ranking:

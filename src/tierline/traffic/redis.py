@@ -120,6 +120,14 @@ class RedisTraffic:
             part = json.dumps(pieces[place : place + _AT_ONCE])
             await self._run("forget", account, run_account(account, ""), part)
 
+    async def end(self, session: str, until: float) -> None:
+        """Note that a session has ended, which would have gone on until then."""
+        await self._run("ended", f"{self._clock():.6f}", session, f"{until:.6f}")
+
+    async def ended(self) -> frozenset[str]:
+        """Sessions that have ended before their time."""
+        return frozenset(await self._run("ended", f"{self._clock():.6f}"))
+
     async def _run(self, name: str, *arguments: str) -> list[Any]:
         answer: Any = json.loads(await self._store.script(f"traffic/{name}", self._keys, lambda _: arguments))
         return answer or []  # what is empty is an object to Lua

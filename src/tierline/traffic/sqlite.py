@@ -109,6 +109,24 @@ class SQLiteTraffic:
         """Drop what is kept of an account."""
         await self._store.run(lambda db: _forget(db, account))
 
+    async def end(self, session: str, until: float) -> None:
+        """Note that a session has ended, which would have gone on until then."""
+        now = self._clock()
+
+        def note(db: Connection) -> None:
+            db.execute("DELETE FROM traffic_ended WHERE until <= ?", (now,))
+            db.execute("INSERT OR REPLACE INTO traffic_ended VALUES (?, ?)", (session, until))
+
+        await self._store.run(note)
+
+    async def ended(self) -> frozenset[str]:
+        """Sessions that have ended before their time."""
+        now = self._clock()
+        rows = await self._store.run(
+            lambda db: db.execute("SELECT session FROM traffic_ended WHERE until > ?", (now,)).fetchall()
+        )
+        return frozenset(session for (session,) in rows)
+
 
 class _Adder:
     """Rows on their way into one transaction."""

@@ -122,6 +122,7 @@ class TrafficStore(Protocol):
     - `read` gives at most `most` names of each kind, by cost; none of them is read for 0
     - the latest `MOST_DECISIONS` records are kept, in the order of `Place`; one that comes again replaces the first
     - `forget` drops an account, its jobs, and its decisions. Sums without a name keep what it came to
+    - `ended` gives the sessions of the page that `end` was told of, until they would have ended by themselves
     - where the store is away, every method raises LedgerUnavailableError within its patience
     - each method may be called from any event loop
     """
@@ -144,6 +145,14 @@ class TrafficStore(Protocol):
 
     async def forget(self, account: str) -> None:
         """Drop what is kept of an account."""
+        ...
+
+    async def end(self, session: str, until: float) -> None:
+        """Note that a session has ended, which would have gone on until then."""
+        ...
+
+    async def ended(self) -> frozenset[str]:
+        """Sessions that have ended before their time."""
         ...
 
 

@@ -121,7 +121,13 @@ function Tiles({ total, before, spent }) {
   return h(
     "dl",
     { class: "tiles" },
-    h(Tile, { name: "Calls", id: "calls", now: total.calls, before: before.calls }),
+    h(Tile, {
+      name: "Calls",
+      id: "calls",
+      hint: total.batched > 0 && `and ${number(total.batched)} in batches`,
+      now: total.calls,
+      before: before.calls,
+    }),
     h(Tile, {
       name: "Cache hits",
       id: "hits",

@@ -11,6 +11,7 @@ if not lapse() then
 end
 local who, most, least = ARGV[6] ~= '' and ',' .. ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local set = all(LIMITS)
+local some_set = next(set) ~= nil
 local found = call('ZSCAN', ACCOUNTS, ARGV[5], 'COUNT', 500)
 local picked, budgets, known = {}, {}, {}
 local TOLD = {'n', 'U', 'l', 'g', 'S', 'E'}
@@ -51,7 +52,7 @@ end
 
 for place = 1, #found[2], 2 do
   local name = found[2][place]
-  local whose = string.match(name, '^(.+),"[^"]*"%]$') -- without the series, and not closed
+  local whose = (who or some_set) and string.match(name, '^(.+),"[^"]*"%]$') -- without the series, and not closed
   if not who or string.sub(whose, -#who) == who then
     local key = account(name)
     local mine = call('HMGET', key, unpack(looked))
@@ -63,7 +64,9 @@ for place = 1, #found[2], 2 do
     elseif mine[2] then
       local limit, hard, rolls = string.match(mine[3], '"limit":"(%d+)","hard":(%a+),"rolls":(%a+)')
       local budget = string.sub(name, 1, string.find(name, ',"', 1, true) - 1)
-      limit = set[whose .. ']'] or set[budget .. ',null]'] or limit
+      if some_set then
+        limit = set[whose .. ']'] or set[budget .. ',null]'] or limit
+      end
       if not known[budget] then
         known[budget] = true
         budgets[#budgets + 1] = string.sub(budget, 2)

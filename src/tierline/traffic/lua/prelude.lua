@@ -9,11 +9,12 @@
 -- {namespace}:traffic:<kind>:<level>:<start>   sums by name; '' is the sum over all names
 -- ....:<kind>:<level>:<start>:cost             the same names by cost, about: only their order is of interest
 -- {namespace}:traffic:workers                  by id: when it started, when it was seen, the last number, breakers
+-- {namespace}:traffic:ended                    sessions of the page, by when they would have ended by themselves
 -- {namespace}:traffic:decisions                ids by when they were settled; {namespace}:traffic:records: by id
 
 local call = redis.call
 local KEY = KEYS[1] .. ':'
-local WORKERS, DECISIONS, RECORDS = KEY .. 'workers', KEY .. 'decisions', KEY .. 'records'
+local WORKERS, DECISIONS, RECORDS, ENDED = KEY .. 'workers', KEY .. 'decisions', KEY .. 'records', KEY .. 'ended'
 local OTHER = '(other)'
 
 local function seconds()

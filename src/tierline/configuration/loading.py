@@ -1,0 +1,291 @@
+"""The file of a configuration: where it is, what is wrong in it, and what is taken over when it changes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from inspect import signature
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from tierline.budgets import parse_limit
+from tierline.configuration.building import built, culprit
+from tierline.configuration.checking import Problem, problems_of, words
+from tierline.configuration.keys import ROUTER
+from tierline.configuration.lines import lines_of
+from tierline.errors import ConfigurationError
+from tierline.router import MODE_VARIABLE, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from tierline.budgets import Budget
+    from tierline.configuration import lines
+    from tierline.configuration.keys import Key
+    from tierline.policies import Policy
+    from tierline.values import Mode
+
+log: Final = logging.getLogger("tierline")
+
+FILE: Final = "tierline.toml"
+FILE_VARIABLE: Final = "TIERLINE_CONFIG"
+PREFIX: Final = "TIERLINE_"
+_PYPROJECT: Final = "pyproject.toml"
+_IN_PYPROJECT: Final = ("tool", "tierline")
+_MOVES: Final = ("budgets", "policy", "min_confidence", "mode")
+"""What may change while an app runs."""
+_SWITCHES: Final = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+class Configuration:
+    """What a file and the environment say of a Router and of the middleware.
+
+    - `path`: the file, None where there is none
+    - `options`: arguments of a Router; `middleware`: arguments of `TierlineMiddleware`, the table of routes among them
+    - `variables`: the variables of the environment that are heard, by the key that they stand over
+
+    Made by `load`.
+    """
+
+    def __init__(self, path: Path | None, table: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self.path = path
+        self._environ = environ
+        self._lock = Lock()
+        """Of two that read again at the same time, the later sees what the earlier has taken."""
+        self._routers: list[tuple[Router[Any], frozenset[str]]] = []
+        self._take(table)
+
+    def _take(self, table: Mapping[str, Any]) -> None:
+        self._table = table
+        found = built(table)
+        self.options, self.middleware = found.options, found.middleware
+        said, self.variables = _said(self._environ)
+        self.options |= said
+
+    def router(self, client: Any = None, **options: Any) -> Router[Any]:
+        """A Router as it is written, with what code says over it: all arguments of a Router.
+
+        ConfigurationError as for a Router.
+        """
+        try:
+            made: Router[Any] = Router(client, **{**self.options, **options})
+        except ConfigurationError as error:
+            key = culprit(self._table, (), str(error))
+            if self.path is None or not key or key[0] in options:
+                raise
+            raise ConfigurationError(_told(self.path, [Problem(key, str(error))])[0]) from None
+        self._routers.append((made, frozenset(options)))
+        return made
+
+    def reload(self) -> tuple[str, ...]:
+        """Read the file again, and let what has changed hold from the next call on: all of it, or nothing.
+
+        Returns the keys that have changed. Budgets (amounts, thresholds, further ones, fewer), the policy of every
+        call, `min_confidence` and `mode` may change while the app runs, in this process. What code says over them
+        stays.
+        ConfigurationError, and nothing has changed, where the file cannot be taken, or something else has changed.
+        """
+        if self.path is None:
+            raise ConfigurationError("there is no file to read again: the configuration is the environment's")
+        with self._lock:
+            return self._reloaded(self.path)
+
+    def _reloaded(self, path: Path) -> tuple[str, ...]:
+        table = _read(path)
+        new = Configuration(path, table, self._environ)
+        before = self._table
+        changed = tuple(
+            name for name in dict.fromkeys((*before, *table)) if _differs(before.get(name), table.get(name))
+        )
+        if fixed := [name for name in changed if name not in _MOVES]:
+            raise ConfigurationError(f"{path}: {', '.join(fixed)} cannot change while the app runs: restart it")
+        _check_budgets(path, before.get("budgets", []), table.get("budgets", []), self.options, new.options)
+        for router, _ in self._routers:
+            _check_memory(router, new.options.get("budgets", ()))
+        moved: list[tuple[Router[Any], Mode, tuple[Budget, ...], Policy | None]] = []
+        try:
+            for router, by_code in self._routers:
+                moved.append((router, router.mode, router.rules.budgets, router.rules.policy))
+                if "mode" in changed and "mode" not in by_code and not self._environ.get(MODE_VARIABLE):
+                    router.mode = new.options.get("mode", _usual("mode"))
+                budgets = router.budgets if "budgets" in by_code else tuple(new.options.get("budgets", ()))
+                policy = router.policy if "policy" in by_code else new.options.get("policy")
+                router.rules.replace(budgets, policy)
+        except ConfigurationError:
+            for router, mode, budgets, policy in moved:
+                router.rules.replace(budgets, policy)
+                if router.mode != mode:
+                    router.mode = mode
+            raise
+        self._take(table)
+        for router, by_code in self._routers:
+            router.budgets, router.policy = router.rules.budgets, router.rules.policy
+            if "min_confidence" in changed and "min_confidence" not in by_code | self.variables.keys():
+                router.min_confidence = self.options.get("min_confidence", _usual("min_confidence"))
+        log.warning("%s was read again: %s", path, ", ".join(changed) or "nothing has changed")
+        return changed
+
+
+def load(path: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] | None = None) -> Configuration:
+    """The configuration of a file, with the environment over it: `TIERLINE_STORE`, `TIERLINE_MIN_CONFIDENCE`, ….
+
+    Without a `path` it is `TIERLINE_CONFIG`, else `tierline.toml` of the directory that the app is started in, else
+    `[tool.tierline]` of `pyproject.toml` there; else there is no file. ConfigurationError, with file, line and key, for
+    all that is wrong in it.
+    """
+    environ = os.environ if environ is None else environ
+    found = _found(path, environ)
+    return Configuration(found, _read(found) if found is not None else {}, environ)
+
+
+def _found(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Path | None:
+    if named := (path or environ.get(FILE_VARIABLE)):
+        return Path(named)
+    if Path(FILE).is_file():
+        return Path(FILE)
+    try:
+        pyproject = tomllib.loads(Path(_PYPROJECT).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None  # it is others' file
+    return Path(_PYPROJECT) if "tierline" in pyproject.get("tool", {}) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The table of a file. ConfigurationError that names all that is wrong, one on each line."""
+    try:
+        text = path.read_text("utf-8")
+        whole = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is no TOML: {error}") from None
+    table: Any = whole
+    for name in _inside(path):
+        table = table.get(name, {})
+    problems = list(problems_of(table)) or list(built(table).problems)
+    if problems:
+        raise ConfigurationError("\n".join(_told(path, problems)))
+    return dict(table)
+
+
+def _inside(path: Path) -> lines.Path:
+    """Where the table of a configuration is in a file."""
+    return _IN_PYPROJECT if path.name == _PYPROJECT else ()
+
+
+def _told(path: Path, problems: Iterable[Problem]) -> list[str]:
+    where, inside = lines_of(path.read_text("utf-8")), _inside(path)
+    found = []
+    for key, said in problems:
+        full = (*inside, *key)
+        # What stands in a table on one line has that line.
+        line = next((where[full[:end]] for end in range(len(full), 0, -1) if full[:end] in where), 1)
+        found.append((line, f"{path}, line {line}: {_name(key)}: {said}" if key else f"{path}, line {line}: {said}"))
+    return [told for _, told in sorted(found)]
+
+
+def _name(key: lines.Path) -> str:
+    """A key as TOML writes it; of a list, its place counted from 1."""
+    told = ""
+    for part in key:
+        if isinstance(part, int):
+            told += f" number {part + 1}"
+        else:
+            plain = part.replace("_", "").replace("-", "").isalnum() and part.isascii()
+            told += f"{'.' if told else ''}{part if plain else repr(part)}"
+    return told
+
+
+# The environment
+
+
+def variable_of(key: Key) -> str:
+    """The variable that stands over a key."""
+    return f"{PREFIX}{key.name.upper()}"
+
+
+def _said(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What the environment says, and by which variables. ConfigurationError for what cannot be."""
+    found: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for key in ROUTER:
+        text = environ.get(variable_of(key), "")
+        if not text or variable_of(key) == MODE_VARIABLE:  # that one a Router hears by itself, over code
+            continue
+        value = _value(key, text)
+        if (problem := next(problems_of({key.name: value}), None)) is not None:
+            raise ConfigurationError(f"{variable_of(key)} {problem.said}")
+        found[key.name], names[key.name] = value, variable_of(key)
+    return found, names
+
+
+def _value(key: Key, text: str) -> Any:
+    try:
+        if key.kind == "switch":
+            return _SWITCHES[text.strip().lower()]
+        if key.kind == "whole":
+            return int(text)
+        return float(text) if key.kind == "number" else text
+    except (KeyError, ValueError):
+        raise ConfigurationError(f"{variable_of(key)} is {text!r:.60}: write {words(key)}") from None
+
+
+# Reading again
+
+
+def _differs(before: object, now: object) -> bool:
+    """Whether a value has changed. The order of a ladder is part of it."""
+    return before != now or (isinstance(before, dict) and isinstance(now, dict) and list(before) != list(now))
+
+
+def _check_budgets(
+    path: Path,
+    before: list[dict[str, Any]],
+    after: list[dict[str, Any]],
+    options: Mapping[str, Any],
+    new: Mapping[str, Any],
+) -> None:
+    """ConfigurationError where what was spent would be forgotten: balances belong to a name and a window."""
+    then = {budget.name: budget for budget in options.get("budgets", ())}
+    now = {budget.name: budget for budget in new.get("budgets", ())}
+    for name in then.keys() & now.keys():
+        old, other = then[name], now[name]
+        windows = [parse_limit(each.amount, each.timezone).window.series for each in (old, other)]
+        if old.per != other.per or windows[0] != windows[1]:
+            raise ConfigurationError(
+                f"{path}: budget {name!r}: only the amount may change while the app runs, and not the window or `per`: "
+                "what was spent would be forgotten. Restart the app, or give it another name"
+            )
+    unnamed = [_default_names(each) for each in (before, after)]
+    gone, come = unnamed[0] - unnamed[1], unnamed[1] - unnamed[0]
+    if gone and come:
+        raise ConfigurationError(
+            f"{path}: a budget without a name goes by its amount, so that what was spent of it would be forgotten: "
+            'give it a name, name = "…", and restart once'
+        )
+
+
+def _usual(name: str) -> Any:
+    """What an argument of a Router is where nobody says it."""
+    return signature(Router).parameters[name].default
+
+
+def _default_names(budgets: Iterable[Mapping[str, Any]]) -> set[tuple[str, Any]]:
+    return {(each["amount"], each.get("per")) for each in budgets if "name" not in each}
+
+
+def _check_memory(router: Router[Any], budgets: Iterable[Budget]) -> None:
+    """ConfigurationError for a first hard budget in memory: at start-up it is looked whether there is one worker."""
+    if router.ledger.instant and not router.rules.hard and any(budget.hard for budget in budgets):
+        raise ConfigurationError("a first hard budget of a store in memory needs a restart")

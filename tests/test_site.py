@@ -1,0 +1,66 @@
+"""The documentation builds as a site, and no link in it leads nowhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.needs import need
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+need("mkdocs")
+
+ROOT = Path(__file__).parents[1]
+
+
+def build(site: Path, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
+    """Build as `make docs` does, strictly. Not quietly: what is not told is not counted either."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(site)]
+    return subprocess.run(  # noqa: S603  (our own interpreter)
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**environment, "NO_MKDOCS_2_WARNING": "1"}
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("site")
+    done = build(found)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return found
+
+
+def test_every_page_is_there(site: Path) -> None:
+    """Those of docs/ and those of the root, the README as the first; each can be reached from there."""
+    pages = [path.relative_to(ROOT / "docs").with_suffix("") for path in (ROOT / "docs").rglob("*.md")]
+    named = [*map(str, pages), "CHANGELOG", "CONTRIBUTING", "RELEASING", "SECURITY"]
+    start = (site / "index.html").read_text("utf-8")
+    for name in named:
+        assert (site / name / "index.html").is_file(), name
+        assert f'href="{name}/"' in start, f"{name} is not in the navigation of mkdocs.yml"
+
+
+def test_links_of_the_root_lead_to_pages(site: Path) -> None:
+    """What is `docs/guide.md` in the README is a page here, and what is a page there can be found from it."""
+    start = (site / "index.html").read_text("utf-8")
+    assert 'href="guide/#choosing-a-tier"' in start
+    assert 'src="images/page.png"' in start
+    assert not re.search(r'(?:href|src)="docs/', start)
+    security = (site / "SECURITY" / "index.html").read_text("utf-8")
+    assert 'href="../#what-it-does-not"' in security
+    assert "/blob/main/example_app/main.py" in (site / "monitoring" / "index.html").read_text("utf-8")
+
+
+def test_nothing_is_asked_of_others(site: Path) -> None:
+    """A page loads its scripts, styles and letters from the site itself."""
+    for page in site.rglob("*.html"):
+        text = page.read_text("utf-8")
+        loaded = re.findall(r'<(?:script|img)[^>]*\ssrc="([^"]+)"|<link[^>]*rel="stylesheet"[^>]*href="([^"]+)"', text)
+        assert not [each for pair in loaded for each in pair if each.startswith(("http:", "https:", "//"))], page
