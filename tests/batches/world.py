@@ -131,12 +131,18 @@ def _works(router: Router) -> bool:
     """Whether somebody looks after jobs just now, and does not wait for time to go by."""
     if "batches" not in vars(router):
         return False
-    for keeper in router.batches._keepers.values():
-        if keeper._task is not None and not keeper._task.done():
-            waits: Any = keeper._task.get_coro()
-            if keeper._wake.is_set() or getattr(waits.cr_await, "__name__", "") != "wait":
-                return True
-    return False
+    queue = router.batches._deferring._keepers.values()
+    return any(keeper._busy["delivery"] for keeper in queue) or any(
+        keeper._wake.is_set() or getattr(_waits(keeper._task), "__name__", "") != "wait"
+        for keeper in (*router.batches._keepers.values(), *queue)
+        if keeper._task is not None and not keeper._task.done()
+    )
+
+
+def _waits(task: asyncio.Task[None]) -> object:
+    """What a task awaits."""
+    running: Any = task.get_coro()
+    return running.cr_await
 
 
 @asynccontextmanager
