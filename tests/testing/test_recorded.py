@@ -86,6 +86,21 @@ def test_what_was_recorded_is_said_again(
     assert "thinking" in path.read_text("utf-8")
 
 
+def test_texts_with_ends_of_lines_of_all_kinds(
+    tmp_path: Path, real: FakeClaude, upstream: str, client_of: Callable[[RecordedAnswers], Anthropic]
+) -> None:
+    """What ends a line in one text or another ends none of the file."""
+    text = "a\nb\r\nc\u2028d\u2029e\x85f\x0bg\x0ch\x1ci"
+    real.answer = lambda _: text
+    path = tmp_path / "answers.jsonl"
+    bodies = [ask(asked, model="claude-haiku-5-5", max_tokens=2_000) for asked in (text, "plain")]
+    recorder = client_of(RecordedAnswers(path, api_key=KEY, upstream=upstream))
+    first = [said(recorder.messages.create(**body)) for body in bodies]
+    replayer = client_of(RecordedAnswers(path))
+    assert [said(replayer.messages.create(**body)) for body in bodies] == first
+    assert first[0][0]["content"][-1]["text"] == text
+
+
 def test_no_key_is_written_down(
     tmp_path: Path, real: FakeClaude, upstream: str, client_of: Callable[[RecordedAnswers], Anthropic]
 ) -> None:

@@ -64,7 +64,8 @@ class RecordedAnswers:
         self._by_key: dict[str, Reply] = {}
         self._by_text: dict[tuple[str, str | None], Reply] = {}
         if self.path.exists():
-            for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+            # Not splitlines: texts may have separators of their own.
+            for number, line in enumerate(self.path.read_text(encoding="utf-8").split("\n"), start=1):
                 if line.strip():
                     self._read(line, f"{self.path}, line {number}")
         elif api_key is None:
