@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import httpx2
 import pytest
+from anthropic import AsyncAnthropic
 
-from tests.batches.world import params, world
-from tierline import Budget, policy
+from tests.batches.world import LADDER, params, world
+from tierline import Budget, Router, policy
 from tierline.batches import BatchRequest
 from tierline.batches.calling import call
+from tierline.classify import FixedClassifier
 from tierline.testing import Fault
 
 
@@ -110,3 +113,17 @@ async def test_an_answer_that_breaks_off_is_charged_as_estimated() -> None:
         found = await call(router, BatchRequest("a", params()))
         assert (found.outcome, found.again, found.estimated) == ("errored", True, True)
         assert found.cost == sum(each.spent for each in await router.balances("global") if each.window == "day") > 0
+
+
+@pytest.mark.parametrize("body", ["<html>sign in</html>", "", "[]"])
+async def test_a_page_of_somebody_elses_is_no_answer(body: str) -> None:
+    """A gateway may answer 200 with it: nobody could read that as a message. It may have been billed all the same."""
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, text=body)))
+    client = AsyncAnthropic(api_key="sk-ant-fake-0000", http_client=http, max_retries=0)
+    router = Router(client, ladder=LADDER, classifier=FixedClassifier("simple"))
+    found = await call(router, BatchRequest("a", params()))
+    assert (found.outcome, found.raw, found.estimated, found.again) == ("errored", None, True, False)
+    assert "no message" in (found.error or "")
+    assert found.cost > 0
+    await router.aclose()
+    await client.close()

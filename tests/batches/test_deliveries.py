@@ -300,6 +300,8 @@ def test_what_is_signed_and_is_no_object() -> None:
         ("example.org", SECRET),
         (None, SECRET),
         ("http://127.0.0.1.example.org/", SECRET),
+        ("https://example.org/hook\n", SECRET),
+        ("https://example\x00.org", SECRET),
         ("https://example.org", "whsec_short"),
         ("https://example.org", "whsec_" + "A" * 200),
         ("https://example.org", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from tests.batches.world import params, world
 from tierline import Budget, policy
 from tierline.batches import BatchRequest, Queue
+from tierline.batches.calling import Called, call
 from tierline.classify import FixedClassifier
-from tierline.errors import ConfigurationError
+from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.testing import Fault
 from tierline.values import NANO
 
@@ -353,3 +355,30 @@ async def test_a_call_that_may_succeed_later_is_tried_within_the_deadline() -> N
         assert found.result is not None
         assert found.result.outcome == "succeeded"
         assert called(it) >= 5
+
+
+async def test_a_keeper_calls_what_it_is_calling_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its leases have ended meanwhile, for the store was away: a second call would be paid, too."""
+    async with world() as it:
+        router = it.router()
+        batches = router.batches._deferring
+        keeper, going, begun = batches.keeper(), asyncio.Event(), 0
+
+        async def away(*_: Any) -> None:
+            raise LedgerUnavailableError("away")
+
+        async def slow(*given: Any) -> Called:
+            nonlocal begun
+            begun += 1
+            await going.wait()
+            return await call(*given)
+
+        monkeypatch.setattr(batches._store, "keep", away)
+        monkeypatch.setattr("tierline.batches.queue.work.call", slow)
+        handle = await router.batches.defer(request(), within="299s")
+        ended = it.clock.now + 3 * router.ledger.lease
+        while it.clock.now < ended:
+            await keeper.turned()
+        going.set()
+        assert (await answer(router, handle)).state == "answered"
+        assert (begun, called(it)) == (1, 1)

@@ -213,6 +213,15 @@ def test_it_is_sent_after_all(api: FakeClaude) -> None:
     assert (failed.exit_code, "BadRequestError" in failed.stdout) == (1, True), failed.output
 
 
+def test_an_answer_does_not_move_the_cursor(api: FakeClaude) -> None:
+    """Whoever wrote a prompt may have what they like in an answer, on each line of it: a terminal obeys none."""
+    env = {"ANTHROPIC_API_KEY": api.api_key, "ANTHROPIC_BASE_URL": api.url}  # type: ignore[attr-defined]
+    api.answer = lambda _: "one\x1b]0;title\x07\ntwo\x9b2J"
+    done = run("Prove it.", *NAMED, "--send", **env)
+    assert re.search(r"one·]0;title·\n +two·2J", done.stdout), done.output
+    assert not set("\x1b\x07\x9b") & set(done.stdout)
+
+
 def test_a_refusal_is_an_exit_code() -> None:
     """1, and which budget has no room; 1 for what no tier takes, too."""
     done = run("Prove it.", *NAMED, "--max-tokens", "100000", "--json")

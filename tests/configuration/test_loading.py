@@ -160,6 +160,23 @@ def test_where_the_file_is() -> None:
         load("pyproject.toml", environ={})
 
 
+def test_budgets_are_not_passed_over() -> None:
+    """In a pyproject.toml that is no TOML, or has them no more: an app must not start without its limits."""
+    write("[tool.other\n", "pyproject.toml")
+    assert load(environ={}).path is None
+    write("tool = 3\n", "pyproject.toml")
+    assert load(environ={}).path is None
+    write("[[tool.tierline.budgets]]\namount = '$5/day'\n\n[broken\n", "pyproject.toml")
+    with pytest.raises(ConfigurationError, match=r"^pyproject.toml is no TOML: .*line 4"):
+        load(environ={})
+    write("[[tool.tierline.budgets]]\namount = '$5/day'\nname = 'all'\n", "pyproject.toml")
+    config = load(environ={})
+    write("[project]\nname = 'x'\n", "pyproject.toml")
+    for again in (config.reload, lambda: load("pyproject.toml", environ={})):
+        with pytest.raises(ConfigurationError, match=r"^pyproject.toml has no table \[tool.tierline\]"):
+            again()
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

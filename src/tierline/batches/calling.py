@@ -24,6 +24,7 @@ _PASSING: Final = (408, 409, 429)
 _SERVER_ERROR: Final = 500
 _FOR_ALL: Final = (401, 402)
 """Statuses that speak of the key or the bill, and not of the request."""
+_NO_MESSAGE: Final = "what came back is no message: is there a gateway or a proxy in between?"
 
 
 class Called(NamedTuple):
@@ -105,7 +106,7 @@ async def call(router: Router[Any], request: BatchRequest, pace: Turn | None = N
         except APIError as error:
             found = _errored(error)
         else:
-            found = Called("succeeded", raw)
+            found = Called("succeeded", raw) if _is_message(raw) else Called("errored", error=_NO_MESSAGE)
     if pace is not None and binding.decisions:
         pace.ended(binding.decisions[-1].attempts)
     return _decided(found, binding)
@@ -121,6 +122,14 @@ async def _asked(client: Any, params: dict[str, Any]) -> str:
         return str(message.to_json(indent=None))
     answer = await client.messages.with_raw_response.create(**known, extra_body=params)
     return str(answer.http_response.text)
+
+
+def _is_message(raw: str) -> bool:
+    """Whether an answer can be read as one: gateways and portals may answer 200 with a page of theirs."""
+    try:
+        return isinstance(json.loads(raw), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _errored(error: Any) -> Called:

@@ -172,12 +172,18 @@ def _keys_of(secret: object) -> tuple[bytes, ...]:
 
 
 def _check_url(url: object) -> None:
+    text = url if isinstance(url, str) else ""
     try:
-        parts = urlsplit(url if isinstance(url, str) else "")
+        parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_here(host))):
+    # urlsplit passes over the end of a line that was read with it from a file; whoever sends does not.
+    if (
+        not text.isprintable()
+        or not host
+        or not (parts.scheme == "https" or (parts.scheme == "http" and _is_here(host)))
+    ):
         # The whole of it may have a token in it.
         raise ConfigurationError("Webhook(url=…): write https://…, or http:// for this machine alone")
 

@@ -346,7 +346,8 @@ def _happened(decision: Decision | None, answer: Any) -> Iterator[Any]:
 def _print(console: Console, title: str, lines: Iterable[Any]) -> None:
     console.print(Text(title, style="bold"))
     for line in lines:
-        shown = Text(plain_text(line) if "\n" not in line else line) if isinstance(line, str) else line
+        # What Claude or the API says may have anything in it, on each of its lines.
+        shown = Text("\n".join(map(plain_text, line.split("\n")))) if isinstance(line, str) else line
         console.print(Padding(shown, (0, 0, 0, 2), expand=False))
     console.print()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tomllib
 from inspect import signature
 from pathlib import Path
@@ -34,6 +35,8 @@ FILE_VARIABLE: Final = "TIERLINE_CONFIG"
 PREFIX: Final = "TIERLINE_"
 _PYPROJECT: Final = "pyproject.toml"
 _IN_PYPROJECT: Final = ("tool", "tierline")
+_OURS: Final = re.compile(r"^[ \t]*\[+[ \t]*tool[ \t]*\.[ \t]*tierline\b", re.MULTILINE)
+"""How a table of ours begins, in what is no TOML as a whole."""
 _MOVES: Final = ("budgets", "policy", "min_confidence", "mode")
 """What may change while an app runs."""
 _SWITCHES: Final = {
@@ -154,11 +157,16 @@ def _found(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> P
         return Path(named)
     if Path(FILE).is_file():
         return Path(FILE)
+    path = Path(_PYPROJECT)
     try:
-        pyproject = tomllib.loads(Path(_PYPROJECT).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
         return None  # it is others' file
-    return Path(_PYPROJECT) if "tierline" in pyproject.get("tool", {}) else None
+    try:
+        return path if _in_it(tomllib.loads(text), _IN_PYPROJECT) is not None else None
+    except tomllib.TOMLDecodeError:
+        # It is others' file, too. But what it says of budgets must not be passed over, and `_read` says what is wrong.
+        return path if _OURS.search(text) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -170,13 +178,20 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is no TOML: {error}") from None
-    table: Any = whole
-    for name in _inside(path):
-        table = table.get(name, {})
+    table = _in_it(whole, _inside(path))
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path} has no table [{'.'.join(_IN_PYPROJECT)}]: there is no configuration in it")
     problems = list(problems_of(table)) or list(built(table).problems)
     if problems:
         raise ConfigurationError("\n".join(_told(path, problems)))
     return dict(table)
+
+
+def _in_it(table: Any, names: Iterable[str | int]) -> Any:
+    """What stands under some names, one in the other; None where there is nothing."""
+    for name in names:
+        table = table.get(name) if isinstance(table, dict) else None
+    return table
 
 
 def _inside(path: Path) -> lines.Path:

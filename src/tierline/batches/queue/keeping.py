@@ -137,6 +137,10 @@ class QueueKeeper:
         await self._store.purge(self._router.timing.now() - self._queue.kept, _PURGED)
 
     def _begin(self, kind: str, name: str, doing: Coroutine[Any, Any, None]) -> None:
+        if name in self._busy[kind]:
+            # Its lease had ended, for the store was away or this loop stood still. To call it once more is paid twice.
+            doing.close()
+            return
         task = asyncio.get_running_loop().create_task(self._done(kind, doing))
         self._busy[kind][name] = task
         task.add_done_callback(self._ended(kind, name))
