@@ -93,19 +93,13 @@ class BudgetExceededError(TierlineError):
     @property
     def http_status(self) -> int:
         """429 where waiting helps, else 402."""
-        return 429 if self._wait is not None else 402
+        return 429 if self.refusal.fits_in is not None else 402
 
     @property
     def http_headers(self) -> dict[str, str]:
         """How long to wait, in whole seconds."""
-        return {} if self._wait is None else {"retry-after": str(max(1, math.ceil(self._wait)))}
-
-    @property
-    def _wait(self) -> float | None:
-        """Seconds until the call fits; None where it never will."""
-        refusal = self.refusal
-        fits_anew = refusal.needed is not None and refusal.needed <= refusal.limit
-        return refusal.renews_in if fits_anew else None
+        wait = self.refusal.fits_in
+        return {} if wait is None else {"retry-after": str(max(1, math.ceil(wait)))}
 
 
 class LedgerUnavailableError(TierlineError):

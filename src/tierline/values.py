@@ -200,6 +200,11 @@ class Refusal:
     """The tier of the cheapest offer, which `needed` is for."""
 
     @property
+    def fits_in(self) -> float | None:
+        """Seconds until the call may fit; None where it never will, for it costs more than the budget has in all."""
+        return self.renews_in if self.needed is not None and self.needed <= self.limit else None
+
+    @property
     def window(self) -> int:
         """A number for the window in which this was: of refusals of one account, the same within one window.
 

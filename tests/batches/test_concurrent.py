@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -17,6 +17,7 @@ from tierline.batches import BatchRequest
 from tierline.batches.calling import Called, call
 from tierline.batches.concurrent import AHEAD, CHUNK, Concurrent
 from tierline.batches.pacing import MOST
+from tierline.batches.values import Lane
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.testing import OK, Fault
 from tierline.values import NANO
@@ -164,16 +165,31 @@ async def test_what_has_no_room_is_refused_when_nothing_is_on_its_way() -> None:
 
 
 async def test_what_has_no_room_waits_until_its_budget_renews() -> None:
-    """With `when_full="defer"`: all is answered, in as many windows as it takes."""
+    """With `when_full="defer"`: all is answered, in as many windows as it takes: three, for at most four fit in one."""
     async with world() as it:
         probe = it.router(timing=simulated(it), store="memory://")
+        worst = (await probe.batches.preview(requests(1), lane="concurrent")).total.worst
         job = await probe.batches.submit(requests(1), lane="concurrent")
         cost = (await probe.batches.status(job)).cost
-        router = it.router(timing=simulated(it), store="memory://", budgets=[Budget(f"${12 * cost / 1e9:.9f}/minute")])
+        budgets = [Budget(f"${(worst + 3 * cost) / 1e9:.9f}/minute")]
+        router = it.router(timing=simulated(it), store="memory://", budgets=budgets)
         began = it.clock.now
-        job = await router.batches.submit(requests(25), lane="concurrent", when_full="defer")
-        assert (await router.batches.status(job)).succeeded == 25
+        job = await router.batches.submit(requests(9), lane="concurrent", when_full="defer")
+        assert (await router.batches.status(job)).succeeded == 9
         assert it.clock.now - began > 60
+
+
+async def test_what_never_has_room_is_refused() -> None:
+    """Also where requests that have none wait: a budget that renews would not have more."""
+    async with world() as it:
+        for lane in get_args(Lane):
+            worst = (await it.router().batches.preview(requests(1), lane=lane)).total.worst
+            budgets = [Budget(f"${(worst - 1) / 1e9:.9f}/minute")]
+            router = it.router(timing=simulated(it), store="memory://", budgets=budgets)
+            job = await router.batches.submit(requests(2), lane=lane, when_full="defer")
+            done = await router.batches.wait(job)
+            assert (done.state, done.refused, done.deferred) == ("ended", 2, 0), lane
+            assert await it.spent(router) == 0
 
 
 async def test_what_the_api_fails_is_tried_again_within_a_bound() -> None:

@@ -14,6 +14,7 @@ from tierline.batches.calling import Called, call
 from tierline.classify import FixedClassifier
 from tierline.errors import ConfigurationError, LedgerUnavailableError
 from tierline.testing import Fault
+from tierline.values import NANO
 
 if TYPE_CHECKING:
     from tests.batches.world import World
@@ -187,13 +188,15 @@ async def test_a_budget_that_renews_may_be_waited_for() -> None:
 async def test_a_budget_is_not_waited_for_past_the_deadline() -> None:
     """Then the refusal is the answer."""
     async with world() as it:
-        router = it.router(budgets=[Budget("$0.0001/24h rolling")], queue=Queue(max_wait="1s"))
-        begun = it.clock.now
+        worst = (await it.router().batches.preview([request()])).total.worst
+        router = it.router(budgets=[Budget(f"${worst / NANO:.9f}/24h rolling")], queue=Queue(max_wait="1s"))
+        await answer(router, await router.batches.defer(request(), within="40m"))
+        begun, sent = it.clock.now, len(it.fake.requests)
         found = await answer(router, await router.batches.defer(request(), within="40m", when_full="defer"))
         assert found.result is not None
         assert found.result.outcome == "refused"
         assert it.clock.now - begun >= HOUR / 3
-        assert it.fake.requests == []
+        assert (len(it.fake.requests), len(it.fake.batches)) == (sent, 1)
 
 
 async def test_what_held_then_holds_when_it_is_sent() -> None:

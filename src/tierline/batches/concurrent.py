@@ -263,8 +263,8 @@ class Concurrent:
             self._finish(work, Called("errored", error=_CANCELED), "canceled")
         elif fits and refusal.held and self._turns.running > 1:
             work.crowded = True
-        elif self._when_full == "defer" and refusal.needed is not None and refusal.renews_in is not None:
-            self._later(work, max(1.0, refusal.renews_in))
+        elif self._when_full == "defer" and refusal.fits_in is not None:
+            self._later(work, max(1.0, refusal.fits_in))
         else:
             self._finish(work, found)
 

@@ -123,8 +123,7 @@ class Submission:
         waits: dict[Whose, list[Routed]] = defaultdict(list)
         for refused in turned:
             (each,) = refused.wanted.items
-            renews = refused.refusal.renews_in is not None and refused.refusal.needed is not None
-            if self._when_full == "defer" and renews:
+            if self._when_full == "defer" and refused.refusal.fits_in is not None:
                 waits[each.whose].append(each)
             else:
                 why = str(refused.refusal)

@@ -321,8 +321,8 @@ class Work:
                         await self._final(row, ended, share.hold)
                         continue
                     for (place, _, outcome), refusal in await self._regrouped(row, to, share, page):
-                        if defer and refusal.renews_in is not None and refusal.needed is not None:
-                            left = min(left, self._now() + max(1.0, refusal.renews_in))
+                        if defer and refusal.fits_in is not None:
+                            left = min(left, self._now() + max(1.0, refusal.fits_in))
                         else:
                             ended = [Ended(place, FINAL, outcome or "refused", str(refusal))]
                             await self._final(row, ended, share.hold)

@@ -181,10 +181,8 @@ class QueueWork:
         """In how many seconds another try may succeed; None where none will, or none is wanted."""
         if found.outcome == "errored" and found.again:
             return max(found.wait or 0.0, _AGAIN)
-        refusal = found.refusal
-        if item.when_full == "defer" and refusal is not None and refusal.renews_in is not None:
-            return max(1.0, refusal.renews_in) if refusal.needed is not None else None
-        return None
+        wait = None if found.refusal is None else found.refusal.fits_in
+        return max(1.0, wait) if item.when_full == "defer" and wait is not None else None
 
 
 def _of_job(row: ResultRow) -> str:
