@@ -273,6 +273,32 @@ async def test_a_job_that_is_cancelled_sends_nothing_more(store: str, monkeypatc
         assert sum(each.cost for each in found) == it.fake.billed == await it.spent(router)
 
 
+async def test_a_job_that_was_deleted_under_its_run_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who took it for cut off, when its process had stood still: it can be submitted to again as any other."""
+    going = asyncio.Event()
+
+    async def slow(*given: Any) -> Called:
+        await going.wait()
+        return await call(*given)
+
+    monkeypatch.setattr("tierline.batches.concurrent.call", slow)
+    async with world() as it:
+        router = it.router(timing=simulated(it))
+        batches = router.batches
+        submitting = asyncio.create_task(batches.submit(requests(5), job="j", lane="concurrent"))
+        while "j" not in batches._running:
+            await it.clock.sleep(0.1)
+        await batches._store.finish("j", batches._running["j"]._owner, whole=False)
+        await batches.delete("j")
+        while not await batches.jobs():
+            await it.clock.sleep(1)
+        going.set()
+        await submitting
+        await batches.submit(requests(6), job="j", lane="concurrent")
+        assert [each.outcome async for each in batches.results("j")] == ["succeeded"] * 6
+        assert len(it.fake.requests) == 6
+
+
 @both
 async def test_a_job_that_is_cut_off_goes_on_when_it_is_submitted_again(store: str) -> None:
     """As by Ctrl-C: what was answered is there, and is not asked for again."""

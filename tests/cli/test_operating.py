@@ -172,6 +172,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_the_budgets_of_an_app(desk: tuple[str, ...]) -> None:
     """An app knows its budgets before anything was charged to them; a name that there is not is refused."""
     assert lines(run("budgets", "show", *desk)) == ["nothing was spent yet"]
+    assert lines(run("budgets", "show", *desk, "--account", "[/x]")) == ["no account '[/x]' has spent anything yet"]
     assert lines(run("budgets", "show", *desk, "--account", "acme")) == ["no account 'acme' has spent anything yet"]
     assert run("budgets", "set", "plan", "$5", *desk).exit_code == 0
     assert run("budgets", "set", "plam", "$5", *desk).exit_code == 2

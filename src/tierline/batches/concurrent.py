@@ -93,7 +93,7 @@ class Concurrent:
         wrote: Callable[[], object],
     ) -> None:
         self._router, self._store, self._turns, self._pacer = router, store, turns, pacer
-        self._job, self._uid, self._owner, self._when_full, self._wrote = job, begun.uid, owner, when_full, wrote
+        self._job, self._begun, self._owner, self._when_full, self._wrote = job, begun, owner, when_full, wrote
         self._timing = router.timing
         self._context = contextvars.copy_context()
         outer = context().binding_of(router)
@@ -360,7 +360,8 @@ class Concurrent:
         while True:
             await self._timing.sleep(_LOOK)
             with suppress(LedgerUnavailableError):
-                begun = await self._store.begin(self._job, self._uid, self._owner, "")
+                # Where it was deleted, for this process stood still, it is the same job anew.
+                begun = await self._store.begin(self._job, self._begun.uid, self._owner, self._begun.settings)
                 if begun.busy:
                     raise ConfigurationError(f"job {self._job!r:.80} is being submitted by somebody else")
                 if begun.canceled:

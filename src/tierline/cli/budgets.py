@@ -56,7 +56,8 @@ def show(
         console.file.write(json.dumps(told, indent=2) + "\n")
         return
     if not balances:
-        console.print("nothing was spent yet" if account is None else f"no account {account!r} has spent anything yet")
+        nobody = "nothing was spent yet" if account is None else f"no account {account!r} has spent anything yet"
+        console.print(nobody, markup=False, highlight=False)
     else:
         console.print(_table(balances, limits, now))
     if len(balances) > MOST_SHOWN:
