@@ -21,6 +21,7 @@ from tierline import Budget  # noqa: E402
 from tierline.attempts import Timing  # noqa: E402
 from tierline.history import Total  # noqa: E402
 from tierline.testing import OK, FakeClaude, Fault  # noqa: E402
+from tierline.traffic.meter import MOST_RECORDS  # noqa: E402
 from tierline.values import usd  # noqa: E402
 
 if TYPE_CHECKING:
@@ -342,6 +343,8 @@ async def test_many_accounts(browser: Browser) -> None:
     async with site_of(budgets=budgets) as site, viewer_of(browser, site.url) as viewer:
         for number in range(63):
             await site.ask(tenant=f"tenant-{number % 23:02}")
+            if number % MOST_RECORDS == 0:
+                await site.router.decisions(1)  # they are written down, of which so many are kept at a time
         await viewer.sign_in(site)
         page = viewer.page
         names = page.locator(".budgets tbody th > .name")
