@@ -281,3 +281,16 @@ def test_a_job_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         fake.advance(3600)
         found = it.told("status", "j", "--wait", code=1)
         assert (found["state"], found["canceled"], found["cost"]) == ("ended", 2, 0)
+
+
+def test_what_a_file_says_does_not_move_the_cursor(it: World, tmp_path: Path) -> None:
+    """A field, or a column, may be called anything, and is quoted where it is wrong: a terminal obeys none of it."""
+    for name, text in (
+        ("a.jsonl", '{"custom_id":"a","params":{},"\\u001b]0;x\\u0007":1}'),
+        ("a.csv", "a\x1b]0;x\x07,b\n1,2"),
+    ):
+        (tmp_path / name).write_text(text, "utf-8")
+        done = it.run("submit", str(tmp_path / name), "--dry-run", ANTHROPIC_API_KEY=None, TIERLINE_STORE=None)
+        assert done.exit_code == 2
+        assert "·]0;x·" in done.output
+        assert not {"\x1b", "\x07"} & set(done.output)

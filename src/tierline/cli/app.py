@@ -21,6 +21,7 @@ from tierline.cli.report import report
 from tierline.cli.routes import routes
 from tierline.cli.sampling import sample
 from tierline.cli.simulate import simulate_log
+from tierline.cli.stores import plain_lines
 from tierline.cli.training import train
 from tierline.cli.watch import watch
 from tierline.errors import TierlineError
@@ -47,7 +48,7 @@ def _told(command: Callable[..., Any]) -> Callable[..., Any]:
             raise  # whoever reads has had enough: typer knows
         except (TierlineError, OSError) as error:
             Console(stderr=True, soft_wrap=True).print("[bold red]error:[/] ", end="")
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"{plain_lines(str(error))}\n")  # it quotes what files and stores have
             raise typer.Exit(2) from None
 
     return run

@@ -52,7 +52,7 @@ class Complaints:
         if not why.startswith("line"):
             why = f"line {self._requests.line_of(place)}: {why}"
         about = f" ({plain_text(name)})" if name else ""
-        typer.echo(f"{why}{about}", err=True)
+        typer.echo(f"{plain_text(why)}{about}", err=True)
         if self.number == _MOST_TOLD:
             typer.echo("what else is wrong with lines is in the results, and not said here", err=True)
 

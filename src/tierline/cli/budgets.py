@@ -15,7 +15,7 @@ from rich.text import Text
 
 from tierline.cli.loading import AppName, Factory
 from tierline.cli.operating import AsJson, Yes, make_sure, reached
-from tierline.cli.stores import Store, plain_text
+from tierline.cli.stores import Store, plain_lines, plain_text
 from tierline.display import duration, money
 from tierline.errors import ConfigurationError
 from tierline.ledger.limits import limit_of
@@ -112,11 +112,6 @@ def holds(store: Store = "", app: AppName = "", factory: Factory = False, as_jso
 async def _holds(store: str, app: str, *, factory: bool) -> Holds:
     async with reached(store, app, factory=factory) as router:
         return await router.holds()
-
-
-def plain_lines(text: str) -> str:
-    """Lines as they may be shown."""
-    return "\n".join(map(plain_text, text.split("\n")))
 
 
 def set_limit(

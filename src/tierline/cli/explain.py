@@ -18,7 +18,7 @@ from tierline.cli.explain_json import as_dict, sent_as_dict
 from tierline.cli.foresight import SILENT, foresee
 from tierline.cli.loading import AppName, Factory, loaded, router_in
 from tierline.cli.routes import in_words
-from tierline.cli.stores import check_store, plain_text
+from tierline.cli.stores import check_store, plain_lines, plain_text
 from tierline.cli.survey import survey
 from tierline.display import duration, money
 from tierline.errors import ConfigurationError, TierlineError
@@ -347,7 +347,7 @@ def _print(console: Console, title: str, lines: Iterable[Any]) -> None:
     console.print(Text(title, style="bold"))
     for line in lines:
         # What Claude or the API says may have anything in it, on each of its lines.
-        shown = Text("\n".join(map(plain_text, line.split("\n")))) if isinstance(line, str) else line
+        shown = Text(plain_lines(line)) if isinstance(line, str) else line
         console.print(Padding(shown, (0, 0, 0, 2), expand=False))
     console.print()
 

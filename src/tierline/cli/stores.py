@@ -76,3 +76,8 @@ def moment_of(option: str, text: str, now: datetime) -> datetime:
 def plain_text(name: object) -> str:
     """A name as it may be shown: a tenant may be called what moves the cursor of a terminal."""
     return "".join(letter if letter.isprintable() else "·" for letter in str(name))
+
+
+def plain_lines(text: str) -> str:
+    """Lines as they may be shown."""
+    return "\n".join(map(plain_text, text.split("\n")))
