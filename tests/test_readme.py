@@ -16,7 +16,7 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from tierline import Budget, Router
-from tierline.errors import BudgetExceededError
+from tierline.errors import BudgetExceededError, LedgerUnavailableError
 from tierline.ledger import Alert
 from tierline.testing import FakeClaude, offline
 from tierline.values import NANO
@@ -68,6 +68,28 @@ async def test_the_test_of_the_readme_passes(readme: dict[str, Any]) -> None:
     with offline(readme["fake"]):
         await asyncio.to_thread(readme["test_contracts_never_go_to_haiku"], readme["fake"])
     assert readme["fake"].requests[-1].model == "claude-sonnet-5-5"
+
+
+async def test_the_app_of_the_page_on_operations_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its two routes answer as they are said to; with its ledger away the app is alive, and not ready."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-not-asked")
+    document = parsed(GUIDE.with_name("operations.md"))
+    for example in document.examples():
+        example.evaluate()
+    app, router = document.namespace["app"], document.namespace["router"]
+    async with (
+        router.lifespan(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as http,
+    ):
+        assert ((await http.get("/ready")).status_code, (await http.get("/alive")).status_code) == (200, 200)
+
+        async def away() -> None:
+            raise LedgerUnavailableError("gone")
+
+        monkeypatch.setattr(router.ledger, "ping", away)
+        found = await http.get("/ready")
+        assert (found.status_code, (await http.get("/alive")).status_code) == (503, 200)
+        assert "gone" in found.json()[0]
 
 
 def test_the_code_of_the_guide_runs() -> None:
