@@ -102,7 +102,7 @@ def make(commit: str) -> None:
             steps = numbers["user_version"]
             with contextlib.suppress(sqlite3.OperationalError):
                 steps = connection.execute("SELECT steps FROM schema").fetchone()[0]
-        (FOLDER / f"schema-{steps}.sql").write_text("\n".join(dump) + "\n")
+        (FOLDER / f"schema-{steps}.sql").write_text("\n".join(dump).replace(",Inf,", ",9e999,") + "\n")
         (FOLDER / f"schema-{steps}.json").write_text(told)
         with redis_server() as server, server.client(decode_responses=True) as client:
             told = _filled(Path(folder) / "src", server.url)

@@ -205,7 +205,12 @@ async def _read_batches(store: Any) -> dict[str, Any]:
     results = [[row.place, row.name, row.outcome, row.result] for row in await jobs.results("job", -1, 10)]
     queued = [await queue.get(handle) for handle in ("a", "b", "c")]
     return {
-        "job": [results, sorted(counts.outcomes.items()), await jobs.payloads("b1", -1, 10), await jobs.left()],
+        "job": [
+            results,
+            counts and sorted(counts.outcomes.items()),
+            await jobs.payloads("b1", -1, 10),
+            await jobs.left(),
+        ],
         "shares": await jobs.shares("b1"),
         "queued": [item and item._replace(created=0.0) for item in queued],
         "members": await queue.members("group", -1, 10),

@@ -185,7 +185,7 @@ CREATE TABLE span (             -- what an account has used in one stretch of it
     shares TEXT NOT NULL,       -- JSON: those of the limit at which there is an alert
     UNIQUE (budget, account, series, start)
 );
-INSERT INTO "span" VALUES(1,'total','global','total',0.0,Inf,900000000000000221,500,100,0,1440000000000000002,1800000000000000002,1,'[0.8, 1.0]');
+INSERT INTO "span" VALUES(1,'total','global','total',0.0,9e999,900000000000000221,500,100,0,1440000000000000002,1800000000000000002,1,'[0.8, 1.0]');
 INSERT INTO "span" VALUES(2,'daily','acme','day',1795219200.0,1795305600.0,220,500,100,0,NULL,1000,1,'[]');
 INSERT INTO "span" VALUES(3,'rolling','acme','rolling 86400',1795262400.0,1795350240.0,220,500,100,0,NULL,1000,1,'[]');
 CREATE TABLE spend (            -- by hour; money in nano-USD
