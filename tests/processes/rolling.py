@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SOURCES: Final = Path(tierline.__file__).parents[1]
 BEFORE: Final = "7a20c29"
-"""The version before: the last release, as soon as there is one. Until then, the last commit without numbered schemas."""
+"""The version before: the last release, as soon as there is one; until then, one whose schemas had no numbers."""
 
 
 def later(folder: Path) -> Path:
