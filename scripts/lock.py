@@ -1,7 +1,7 @@
 """Pin what the tasks need, with a digest of every file of it: `make lock`.
 
-One resolution for all platforms and all Pythons that are supported. What is pinned already stays as it is, where it still
-fits pyproject.toml; with `--upgrade`, all of it is taken at its newest.
+One resolution for all platforms and all Pythons that are supported. What is pinned already stays as it is, where it
+still fits pyproject.toml; with `--upgrade`, all of it is taken at its newest.
 """
 
 from __future__ import annotations
