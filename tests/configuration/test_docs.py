@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.test_readme import parsed
+from tests.pages import parsed
 from tierline import Budget
 from tierline.configuration import load
 from tierline.errors import ConfigurationError
