@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tierline.budgets import Line
     from tierline.ledger.base import Reservation
     from tierline.ledger.session import Session
-    from tierline.ledger.slices import Report, Slice
+    from tierline.ledger.slice import Report, Slice
     from tierline.windows import Span
 
 log: Final = logging.getLogger("tierline")
@@ -55,6 +55,11 @@ class Slicing:
     async def sync(self) -> None:
         """Tell the ledger all that slices came to. LedgerUnavailableError where that is not known."""
         for found in self.slices.all():
+            await self.tell(found)
+
+    async def round(self) -> None:
+        """What is due every second: see which slices are still used, and tell the ledger of all."""
+        for found in self.slices.tend():
             await self.tell(found)
 
     async def aclose(self) -> None:
@@ -181,8 +186,7 @@ class Slicing:
         while self._watcher is watcher:
             watcher.begin_round()
             try:
-                for found in self.slices.tend():
-                    await self.tell(found)
+                await self.round()
             except LedgerUnavailableError as error:
                 log.debug("slices of budgets cannot be reported now: %s", error)
             with self._lock:
