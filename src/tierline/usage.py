@@ -148,7 +148,8 @@ class StreamReader:
     @property
     def cut(self) -> bool:
         """Whether what passed is a stream that has not come to its end, whatever it says of usage."""
-        return self._fed and not self._stopped and not self._tail.startswith(_STOP)
+        passed = self._fed or self._delta_bytes != 0  # one delta in one piece is counted, and no more
+        return passed and not self._stopped and not self._tail.startswith(_STOP)
 
     @property
     def cut_bound(self) -> int | None:
@@ -227,11 +228,16 @@ class StreamReader:
 class EventStreamReader(StreamReader):
     """The same for the streams of Amazon Bedrock: binary frames, in each an event as JSON, in base64, in JSON."""
 
-    __slots__ = ()
+    __slots__ = ("_broken",)
     _PRELUDE: Final = struct.Struct(">II")
     """Bytes of the whole frame and of its headers; a checksum follows, which the SDK looks at."""
     _OUTSIDE: Final = 16
     """Bytes of a frame that are neither headers nor payload: the prelude, its checksum and that of the frame."""
+
+    def __init__(self, asked: Terms) -> None:
+        super().__init__(asked)
+        self._broken = False
+        """Whether what came was no such stream: nothing that comes after it can be told from content."""
 
     @property
     def cut_bound(self) -> int | None:
@@ -240,13 +246,17 @@ class EventStreamReader(StreamReader):
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream, cut anywhere."""
-        data = self._tail + data
         self._fed = True
+        if self._broken:
+            self._delta_bytes += len(data)
+            return
+        data = self._tail + data
         at = 0
         while len(data) - at >= self._OUTSIDE:
             size, headers = self._PRELUDE.unpack_from(data, at)
             if not self._OUTSIDE + headers <= size <= MOST_BUFFERED:
                 # No such stream: all of it counts as content, which bounds what is in it.
+                self._broken = True
                 self._delta_bytes += len(data) - at
                 at = len(data)
             elif len(data) - at < size:
