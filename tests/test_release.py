@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -91,6 +92,20 @@ def test_licences_come_with_what_they_are_for(built: Built) -> None:
     assert metadata["License-Expression"] == "Apache-2.0 AND MIT"
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Version"] == __version__
+
+
+def test_the_long_description_leads_somewhere(built: Built) -> None:
+    """It is the README; links lead to the same files at the release's tag, and pictures to their bytes."""
+    page = built.metadata().get_payload()
+    assert isinstance(page, str)
+    assert built.metadata()["Description-Content-Type"] == "text/markdown"
+    assert not re.findall(r"\]\((?!https?:|#|mailto:)[^)]*\)", page)
+    forge = f"https://github.com/tierline/tierline/{{}}/v{__version__}/"
+    for kind, image in (("raw", "!"), ("blob", "")):
+        targets = re.findall(rf"(?<!!){image}\[[^\]]*\]\({re.escape(forge.format(kind))}([^)#]+)", page)
+        assert targets
+        assert not [target for target in targets if not (ROOT / target).is_file()]
+    assert page.replace(forge.format("raw"), "").replace(forge.format("blob"), "") == (ROOT / "README.md").read_text()
 
 
 def test_the_bill_of_materials(built: Built) -> None:
