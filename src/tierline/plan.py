@@ -198,12 +198,10 @@ def plan(
     routed = request.target is None
     floor, ceiling = policy.floor, policy.ceiling
     limits, patched, fits = _sendable(call, request, ladder, None, fit)
-    taught = None
     # What refuses is what the app wants to be refused, and no reason to go elsewhere.
     asked = routed and (forecast is not None or begin is not None)
     among = [p for p, found in fits.items() if not found.blocked or found.refuse] if asked else []
-    if routed and forecast is not None:
-        taught = lesson(forecast, ladder, among, policy.quality, learn_after)
+    taught = lesson(forecast, ladder, among, policy.quality, learn_after) if asked else None
     begun = begin(among) if begin is not None and among else None
     chosen = beginning(begun, reasons) if begun else choose(request, opinion, taught, ladder, sure, usual, reasons)
     if chosen.label in ladder.caps and not policy.critical and chosen.source != "step":  # caps are for what people ask
@@ -215,8 +213,7 @@ def plan(
         stays, why = hold(target)
         kept = False
         if floor <= stays <= ceiling and not fits[stays].blocked:
-            if why:
-                reasons.append(why)
+            reasons += (why,) if why else ()
             kept = stays != target
             source = "sticky" if kept else source
             target = stays
@@ -228,18 +225,16 @@ def plan(
                 target, explored = other, True
     # What is held, and then moved for a budget's sake, goes where it would have gone: tiers between are as cold.
     below = min(target - 1, wanted)
-    down = routed and not policy.critical
-    cheaper = [p for p in range(below, floor - 1, -1) if not fits[p].blocked] if down else []
-    above = target if policy.critical else below
+    above, low = (target, below + 1) if policy.critical or not routed else (below, floor)
+    cheaper = [p for p in range(below, low - 1, -1) if not fits[p].blocked]
     dearer = [p for p in range(above + 1, ceiling + 1) if p != target and not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
         tier, found, sent = ladder[place], fits[place], patched[place]
         limit = found.changes.get("max_tokens", limits[place])
         billed = sent if found.terms is None else sent._replace(terms=found.terms)
-        changes = {**found.changes, **held} if held else found.changes
-        if sent is not call:
-            changes = {name: value for name, value in sent.body.items() if name not in call.body} | {**changes}
+        own = {name: value for name, value in sent.body.items() if name not in call.body} if sent is not call else {}
+        changes = {**own, **found.changes, **held} if own or held else found.changes
         most = worst(billed, tier.model, limit)
         return Offer(
             tier.name, most.model, most.cost, most.input_cost, most.unbounded, most.max_tokens, changes,
