@@ -158,7 +158,7 @@ class Books:
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""
         self._open.add(attempt)
-        loop = asyncio.get_running_loop()
+        loop = attempt.loop
         if loop not in self._beats:
             for closed in [known for known in tuple(self._beats) if known.is_closed()]:
                 self._beats.pop(closed, None)
@@ -306,7 +306,8 @@ class OpenAttempt:
         if books.meter is not None:
             books.meter.spent(self.reservation, cost, estimated=estimated)
         try:
-            await books.finish(books.ledger.settle(self.reservation, cost, estimated=estimated))
+            settling = books.ledger.settle(self.reservation, cost, estimated=estimated)
+            await (settling if books.instant else books.outlive(settling))
         except Exception as error:  # noqa: BLE001  (what is paid for reaches the app, whatever the ledger does)
             log.warning("not settled (%s): the hold is charged as estimated when its lease ends", type(error).__name__)
         finally:

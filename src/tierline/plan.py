@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from tierline.call import API_CHOOSES, AUTO, extended
 from tierline.choice import LEARN_AFTER, beginning, choose, lesson
@@ -13,7 +13,7 @@ from tierline.policies import Effective
 from tierline.values import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tierline.call import Call
     from tierline.escalation.beginning import Beginning
@@ -41,6 +41,39 @@ class Request(NamedTuple):
     """Which of the body's `fallbacks` may be asked, by their place; None: all."""
 
 
+class Later(Sequence[Offer]):
+    """Offers that are made when somebody looks at them: most calls never do. As good as a tuple of them."""
+
+    __slots__ = ("_made", "_make", "_places")
+
+    def __init__(self, made: tuple[Offer, ...], make: Callable[[int], Offer], places: Sequence[int]) -> None:
+        self._made, self._make, self._places = made, make, places
+
+    def _all(self) -> tuple[Offer, ...]:
+        if self._places:
+            self._made, self._places = (*self._made, *map(self._make, self._places)), ()
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._made) + len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Offer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Offer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Offer | tuple[Offer, ...]:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == (other._all() if isinstance(other, Later) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+
 class Plan(NamedTuple):
     """The ordered offers of a call.
 
@@ -50,7 +83,7 @@ class Plan(NamedTuple):
     """
 
     offers: tuple[Offer, ...]
-    fallbacks: tuple[Offer, ...]
+    fallbacks: Sequence[Offer]
     requested: str
     thresholds: bool
     source: Source
@@ -244,7 +277,7 @@ def plan(
     offers = (offer_at(target), *map(offer_at, cheaper))
     return Plan(
         offers=offers,
-        fallbacks=(*offers[1:], *map(offer_at, dearer)),
+        fallbacks=Later(offers[1:], offer_at, dearer),
         requested=offers[0].tier,
         thresholds=routed and not policy.critical,
         source=source,

@@ -160,19 +160,13 @@ class PriceBook:
         `terms.geo` is where the call ran, as its answer says; None counts as not in the US.
         """
         row = self._row(model, terms)
-        if row is None:
-            return None
-        rates = row.rates
-        while rates.stepped is not None and rates.step_above is not None and usage.prompt_tokens > rates.step_above:
-            rates = rates.stepped
-        tokens = (
-            usage.input_tokens * rates.input
-            + usage.output_tokens * rates.output
-            + usage.cache_write_5m * rates.cache_write_5m
-            + usage.cache_write_1h * rates.cache_write_1h
-            + usage.cache_read * rates.cache_read
-        )
-        return -(-(tokens * row.tenths + usage.web_searches * rates.web_search * _SCALE) // _SCALE)
+        return None if row is None else _cost(row, usage)
+
+    def costs(self, models: Iterable[str], usage: Usage, terms: Terms = STANDARD) -> list[int | None]:
+        """The same of several models, in their order."""
+        table = self._now()
+        rows = [self._row(model, terms, table) for model in models]
+        return [None if row is None else _cost(row, usage) for row in rows]
 
     def worst(
         self,
@@ -232,7 +226,8 @@ class PriceBook:
             most += further.cost
         return Offer("", model, most, entry, "", max_tokens)
 
-    def _row(self, model: str, terms: Terms) -> _Row | None:
+    def _now(self) -> _Table:
+        """The table of today."""
         if self._snapshot is None:
             # 190 ms: paid with the first price, and not by `import tierline`.
             from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
@@ -242,6 +237,10 @@ class PriceBook:
         if table is None or table.day != day or table.snapshot is not snapshot:
             # Swapped whole, so that a thread never writes an old price into a new day.
             self._table = table = _Table(day, snapshot, {})
+        return table
+
+    def _row(self, model: str, terms: Terms, table: _Table | None = None) -> _Row | None:
+        table = table or self._now()
         key = (model, terms)
         try:
             return table.rows[key]
@@ -291,6 +290,23 @@ def _levels(rates: Rates | None, tenths: int) -> Iterator[_Level]:
             rates.web_search * _SCALE,
         )
         rates = rates.stepped
+
+
+def _cost(row: _Row, usage: Usage) -> int:
+    rates = row.rates
+    while rates.stepped is not None and rates.step_above is not None and usage.prompt_tokens > rates.step_above:
+        rates = rates.stepped
+    tokens = usage.input_tokens * rates.input + usage.output_tokens * rates.output
+    if usage.cache_read or usage.cache_write_5m or usage.cache_write_1h:
+        tokens += (
+            usage.cache_write_5m * rates.cache_write_5m
+            + usage.cache_write_1h * rates.cache_write_1h
+            + usage.cache_read * rates.cache_read
+        )
+    most = tokens * row.tenths
+    if usage.web_searches:
+        most += usage.web_searches * rates.web_search * _SCALE
+    return -(-most // _SCALE)
 
 
 def _bounds(
