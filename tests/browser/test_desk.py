@@ -14,7 +14,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from example_app.front import HEADERS, STATIC
-from example_app.main import KEYS, PLANS, build
+from example_app.main import build
+from example_app.people import KEYS, PLANS
 from tests.browser.site import PATIENCE, viewer_of
 from tests.serving import serving
 from tierline.ladder import DEFAULT_LADDER
