@@ -42,7 +42,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
 from anthropic import Anthropic, AsyncAnthropic
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 
 from example_app.agent import agent_of
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 log = logging.getLogger("uvicorn.error")
+
+TOO_MANY = 429
 
 
 async def on_budget(alert: Alert) -> None:
@@ -127,9 +129,12 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         return list(found.problems)
 
     @app.exception_handler(BudgetExceededError)
-    async def refused(_: Request, error: BudgetExceededError) -> JSONResponse:
+    async def refused(asked: Request | WebSocket, error: BudgetExceededError) -> Response | None:
         """Answer as Tierline would, and keep the numbers for the operator."""
         refusals.append(error.refusal)
+        if isinstance(asked, WebSocket):
+            await asked.close(1013 if error.http_status == TOO_MANY else 1008, error.title)
+            return None
         return JSONResponse(error.problem, error.http_status, error.http_headers, "application/problem+json")
 
     customers = APIRouter(dependencies=[Depends(authenticated)], responses=REFUSALS)

@@ -72,6 +72,17 @@ async def test_an_order_is_read_again_where_it_is_none() -> None:
     assert "escalation from haiku to sonnet" in read[1]["why"]["reasons"]
 
 
+async def test_the_stand_in_reads_orders(desk: httpx.AsyncClient) -> None:
+    """Without a key too a mail with an order is read by the cheapest tier, and one without by the next."""
+    for text, order, tier in (
+        ("Two brake pads for my bike, please.", {"item": "brake pads", "quantity": 2}, "haiku"),
+        ("Please send 3 inner tubes.", {"item": "inner tubes", "quantity": 3}, "haiku"),
+        ("Can I still order by mail?", {"item": "nothing", "quantity": 0}, "sonnet"),
+    ):
+        read = (await desk.post("/order", json={"text": text})).json()
+        assert (read["order"], read["why"]["tier"]) == (order, tier)
+
+
 async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient) -> None:
     """Text comes as server-sent events; the last one tells tier and cost."""
     history = [{"role": "user", "content": "How do I reset the display?"}, {"role": "assistant", "content": "Hold it."}]
@@ -161,6 +172,7 @@ async def test_many_mails_are_sorted(desk: httpx.AsyncClient) -> None:
     """Each has a label of the shop's, in order; what stood before is not asked for again."""
     texts = ["I was charged twice", "The parcel never came", "I was charged twice"]
     first = (await desk.post("/sort", json={"texts": texts})).json()
+    assert first["labels"] == ["billing", "delivery", "billing"]
     assert (len(first["labels"]), first["asked"], first["cached"], first["requests"]) == (3, 2, 1, 1)
     again = (await desk.post("/sort", json={"texts": texts})).json()
     assert (again["labels"], again["cost"]) == (first["labels"], "$0.00")
