@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from example_app.people import SOCKET
 from example_app.shapes import Answer, Order, Question, Read, Thumb, Why, text_of
-from tierline import Binding, Report, Router, policy
+from tierline import Binding, Router, policy
 from tierline.fastapi import Claude, Routing, SyncClaude
 
 CATEGORIES = ("billing", "delivery", "repair", "warranty", "contract", "other")
@@ -114,9 +114,5 @@ def desk_of(router: Router) -> APIRouter:
     @desk.post("/grade")
     async def grade(thumb: Thumb) -> dict[str, bool]:
         return {"counted": await router.grade(thumb.handle, thumb.good)}
-
-    @desk.get("/report")
-    async def report() -> Report:
-        return router.report()
 
     return desk

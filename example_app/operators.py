@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from example_app.metrics import Scraped
 from example_app.people import operator
-from tierline import Router
+from tierline import Report, Router
 from tierline.errors import ConfigurationError
 from tierline.ledger import Balance
 from tierline.values import Mode, Refusal, Shadow
@@ -53,8 +53,8 @@ def pages_of(router: Router, refusals: deque[Refusal], scraped: Scraped) -> APIR
         return router.shadows()
 
     @pages.get("/report")
-    async def report() -> PlainTextResponse:
-        return PlainTextResponse(f"{router.report()}\n")
+    async def report() -> Report:
+        return router.report()
 
     @pages.get("/metrics")
     def metrics() -> Response:

@@ -138,3 +138,14 @@ def test_entry_points(built: Built) -> None:
     """The command, and the plugin of pytest."""
     text = built.wheel[f"tierline-{__version__}.dist-info/entry_points.txt"].decode()
     assert text == "[console_scripts]\ntierline = tierline.cli:main\n\n[pytest11]\ntierline = pytest_tierline\n"
+
+
+def test_nothing_runs_when_it_is_installed(built: Built) -> None:
+    """No file that every interpreter runs at its start, no code of an installer's, no programs of a wheel's own."""
+    names = set(built.wheel)
+    assert not [name for name in names if name.endswith(".pth") or name.startswith(f"tierline-{__version__}.data/")]
+    assert not [name for name in names if Path(name).name in ("sitecustomize.py", "usercustomize.py", "setup.py")]
+    assert {name.partition("/")[0] for name in names} == {
+        "tierline", "pytest_tierline.py", f"tierline-{__version__}.dist-info",
+    }  # fmt: skip
+    assert not [name for name in built.sdist if name in ("setup.py", "setup.cfg") or name.endswith(".pth")]

@@ -31,6 +31,7 @@ async function look(view) {
   at("seen-title").textContent = title;
   try {
     if (view === "balances") at("seen").textContent = balancesOf(await get(path, KEY));
+    else if (view === "report") at("seen").textContent = JSON.stringify(await get(path, KEY), null, 2);
     else if (view === "shadows") at("seen").textContent = shadowsOf(await get(path, KEY));
     else at("seen").textContent = await textOf(path, KEY);
   } catch (error) {
