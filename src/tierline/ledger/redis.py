@@ -338,7 +338,7 @@ class RedisLedger:
         return sorted(found.values(), key=lambda fields: int(fields["g"]))
 
     async def holds(self) -> list[Hold]:
-        """Every hold, oldest first. A slice is one: it holds for all calls that are admitted against it."""
+        """Every hold, oldest first. What is in flight of a slice is one, of which the id begins with `slice-`."""
         await self._report()
         found: dict[str, Hold] = {}
         cursor = ""
@@ -346,7 +346,8 @@ class RedisLedger:
             _, now, cursor, rows = await self._session.run("holds", cursor or "0")
             for place in range(0, len(rows), 3):
                 key = rows[place]
-                found[key] = read_hold(key, float(rows[place + 1]), now, rows[place + 2])
+                if (hold := read_hold(key, float(rows[place + 1]), now, rows[place + 2])) is not None:
+                    found[key] = hold
         return sorted(found.values(), key=lambda hold: hold.at)
 
     async def history(self, since: float, until: float | None = None) -> list[Spent]:

@@ -93,8 +93,8 @@ class Slice:
         self.number = 0
         self.pending: Report | None = None
         self.reporting = False
-        self.quiet = False
-        """Whether nothing was admitted since it was last looked after."""
+        self.quiet = 0
+        """How many times it was looked after since a call came."""
         self.woken = False
         """Whether somebody was called because it is nearly used up."""
         self.origin: Origin | None = None

@@ -81,16 +81,19 @@ class Slicing:
             if not found.reporting:
                 break
             await asyncio.sleep(_SOON)
-        report = self.slices.begin(found)
-        if report is None:
-            return
-        try:
-            if found.orphan:
-                await self._charge(found, report)
-            else:
-                await self._report(found, report)
-        finally:
-            self.slices.stopped(found)
+        for _ in range(2):  # what it was left with while it was told of is given back with the second one
+            report = self.slices.begin(found)
+            if report is None:
+                return
+            try:
+                if found.orphan:
+                    await self._charge(found, report)
+                else:
+                    await self._report(found, report)
+            finally:
+                self.slices.stopped(found)
+            if found.open or found.size <= found.busy:
+                return
 
     async def _report(self, found: Slice, report: Report) -> None:
         session = self._session

@@ -13,8 +13,8 @@
 --                         next edge of any account, and nothing where that is less than `least`
 --   hold       what is kept of it
 -- An edge is a limit, or a threshold: below one, no slice can be the reason that a call is on the other side.
--- Answers with: how much it holds more; for each line what was used without what slices hold idle; whether it is asked
--- back; and what is spent in each slot, as for `settle`.
+-- Answers with: how much it holds more; for each line what was used without what slices hold idle; whether it is to
+-- be given back; and what is spent in each slot, as for `settle`.
 local id, version, ask = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
 if not lapse() then
   return answer('more')
@@ -133,8 +133,8 @@ for place, line in ipairs(lines) do
     idle = math.min(idle, math.floor((edge - used) * ask.share))
   end
 end
-if back or ask.final or idle < tonumber(ask.least) then
-  idle = 0
+if back or ask.final or idle < tonumber(ask.least) or idle == 0 then
+  idle, back = 0, true
 end
 idle = string.format('%.0f', ask.final and 0 or math.max(idle, tonumber(ask.keep)))
 
