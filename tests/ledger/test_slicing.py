@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from tests.ledger.leased import Leased
 from tests.ledger.words import hold, money, offer
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.budgets import Line
 from tierline.errors import ConfigurationError, LedgerUnavailableError
-from tierline.ledger.base import NOWHERE, Origin
+from tierline.ledger.base import Origin
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
 from tierline.testing import LedgerConformance
@@ -29,10 +30,9 @@ from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tierline.ledger import Ledger, Reservation
-    from tierline.values import Offer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -42,20 +42,6 @@ def server() -> Iterator[RedisServer]:
     """One server for the tests that leave it alone: each has a namespace of its own."""
     with redis_server() as server:
         yield server
-
-
-class Leased(RedisLedger):
-    """A ledger that is used as a Router does: out of a slice where there is one."""
-
-    async def reserve(
-        self, key: str, offers: Sequence[Offer], lines: Sequence[Line], *, thresholds: bool = True,
-        origin: Origin = NOWHERE,
-    ) -> Reservation | Refusal:  # fmt: skip
-        assert self.slices is not None
-        held = self.slices.admit(key, offers, lines, thresholds=thresholds, origin=origin)
-        if held is not None:
-            return held
-        return await super().reserve(key, offers, lines, thresholds=thresholds, origin=origin)
 
 
 class TestLeasedRedis(LedgerConformance):
@@ -192,7 +178,7 @@ def play(url: str, examples: int) -> None:
             while not task.done():
                 for number, ledger in self.live.items():
                     if number != asking:
-                        await ledger._slicing.round()
+                        await ledger.slicing.round()
                 await asyncio.wait((task,), timeout=0.02)
             return await task
 
@@ -206,7 +192,7 @@ def play(url: str, examples: int) -> None:
             lines = lines_of(tenant) if whole else lines_of(tenant)[:2]
             for turn in range(times):
                 if turn % reports == 1:
-                    self.run(self.live[number]._slicing.round())
+                    self.run(self.live[number].slicing.round())
                 self.asked += 1
                 key = f"k{self.asked}"
                 offers = [offer(cost) for cost in sorted(costs, reverse=True)]
@@ -249,7 +235,7 @@ def play(url: str, examples: int) -> None:
 
         @rule(data=st.data())
         def report(self, data: Any) -> None:
-            self.run(self.live[self.any_process(data)]._slicing.round())
+            self.run(self.live[self.any_process(data)].slicing.round())
 
         @rule(by=st.sampled_from([0.5, 1, 5, 12]))
         def pass_time(self, by: float) -> None:
@@ -262,7 +248,7 @@ def play(url: str, examples: int) -> None:
                     if charge.by == number and charge.settled is None
                 ]
                 self.run(ledger.renew(mine))
-                self.run(ledger._slicing.round())
+                self.run(ledger.slicing.round())
 
         @rule(data=st.data())
         def kill(self, data: Any) -> None:
@@ -302,7 +288,7 @@ def play(url: str, examples: int) -> None:
                     charge.settled = 1
             for ledger in self.live.values():
                 ledger.slices.close()
-                await ledger._slicing.sync()
+                await ledger.slicing.sync()
                 assert ledger.slices.empty
             self.clock.now += 2 * LEASE
             ledger = next(iter(self.live.values()))
@@ -379,7 +365,7 @@ class Steps:
 
 async def report(ledger: Leased) -> None:
     """What a process does every second."""
-    await ledger._slicing.round()
+    await ledger.slicing.round()
 
 
 async def sizes(ledger: Leased) -> list[int]:
@@ -724,7 +710,7 @@ async def test_a_task_reports_and_gives_back(server: RedisServer, monkeypatch: p
         while slices_of(server.url, store.namespace):  # noqa: ASYNC110  (a task gives them back)
             await asyncio.sleep(0.05)
     assert await money(ledger) == {"day": (3_000, 0), "hour": (3_000, 0)}
-    assert ledger._slicing._watcher is None
+    assert ledger.slicing._watcher is None
     await ledger.aclose()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ledger.leased import Leased
 from tests.redis_server import RedisServer
 from tierline.ledger import RedisLedger, SQLiteLedger
 from tierline.store.redis import RedisStore
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 
 
 def ledger_of(url: str, lease: float = 30.0) -> Ledger:
-    """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer."""
+    """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer.
+
+    `leased+redis://…` leases slices, and is used as a Router uses it.
+    """
+    if url.startswith("leased+"):
+        ledger = Leased(RedisStore(url.removeprefix("leased+"), timeout=5.0), lease=lease, slices=0.1)
+        assert ledger.slices is not None
+        ledger.slices.hot = 3  # however slow the machine is
+        return ledger
     if url.startswith("redis"):
         return RedisLedger(RedisStore(url, timeout=5.0), lease=lease)
     return SQLiteLedger(SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0), lease=lease)

@@ -336,18 +336,22 @@ class Slices:
         found.reporting = False
 
     def accepted(
-        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: int,
+        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: tuple[int, int],
         seen: Sequence[int], sent: float, *, back: bool,
     ) -> None:  # fmt: skip
-        """The ledger has it. `pairs` are its lines under the limits that hold."""
+        """The ledger has it. `pairs` are its lines under the limits that hold.
+
+        `idle` is how much more it holds than was in flight, and how much of that is still so when the next report is
+        under way.
+        """
         with self._lock:
             found.pairs, found.version = pairs, version
-            found.accepted(report, idle, seen, sent + 0.9 * self.lease)
+            found.accepted(report, *idle, seen, sent + 0.9 * self.lease)
             if report.final:
                 self._drop(found)
             elif found not in self._closing:
                 found.open = True
-                if back or not idle:
+                if back or not idle[0]:
                     self._cool[found.name] = self._time() + _COOL
                     self._close(found)
 

@@ -116,7 +116,9 @@ class Slicing:
         if status == "done":
             idle, seen, back, spent = int(rest[0]), [int(used) for used in rest[1]], bool(rest[2]), rest[3]
             pairs = tuple(charged)
-            self.slices.accepted(found, report, pairs, session.version, idle, seen, sent, back=back or not all(spent))
+            cap = int(rest[4])
+            back = back or not all(spent)
+            self.slices.accepted(found, report, pairs, session.version, (idle, cap), seen, sent, back=back)
             session.recall.charged(found.started, spent)
             if report.final:
                 session.recall.ended(found.id)
