@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ def names_of(page: Path, *words: str) -> dict[str, Any]:
     for example in document.examples():
         if not words or any(word in str(example.parsed) for word in words):
             example.evaluate()
+    document.namespace["__builtins__"] = builtins  # Sybil takes it away, and pickle imports by it
     return document.namespace
 
 

@@ -144,3 +144,13 @@ def test_every_task_that_is_named_is_there() -> None:
     modules = set(re.findall(r"`python -m ((?:scripts|benchmarks)[a-z_.]*)", text))
     assert modules
     assert not [module for module in modules if importlib.util.find_spec(module.rstrip(".")) is None]
+
+
+def test_every_picture_has_its_script() -> None:
+    """Each picture is on a page, and CONTRIBUTING says which script makes it."""
+    pictures = [path for path in DOCS.rglob("*") if path.suffix in (".png", ".svg")]
+    text = "\n".join(page.read_text("utf-8") for page in PAGES if page.name != "CONTRIBUTING.md")
+    listed = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert pictures
+    assert [path.name for path in pictures if path.name not in text] == []
+    assert [path.name for path in pictures if f"`{path.relative_to(DOCS).as_posix()}`" not in listed] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -20,19 +21,23 @@ if TYPE_CHECKING:
     from tierline.ledger import Ledger
 
 
-def ledger_of(url: str, lease: float = 30.0) -> Ledger:
+def ledger_of(url: str, lease: float = 30.0, ahead: Callable[[], float] | None = None) -> Ledger:
     """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer.
 
-    `leased+redis://…` leases slices, and is used as a Router uses it.
+    Its clock is so many seconds `ahead` of that of all others. `leased+redis://…` leases slices, and is used as a
+    Router uses it.
     """
+    clock = None if ahead is None else lambda: time.time() + ahead()
     if url.startswith("leased+"):
-        ledger = Leased(RedisStore(url.removeprefix("leased+"), timeout=5.0), lease=lease, slices=0.1)
+        store = RedisStore(url.removeprefix("leased+"), timeout=5.0)
+        ledger = Leased(store, lease=lease, slices=0.1, clock=clock)
         assert ledger.slices is not None
         ledger.slices.hot = 3  # however slow the machine is
         return ledger
     if url.startswith("redis"):
-        return RedisLedger(RedisStore(url, timeout=5.0), lease=lease)
-    return SQLiteLedger(SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0), lease=lease)
+        return RedisLedger(RedisStore(url, timeout=5.0), lease=lease, clock=clock)
+    file = SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0)
+    return SQLiteLedger(file, lease=lease, clock=clock or time.time)
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -62,8 +62,8 @@ class Slice:
 
     __slots__ = (
         "admitted", "alarmed", "base", "busy", "cap", "expires", "guess", "id", "lapsed", "largest", "left", "lines",
-        "name", "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows", "seen", "size",
-        "spent", "started", "until", "version", "woken",
+        "name", "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows", "seen",
+        "size", "spent", "started", "until", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, name: Name, lines: tuple[Line, ...], started: Reservation, wanted: int) -> None:
