@@ -30,7 +30,7 @@ def ledger_of(url: str, lease: float = 30.0, ahead: Callable[[], float] | None =
     clock = None if ahead is None else lambda: time.time() + ahead()
     if url.startswith("leased+"):
         store = RedisStore(url.removeprefix("leased+"), timeout=5.0)
-        ledger = Leased(store, lease=lease, slices=0.1, clock=clock)
+        ledger = Leased(store, lease=lease, slices=0.2, clock=clock)
         assert ledger.slices is not None
         ledger.slices.hot = 3  # however slow the machine is
         return ledger

@@ -38,11 +38,11 @@ async def test_processes_that_lease_and_kills(kills: int) -> None:
     """Four processes that lease slices, 25 calls at a time, none or one of them killed."""
     with redis_server() as server:
         store = f"leased+{server.url}"
-        storm = rage(store, processes=4, concurrency=25, calls=4_000, kills=kills, total=30, lease=6.0, seed=11)
+        storm = rage(store, processes=4, concurrency=25, calls=2_000, kills=kills, total=15, lease=5.0, seed=11)
         assert sorted(storm.codes) == [-9] * kills + [0] * (4 - kills)
-        found = await reckon_leased(store, storm, lease=6.0)
-    assert found["leased"] > 300, found
-    assert found["refused"] > 50, found
+        found = await reckon_leased(store, storm, lease=5.0)
+    assert found["leased"] > 150, found
+    assert found["refused"] > 30, found
 
 
 @pytest.mark.soak
