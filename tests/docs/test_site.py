@@ -32,7 +32,7 @@ def test_links_of_the_root_lead_to_pages(site: Path) -> None:
     assert not re.search(r'(?:href|src)="docs/', start)
     security = (site / "SECURITY" / "index.html").read_text("utf-8")
     assert 'href="../#what-it-does-not"' in security
-    assert "/blob/main/example_app/main.py" in (site / "monitoring" / "index.html").read_text("utf-8")
+    assert "/blob/main/example_app/operators.py" in (site / "monitoring" / "index.html").read_text("utf-8")
 
 
 def test_no_page_asks_the_forge(site: Path) -> None:
