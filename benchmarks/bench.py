@@ -41,6 +41,8 @@ from benchmarks.ledgers import redis_running
 from benchmarks.upstream import PROSE, STREAM_EVENTS, running
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier
+from tierline.ledger import RedisLedger
+from tierline.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -171,17 +173,25 @@ class Spans:
         self.exporter.clear()
 
 
+def leased(url: str) -> RedisLedger:
+    """A ledger of which this process holds slices, beside the one of the column before: in a namespace of its own."""
+    return RedisLedger(RedisStore(url, namespace="leased"), slices=0.05)
+
+
 def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
-    """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process."""
+    """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process.
+
+    As a new user gets it, the Router makes the client: on aiohttp, which `plain SDK` is not.
+    """
     http = DefaultAsyncHttpxClient()
 
     def client(spans: Spans | None = None) -> AsyncAnthropic:
         option: Any = {"tracer_provider": spans.provider} if spans is not None else None
         return AsyncAnthropic(api_key="none", base_url=url, http_client=http, open_telemetry=option)
 
-    def routed(name: str, spans: Spans | None = None, **options: Any) -> Column:
+    def routed(name: str, spans: Spans | None = None, *, own: bool = False, **options: Any) -> Column:
         router = Router(
-            client(spans),
+            None if own else client(spans),
             budgets=[Budget("$1000000/day"), Budget("$1000000/hour", per="tenant")],
             tracer_provider=spans.provider if spans is not None else None,
             **options,
@@ -190,14 +200,21 @@ def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
         return Column(name, router.claude, "auto", bind, spans.flush if spans is not None else lambda: None)
 
     sdk, tierline = Spans(), Spans()
+    os.environ.update(ANTHROPIC_API_KEY="none", ANTHROPIC_BASE_URL=url)
     return [
         Column(PLAIN, client()),
         Column("plain SDK again (A/A)", client()),
         Column("SDK, with OTel", client(sdk), flush=sdk.flush),
         routed("Tierline", classifier=ClaudeClassifier()),
+        routed("Tierline, as a new user gets it", own=True, classifier=ClaudeClassifier()),
         routed("Tierline, rules first", None),
         routed("Tierline, with OTel", tierline, classifier=ClaudeClassifier()),
         *(routed(f"Tierline, {name}", classifier=ClaudeClassifier(), store=store) for name, store in stores.items()),
+        *(
+            routed(f"Tierline, {name}, leased", classifier=ClaudeClassifier(), ledger=leased(store))
+            for name, store in stores.items()
+            if name == "Redis"
+        ),
     ]
 
 

@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
@@ -264,15 +264,20 @@ class Binding:
 
     @property
     def tenant(self) -> str | None:
-        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no text."""
+        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no name."""
         said: object = None
         if self.fixed_tenant is None and self.scope is not None:
             scope = self.scope
             said = next((found for ask in self.tenants if (found := ask(scope)) is not None), None)
         tenant = said if self.fixed_tenant is None else self.fixed_tenant
-        if tenant is not None and not isinstance(tenant, str):
+        if tenant is None:
+            return None
+        if not isinstance(tenant, str):
             raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
-        return tenant
+        if not tenant or is_key(tenant):
+            return tenant
+        # It is remembered, stored and shown. Not told what it is: a client may have sent it, or it is a key by mistake.
+        raise ConfigurationError(f"a tenant is text of at most {LONGEST_NAME} printable characters, or None")
 
     def of(self, owner: object) -> Binding | None:
         """The innermost Binding of a Router here: this one, or one around it."""
@@ -353,8 +358,7 @@ class OwnCall:
     """Most tokens of output that a policy allows it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is.
 
     A block that was entered in a generator has the id of its frame, others have 0.
@@ -369,7 +373,7 @@ class Context:
         return self.binding and (self.binding.of(owner) or self.binding)
 
 
-_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (frozen)
+_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (a tuple)
 
 
 def context() -> Context:
