@@ -13,6 +13,7 @@ from typing import Any
 from anthropic import AsyncAnthropic
 
 from tierline.testing import FakeClaude, Received, Reply
+from tierline.testing.__main__ import main
 
 log = logging.getLogger("uvicorn.error")
 
@@ -73,12 +74,21 @@ def sorted_as(text: str, labels: Sequence[str]) -> tuple[str, float] | str:
     return next((label for label, words in _HINTS.items() if re.search(words, text.lower())), "other"), 0.9
 
 
+def stand_in(chunk_delay: float = 0.0) -> FakeClaude:
+    """It. `chunk_delay` is in seconds, between the events of a stream."""
+    return FakeClaude(answer=said, verdict=sorted_as, chunk_delay=chunk_delay)
+
+
 def offline(resources: AsyncExitStack) -> AsyncAnthropic | None:
-    """A client of the stand-in for the API, where there is no key; None where there is one."""
+    """A client of the stand-in, where there is no key; None where there is one."""
     if os.environ.get("ANTHROPIC_API_KEY"):
         return None
     log.warning("no ANTHROPIC_API_KEY: the answers come from an offline stand-in for the API")
-    fake = FakeClaude(answer=said, verdict=sorted_as, chunk_delay=float(os.environ.get("DESK_CHUNK_DELAY", "0")))
+    fake = stand_in(float(os.environ.get("DESK_CHUNK_DELAY", "0")))
     client = AsyncAnthropic(api_key=fake.api_key, base_url=resources.enter_context(fake.serve_in_thread()))
     resources.push_async_callback(client.close)
     return client
+
+
+if __name__ == "__main__":  # several workers need one that is no part of any: python -m example_app.offline
+    main(make=stand_in)

@@ -31,7 +31,7 @@ def test_links_of_the_root_lead_to_pages(site: Path) -> None:
     contributing = (site / "CONTRIBUTING" / "index.html").read_text("utf-8")
     assert 'href="../new-model/"' in contributing
     assert not re.search(r'(?:href|src)="docs/', contributing)
-    assert "/blob/main/example_app/main.py" in (site / "monitoring" / "index.html").read_text("utf-8")
+    assert "/blob/main/example_app/operators.py" in (site / "monitoring" / "index.html").read_text("utf-8")
 
 
 def test_no_page_asks_the_forge(site: Path) -> None:
