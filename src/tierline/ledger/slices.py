@@ -28,6 +28,8 @@ HOT: Final = 20
 """Calls under the same accounts, within one second, from which on a slice is worth its report of every second."""
 _COOL: Final = 3.0
 """Seconds after which a slice that there was no room for is asked for again."""
+_QUIET: Final = 3
+"""Reports in a row without a call after which a slice is given back."""
 _MOST_SLICES: Final = 256
 _MOST_COUNTED: Final = 4_096
 """Of how many combinations of accounts the calls of a second are counted."""
@@ -132,7 +134,7 @@ class Slices:
             found.largest = max(found.largest, cost)
             needed = found.busy + found.spent + cost
             found.peak = max(found.peak, needed)
-            found.quiet = False
+            found.quiet = 0
             if 4 * needed > 3 * found.size and found.admitted >= self.hot and not found.woken:
                 found.woken = True
                 self.wake()
@@ -267,10 +269,10 @@ class Slices:
             self._lapse(now)
             for found in list(self._slices.values()):
                 if found.number and found.pending is None and (
-                    found.lapsed or found.orphan or not found.open or now >= found.until or found.quiet
+                    found.lapsed or found.orphan or not found.open or now >= found.until or found.quiet >= _QUIET
                 ):  # fmt: skip
                     self._close(found)
-                found.quiet = True
+                found.quiet += 1
             for name in [name for name, until in self._cool.items() if until <= now]:
                 del self._cool[name]
             return [
@@ -334,18 +336,22 @@ class Slices:
         found.reporting = False
 
     def accepted(
-        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: int,
+        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: tuple[int, int],
         seen: Sequence[int], sent: float, *, back: bool,
     ) -> None:  # fmt: skip
-        """The ledger has it. `pairs` are its lines under the limits that hold."""
+        """The ledger has it. `pairs` are its lines under the limits that hold.
+
+        `idle` is how much more it holds than was in flight, and how much of that is still so when the next report is
+        under way.
+        """
         with self._lock:
             found.pairs, found.version = pairs, version
-            found.accepted(report, idle, seen, sent + 0.9 * self.lease)
+            found.accepted(report, *idle, seen, sent + 0.9 * self.lease)
             if report.final:
                 self._drop(found)
             elif found not in self._closing:
                 found.open = True
-                if back or not idle:
+                if back or not idle[0]:
                     self._cool[found.name] = self._time() + _COOL
                     self._close(found)
 

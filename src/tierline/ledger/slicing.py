@@ -81,16 +81,19 @@ class Slicing:
             if not found.reporting:
                 break
             await asyncio.sleep(_SOON)
-        report = self.slices.begin(found)
-        if report is None:
-            return
-        try:
-            if found.orphan:
-                await self._charge(found, report)
-            else:
-                await self._report(found, report)
-        finally:
-            self.slices.stopped(found)
+        for _ in range(2):  # what it was left with while it was told of is given back with the second one
+            report = self.slices.begin(found)
+            if report is None:
+                return
+            try:
+                if found.orphan:
+                    await self._charge(found, report)
+                else:
+                    await self._report(found, report)
+            finally:
+                self.slices.stopped(found)
+            if found.open or found.size <= found.busy:
+                return
 
     async def _report(self, found: Slice, report: Report) -> None:
         session = self._session
@@ -113,7 +116,9 @@ class Slicing:
         if status == "done":
             idle, seen, back, spent = int(rest[0]), [int(used) for used in rest[1]], bool(rest[2]), rest[3]
             pairs = tuple(charged)
-            self.slices.accepted(found, report, pairs, session.version, idle, seen, sent, back=back or not all(spent))
+            cap = int(rest[4])
+            back = back or not all(spent)
+            self.slices.accepted(found, report, pairs, session.version, (idle, cap), seen, sent, back=back)
             session.recall.charged(found.started, spent)
             if report.final:
                 session.recall.ended(found.id)
