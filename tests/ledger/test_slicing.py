@@ -154,7 +154,7 @@ def play(url: str, examples: int) -> None:
             store = RedisStore(url, namespace=self.namespace, timeout=5)
             ledger = Leased(store, clock=self.clock, lease=LEASE, slices=0.2)
             assert ledger.slices is not None
-            ledger.slices.wake = lambda: None  # reports come where the story says so
+            ledger.slices.wake = lambda _: None  # reports come where the story says so
             ledger.slices.hot = 1
             return ledger
 
@@ -344,7 +344,7 @@ class Steps:
         store = RedisStore(self.url, namespace=self.namespace, timeout=5)
         ledger = Leased(store, clock=self.clock, lease=LEASE, slices=slices)
         assert ledger.slices is not None
-        ledger.slices.wake = lambda: None
+        ledger.slices.wake = lambda _: None
         ledger.slices.hot = hot
         self.made.append(ledger)
         return ledger

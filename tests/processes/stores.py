@@ -30,9 +30,9 @@ def ledger_of(url: str, lease: float = 30.0, ahead: Callable[[], float] | None =
     clock = None if ahead is None else lambda: time.time() + ahead()
     if url.startswith("leased+"):
         store = RedisStore(url.removeprefix("leased+"), timeout=5.0)
-        ledger = Leased(store, lease=lease, slices=0.2, clock=clock)
+        ledger = Leased(store, lease=lease, slices=0.4, clock=clock)
         assert ledger.slices is not None
-        ledger.slices.hot = 3  # however slow the machine is
+        ledger.slices.hot = 1  # however slow the machine is
         return ledger
     if url.startswith("redis"):
         return RedisLedger(RedisStore(url, timeout=5.0), lease=lease, clock=clock)

@@ -61,9 +61,9 @@ class Slice:
     """
 
     __slots__ = (
-        "admitted", "alarmed", "base", "busy", "cap", "expires", "guess", "id", "lapsed", "largest", "left", "lines",
-        "name", "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows", "seen",
-        "size", "spent", "started", "until", "version", "woken",
+        "admitted", "alarmed", "base", "busy", "cap", "due", "expires", "guess", "id", "lapsed", "largest", "left",
+        "lines", "name", "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows",
+        "seen", "size", "spent", "started", "until", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, name: Name, lines: tuple[Line, ...], started: Reservation, wanted: int) -> None:
@@ -87,7 +87,7 @@ class Slice:
         self.seen: tuple[int, ...] = ()
         self.alarmed = False
         self.until = min(span.until for _, span in started.lines) - MARGIN
-        self.expires = 0.0
+        self.expires = self.due = 0.0
         self.version = ""
         """That of the limits that `pairs` are under."""
         self.rows: dict[_Row, Sum] = {}

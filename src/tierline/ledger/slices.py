@@ -30,6 +30,8 @@ _COOL: Final = 3.0
 """Seconds after which a slice that there was no room for is asked for again."""
 _QUIET: Final = 3
 """Reports in a row without a call after which a slice is given back."""
+_DUE: Final = 5.0
+"""Seconds after a report from which on it is looked whether there is still somebody who reports."""
 _MOST_SLICES: Final = 256
 _MOST_COUNTED: Final = 4_096
 """Of how many combinations of accounts the calls of a second are counted."""
@@ -55,12 +57,13 @@ class Slices:
     """All slices of this process, for any number of its threads and event loops.
 
     `share` is the largest part of what an account has left that one slice takes, above 0 and at most 0.5. `time` gives
-    the ledger's time, `version` that of the limits that are set, `wake` is called where there is something to report.
+    the ledger's time, `version` that of the limits that are set. `wake` sees to it that somebody reports, with True at
+    once.
     """
 
     def __init__(
         self, share: float, lease: float, *, time: Callable[[], float], version: Callable[[], str],
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[bool], None] = lambda _: None,
     ) -> None:  # fmt: skip
         check_share(share)
         self.share = share
@@ -117,6 +120,8 @@ class Slices:
             if found is None:
                 self._count(name, offers, lines, now, origin)
                 return None
+            if now >= found.due:
+                self.wake(False)  # the loop of whoever did may be closed
             if not (found.open and now < found.until and now < found.expires and found.version == self._version()):
                 return None
             if found.lines != tuple(lines):
@@ -137,7 +142,7 @@ class Slices:
             found.quiet = 0
             if 4 * needed > 3 * found.size and found.admitted >= self.hot and not found.woken:
                 found.woken = True
-                self.wake()
+                self.wake(True)
             if needed > found.size:
                 return None
             held = Reservation(key, offer, cost, found.pairs, used, left_out, tight, now, origin, leased=True)
@@ -160,7 +165,7 @@ class Slices:
             part_of.note(held._replace(attempts=reservation.attempts), cost, cost if estimated else 0)
             idle = not part_of.open and not part_of.busy
         if idle:
-            self.wake()
+            self.wake(True)
         return True
 
     def release(self, key: str) -> bool:
@@ -170,7 +175,7 @@ class Slices:
             idle = found is not None and not found.part_of.open and not found.part_of.busy
             self._end(key)
         if idle:
-            self.wake()
+            self.wake(True)
         return found is not None
 
     def renew(self, keys: Iterable[str]) -> None:
@@ -180,6 +185,8 @@ class Slices:
             for key in keys:
                 if self._deadlines.pop(key, None) is not None:
                     self._deadlines[key] = deadline
+        if not self.empty:
+            self.wake(False)
 
     def knows(self, key: str) -> bool:
         """Whether this id is held here, or has ended here."""
@@ -256,7 +263,7 @@ class Slices:
         found.largest = max(wanted.largest, 1)
         found.origin = origin
         self._slices[name] = found
-        self.wake()
+        self.wake(True)
 
     # What is reported
 
@@ -280,14 +287,14 @@ class Slices:
                 *(each for each in self._closing if not each.lapsed or not each.busy),
             ]
 
-    def close(self, names: Iterable[Name] | None = None) -> list[Slice]:
-        """Admit nothing more against these slices, or all. Those that are to be reported for it."""
+    def close(self, names: Iterable[Name] | None = None) -> None:
+        """Admit nothing more against these slices, or all."""
+        if self._pid != os.getpid():
+            self._reborn()
         with self._lock:
-            chosen = list(self._slices) if names is None else [name for name in names if name in self._slices]
-            closed = [self._slices[name] for name in chosen]
-            for found in closed:
-                self._close(found)
-            return closed
+            for name in list(self._slices) if names is None else names:
+                if (found := self._slices.get(name)) is not None:
+                    self._close(found)
 
     def touching(self, lines: Iterable[Line]) -> list[Name]:
         """The slices that hold a part of one of these accounts."""
@@ -315,6 +322,8 @@ class Slices:
 
     def all(self) -> list[Slice]:
         """All that there is, in use or closing."""
+        if self._pid != os.getpid():
+            self._reborn()
         with self._lock:
             return [*self._slices.values(), *self._closing]
 
@@ -331,9 +340,13 @@ class Slices:
             found.reporting = True
             return report
 
-    def stopped(self, found: Slice) -> None:
-        """Nobody tells of it any more."""
-        found.reporting = False
+    def stopped(self, found: Slice) -> bool:
+        """Nobody tells of it any more. Whether there is more to tell of it at once, for it is closing."""
+        with self._lock:
+            found.reporting = False
+            if found not in self._closing or (found.lapsed and found.busy):
+                return False
+            return bool(not found.busy or found.size > found.busy or found.rows or found.left)
 
     def accepted(
         self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: tuple[int, int],
@@ -347,6 +360,7 @@ class Slices:
         with self._lock:
             found.pairs, found.version = pairs, version
             found.accepted(report, *idle, seen, sent + 0.9 * self.lease)
+            found.due = sent + _DUE
             if report.final:
                 self._drop(found)
             elif found not in self._closing:
