@@ -173,7 +173,9 @@ def fit_of(run: CallRun) -> Fit | None:
     held = run.dispatch.admitted if run.dispatch is not None else None
     if run.plan is None or held is None:
         return None
-    return first_fit(run.plan.offers, run.lines, held.used, thresholds=run.plan.thresholds)
+    # Under the limits that held: an operator's stands over the app's. Whether they are hard the app alone has said.
+    lines = [line.limited(under.limit) for line, (under, _) in zip(run.lines, held.lines, strict=True)]
+    return first_fit(run.plan.offers, lines, held.used, thresholds=run.plan.thresholds)
 
 
 def _late(run: CallRun, outcome: str, error: str, why: str) -> None:
