@@ -27,6 +27,8 @@ _EVENT_OVERHEAD: Final = 72
 """The same without the framing of server-sent events."""
 _STOP: Final = b"event: message_stop"
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
+LONGEST_FRAME: Final = 1024 * 1024
+"""Most bytes of one event that are kept until its end comes."""
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
 
@@ -216,10 +218,13 @@ class StreamReader:
             # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
+        self._tail = data[end + 2 :] if end >= 0 else data
+        if len(self._tail) > LONGEST_FRAME:
+            # No frame of the API's. It counts as content, and what is left of it begins no frame.
+            self._delta_bytes += len(self._tail)
+            self._tail = b"."
         if end < 0:
-            self._tail = data
             return
-        self._tail = data[end + 2 :]
         # Only at the start of a frame: a model may well write these words in its answer.
         if data.startswith(_STOP) or data.find(b"\n" + _STOP, 0, end) >= 0:
             self._stopped = True
@@ -270,23 +275,32 @@ class StreamReader:
 class EventStreamReader(StreamReader):
     """The same for the streams of Amazon Bedrock: binary frames, in each an event as JSON, in base64, in JSON."""
 
-    __slots__ = ()
+    __slots__ = ("_broken",)
     _PRELUDE: Final = struct.Struct(">II")
     """Bytes of the whole frame and of its headers; a checksum follows, which the SDK looks at."""
     _OUTSIDE: Final = 16
     """Bytes of a frame that are neither headers nor payload: the prelude, its checksum and that of the frame."""
 
+    def __init__(self, asked: Terms) -> None:
+        super().__init__(asked)
+        self._broken = False
+        """Whether what came was no such stream: nothing that comes after it can be told from content."""
+
     def _bound(self) -> int:
         return self._delta_bytes + len(self._tail)
 
     def _read(self, data: bytes) -> None:
-        data = self._tail + data
         self._fed = True
+        if self._broken:
+            self._delta_bytes += len(data)
+            return
+        data = self._tail + data
         at = 0
         while len(data) - at >= self._OUTSIDE:
             size, headers = self._PRELUDE.unpack_from(data, at)
             if not self._OUTSIDE + headers <= size <= MOST_BUFFERED:
                 # No such stream: all of it counts as content, which bounds what is in it.
+                self._broken = True
                 self._delta_bytes += len(data) - at
                 at = len(data)
             elif len(data) - at < size:
