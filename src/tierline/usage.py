@@ -27,6 +27,8 @@ _EVENT_OVERHEAD: Final = 72
 """The same without the framing of server-sent events."""
 _STOP: Final = b"event: message_stop"
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
+LONGEST_FRAME: Final = 1024 * 1024
+"""Most bytes of one event that are kept until its end comes."""
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
 
@@ -213,10 +215,13 @@ class StreamReader:
             # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
+        self._tail = data[end + 2 :] if end >= 0 else data
+        if len(self._tail) > LONGEST_FRAME:
+            # No frame of the API's. It counts as content, and what is left of it begins no frame.
+            self._delta_bytes += len(self._tail)
+            self._tail = b"."
         if end < 0:
-            self._tail = data
             return
-        self._tail = data[end + 2 :]
         # Only at the start of a frame: a model may well write these words in its answer.
         if data.startswith(_STOP) or data.find(b"\n" + _STOP, 0, end) >= 0:
             self._stopped = True
