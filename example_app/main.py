@@ -55,6 +55,7 @@ from fastapi import (
     WebSocket,
     WebSocketDisconnect,
 )
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.requests import HTTPConnection
@@ -411,6 +412,12 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         found = await router.ready()
         response.status_code = 200 if found else 503
         return list(found.problems)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
+        found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+        return JSONResponse({"detail": found}, 422)
 
     @app.exception_handler(BudgetExceededError)
     async def refused(_: Request, error: BudgetExceededError) -> JSONResponse:

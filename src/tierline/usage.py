@@ -29,6 +29,9 @@ _NO_CONTENT: Final = ("message_start", "message_delta", "error")
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
 
+LONGEST_FRAME: Final = 1024 * 1024
+"""Most bytes of one event of a stream that are kept until it ends. What is longer counts as content, and is not read."""
+
 
 class Metered(NamedTuple):
     """Usage that came back, on which terms it is billed, the id of the answer, and why that stopped where it did."""
@@ -175,6 +178,10 @@ class StreamReader:
         self._fed = True
         if end < 0:
             self._tail = data
+            if len(data) > LONGEST_FRAME:
+                # What comes next is no beginning, whatever it looks like.
+                self._delta_bytes += len(data)
+                self._tail = b"."
             return
         self._tail = data[end + 2 :]
         # Only at the start of a frame: a model may well write these words in its answer.
