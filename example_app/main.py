@@ -229,6 +229,12 @@ async def on_budget(alert: Alert) -> None:
     )  # fmt: skip
 
 
+async def invalid(_: Request, error: Any) -> JSONResponse:
+    """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
+    found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+    return JSONResponse({"detail": found}, 422)
+
+
 def pages_of(router: Router, refusals: deque[Refusal], scraped: Scraped) -> APIRouter:
     """What an operator sees: the same from every process that shares the store."""
     pages = APIRouter(prefix="/operator", dependencies=[Depends(operator)])
@@ -318,7 +324,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         async with resources, router.lifespan(app):
             yield
 
-    app = FastAPI(title="Support desk", lifespan=lifespan)
+    app = FastAPI(title="Support desk", lifespan=lifespan, exception_handlers={RequestValidationError: invalid})
     app.state.router, app.state.refusals = router, refusals
     # Whoever calls the desk sees the tier and the time in headers, and a busy API as "come back later".
     app.add_middleware(
@@ -412,12 +418,6 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         found = await router.ready()
         response.status_code = 200 if found else 503
         return list(found.problems)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
-        found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
-        return JSONResponse({"detail": found}, 422)
 
     @app.exception_handler(BudgetExceededError)
     async def refused(_: Request, error: BudgetExceededError) -> JSONResponse:

@@ -30,7 +30,7 @@ MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
 
 LONGEST_FRAME: Final = 1024 * 1024
-"""Most bytes of one event of a stream that are kept until it ends. What is longer counts as content, and is not read."""
+"""Most bytes of one event of a stream that are kept until it ends. A longer one counts as content, and is not read."""
 
 
 class Metered(NamedTuple):
