@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tierline.values import Terms, View
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,6 +66,7 @@ class Fallback(NamedTuple):
     fast: bool | None
 
 
+@veiled("body")
 class Call(NamedTuple):
     """One SDK method call, read once.
 

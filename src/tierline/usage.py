@@ -27,10 +27,11 @@ _EVENT_OVERHEAD: Final = 72
 """The same without the framing of server-sent events."""
 _STOP: Final = b"event: message_stop"
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
-LONGEST_FRAME: Final = 1024 * 1024
-"""Most bytes of one event that are kept until its end comes."""
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
+
+LONGEST_FRAME: Final = 1024 * 1024
+"""Most bytes of one event of a stream that are kept until it ends. A longer one counts as content, and is not read."""
 
 
 class Metered(NamedTuple):
