@@ -11,7 +11,7 @@ PHOENIX := $(VENV)/phoenix/.ready
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench quality strategies docs release-check screenshots clean
+.PHONY: help setup demo run test soak check format bench bench-peers quality strategies docs release-check screenshots clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.ledgers
 	@$(BIN)/python -m benchmarks.lane
+
+bench-peers: $(READY) ## CPU time, start-up and size beside the peers: writes docs/performance.md (QUICK=1: in minutes)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group peers
+	@$(BIN)/python -m benchmarks.peers --environments "$(or $(PEERS),$(VENV)/peers)" $(if $(QUICK),--quick)
 
 quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md (PARTS="text pace": those anew)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality

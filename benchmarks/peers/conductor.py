@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,10 +23,24 @@ if TYPE_CHECKING:
     from benchmarks.peers.rows import Row
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+PATIENCE: Final = 90.0
+"""Seconds after which a worker hangs: longer than it gives a block."""
 FEWEST: Final = 4
 """Rounds of each row, whatever the time."""
-SLOW: Final = 4.0
-"""Seconds of a block, from which on its column is left out of a row."""
+SLOW: Final = 1.5
+"""Seconds of a block, at most, by what one call took: slower columns make fewer calls in it."""
+SLOW_AT_ONCE: Final = 4.5
+"""The same where calls are made at the same time, of which there cannot be fewer: slower columns are left out."""
+QUIET: Final[Mapping[str, str]] = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_AUTOROUTER_PRESETS": "True",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_TELEMETRY": "False",
+    "TRACELOOP_TELEMETRY": "False",
+}
+"""No peer asks anybody else for anything, or writes down more than errors."""
 WEIGHTS: Final[Mapping[str, float]] = {"tierline": 3.0, "litellm": 2.0}
 """Turns of a worker, where others have one: by how many columns it has, and how long they take."""
 
@@ -46,30 +60,31 @@ class Worker:
         said.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """One request. RuntimeError with the end of its log where the worker is gone."""
+        """One request. Of a worker that is gone, or says nothing for long, the end of its log as an error."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        line = self.process.stdout.readline()
-        if not line:
-            said = self.log.read_text(errors="replace").strip().splitlines()
-            raise RuntimeError(f"the worker {self.name} is gone: {said[-1] if said else 'it said nothing'}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if select.select([self.process.stdout], [], [], PATIENCE)[0] and (line := self.process.stdout.readline()):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self.process.kill()
+        said = self.log.read_text(errors="replace").strip().splitlines()
+        return {"error": f"the worker {self.name} is gone: {said[-1] if said else 'it said nothing'}"}
 
     def close(self) -> None:
         """End it, with what it started."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=10)
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def environment() -> dict[str, str]:
@@ -77,7 +92,7 @@ def environment() -> dict[str, str]:
     mine = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "OTEL_", "TIERLINE_"))}
     mine["PYTHONPATH"] = os.pathsep.join((str(ROOT / "src"), str(ROOT)))
     mine["PYTHONHASHSEED"] = "0"
-    return mine
+    return {**mine, **QUIET}
 
 
 @dataclass
@@ -93,6 +108,12 @@ class Part:
     also: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+def block_of(row: Row, seconds: float) -> int:
+    """How many calls make a block of a column, of which one call takes so many seconds."""
+    most = SLOW if row.concurrency == 1 else SLOW_AT_ONCE
+    return max(min(row.calls, int(most / seconds)), 1)
+
+
 class Turn:
     """One worker in one row: whose turn it is goes by the time it has had."""
 
@@ -100,19 +121,20 @@ class Turn:
         self.worker, self.columns, self.number = worker, columns, ROWS.index(row)
         self.part = Part(row, worker.name, also={each["name"]: tuple(each["also"]) for each in columns})
         self.order = [n for n, each in enumerate(columns) if row.kind in each["kinds"]]
+        self.calls: dict[int, int] = {}
         self.had = 0.0
 
     def begin(self) -> None:
         """Warm up, and throw a block of each away. Columns that do not do the thing are told, and left out."""
         for number in list(self.order):
-            name = self.columns[number]["name"]
             said = self.worker.ask(do="check", column=number, row=self.number)
             if "error" not in said:
-                self.part.did[name] = said["did"]
-                if said["seconds"] * self.part.row.calls > SLOW:
-                    self._lost(number, f"left out: {self.part.row.calls} calls take more than {SLOW:g} s")
+                self.part.did[self.columns[number]["name"]] = said["did"]
+                self.calls[number] = block_of(self.part.row, said["seconds"])
+                if self.calls[number] < self.part.row.concurrency:
+                    self._lost(number, f"left out: a single call takes {said['seconds']:.1f} s")
                     continue
-                said = self.worker.ask(do="block", column=number, row=self.number)
+                said = self._block(number)
             if "error" in said:
                 self._lost(number, said["error"])
 
@@ -122,12 +144,15 @@ class Turn:
         self.part.rounds.append({})
         random.shuffle(self.order)
         for place, number in enumerate(list(self.order)):
-            said = self.worker.ask(do="block", column=number, row=self.number, first=first and not place)
+            said = self._block(number, first=first and not place)
             if "error" in said:
                 self._lost(number, said["error"])
             else:
                 self.part.rounds[-1][self.columns[number]["name"]] = said
         self.had += (time.monotonic() - began) / WEIGHTS.get(self.worker.name, 1.0)
+
+    def _block(self, number: int, *, first: bool = False) -> dict[str, Any]:
+        return self.worker.ask(do="block", column=number, row=self.number, calls=self.calls[number], first=first)
 
     def _lost(self, number: int, why: str) -> None:
         self.order.remove(number)
@@ -165,12 +190,9 @@ def started(
             workers[name] = worker
         ready = {}
         for name, worker in workers.items():
-            try:
-                ready[name] = (worker, worker.ask(do="tell")["columns"])
-            except RuntimeError as error:
-                tell(f"{name}: {error}")
+            said = worker.ask(do="tell")
+            if "error" in said:
+                tell(said["error"])
+            else:
+                ready[name] = (worker, said["columns"])
         yield ready
-
-
-if sys.platform != "linux":
-    raise SystemExit("the peers are measured on Linux: the CPU time of a proxy is read by a clock that is there")

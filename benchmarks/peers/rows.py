@@ -36,6 +36,6 @@ ROWS: Final = (
     Row("create, 500 KB, 50 at a time", "create", 0.10, calls=50, size=500_000, concurrency=50),
     Row("stream of 1,000 events", "stream", 0.17, calls=2),
     Row("stream of 1,000 events, 50 at a time", "stream", 0.14, calls=50, concurrency=50),
-    Row("a request to an app that does nothing", "request", 0.03, calls=500, base=NOTHING),
+    Row("a request to an app that does nothing", "request", 0.03, calls=1000, base=NOTHING),
     Row("100 chunks of SSE through an app", "events", 0.03, calls=20, base=NOTHING),
 )

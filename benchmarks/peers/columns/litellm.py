@@ -1,13 +1,12 @@
 """LiteLLM: its SDK, its Router, its Router with rules and a budget, and its proxy, in the settings that are fast.
 
-No telemetry, no fetch of prices, nothing logged but errors, no callbacks but the budget's own.
+No telemetry, no fetch of prices (`conductor.QUIET`), nothing logged but errors, no callbacks but the budget's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import socket
 import subprocess
@@ -18,24 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import litellm
+from anthropic import APIConnectionError, AsyncAnthropic
+from litellm import Router
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+
 from benchmarks.peers.column import Column, NotDoneError
 from benchmarks.peers.columns.sdk import MODEL, answered, calls_of, on_aiohttp, pieces, plain
 from benchmarks.upstream import PROSE
-
-SETTINGS: Final = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    "LITELLM_LOCAL_POLICY_TEMPLATES": "True",
-    "LITELLM_LOG": "ERROR",
-    "LITELLM_MODE": "PRODUCTION",
-    "LITELLM_TELEMETRY": "False",
-}
-os.environ |= SETTINGS
-
-import litellm  # noqa: E402  (reads its settings now)
-from anthropic import APIConnectionError, AsyncAnthropic  # noqa: E402
-from litellm import Router  # noqa: E402
-from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
