@@ -7,23 +7,27 @@ READY  := $(VENV)/.ready
 OVERLAYS := $(VENV)/overlays/.ready
 # A backend for traces, which is large: in an environment of its own, where the tests that take minutes find it.
 PHOENIX := $(VENV)/phoenix/.ready
+# Fuzzers and mutants, too: nothing else needs them.
+FUZZ := $(VENV)/fuzz/.ready
+# What requirements/*.txt names, in those bytes and no others.
+PINNED := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 # CI also demands that nearly every branch is tested.
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak check format bench bench-peers quality strategies docs release-check screenshots clean
+.PHONY: help setup demo run test soak check format bench bench-peers count quality strategies docs release-check screenshots lock clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) $(OVERLAYS) ## create .venv with everything that the tasks need
 
-$(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tierline needs Python 3.11 or later; try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+$(READY): pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { echo "The tools need Python 3.11.5 or later; try make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@echo "setting up $(VENV) (a minute or two, once)"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(BIN)/python $(PINNED) requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(OVERLAYS): $(READY) tests/frameworks/versions.toml tests/frameworks/overlays.py
@@ -35,6 +39,13 @@ $(PHOENIX): $(READY)
 	@echo "setting up a backend for traces (850 MB, once)"
 	@$(BIN)/python -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check arize-phoenix
+	@touch $@
+
+$(FUZZ): $(READY) requirements/fuzz.txt
+	@echo "setting up the fuzzers (a minute, once)"
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python $(PINNED) requirements/fuzz.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY) ## start the example app offline, send it real traffic, show the result
@@ -66,26 +77,33 @@ bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their
 	@$(BIN)/python -m benchmarks.lane
 
 bench-peers: $(READY) ## CPU time, start-up and size beside the peers: writes docs/performance.md (QUICK=1: in minutes)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group peers
+	@$(BIN)/python $(PINNED) requirements/release.txt
 	@$(BIN)/python -m benchmarks.peers --environments "$(or $(PEERS),$(VENV)/peers)" $(if $(QUICK),--quick)
 
+count: $(READY) ## instructions that Tierline adds to a call, under valgrind; fails where they have grown by 2%
+	@$(BIN)/python -m benchmarks.count
+
 quality: $(READY) ## how well tiers are chosen, on DATA=DIR: writes docs/quality.md (PARTS="text pace": those anew)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
+	@$(BIN)/python $(PINNED) requirements/quality.txt
 	@$(BIN)/python -m benchmarks.quality --data "$(or $(DATA),$(error write make quality DATA=DIR, the directory of the data))" $(if $(PARTS),--parts $(PARTS))
 
 strategies: $(READY) ## what escalation, speculation and the like cost and gain, on DATA=DIR: writes docs/strategies.md
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group quality
+	@$(BIN)/python $(PINNED) requirements/quality.txt
 	@$(BIN)/python -m benchmarks.quality.strategies --data "$(or $(DATA),$(error write make strategies DATA=DIR, the directory of the data))"
 
 docs: $(READY) ## the documentation as a site, in dist/site; fails where a link leads nowhere
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 release-check: $(READY) ## build what is released, twice, and try it in clean environments (minutes)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	@$(BIN)/python $(PINNED) requirements/release.txt
 	@$(BIN)/python -m scripts.try_release
 
 screenshots: $(READY) ## take the pictures of the page for the documentation
 	@$(BIN)/python -m scripts.screenshots
+
+lock: $(READY) ## write requirements/*.txt anew: what pyproject.toml asks for, pinned and hashed (UPGRADE=-U: at its newest)
+	@$(BIN)/python $(PINNED) requirements/release.txt
+	@$(BIN)/python -m scripts.lock $(UPGRADE)
 
 clean: ## remove what the tasks made
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist

@@ -88,6 +88,13 @@ _VERDICT: Final = _whole('{"label": "simple", "confidence": 0.95}')
 _EVENTS: Final = _stream()
 
 
+def answer_to(request: bytes | bytearray) -> bytes:
+    """The whole HTTP response to a request, or to its body."""
+    # What the SDK adds to `messages` stands at one end of the body or the other.
+    ends = request if len(request) < 8192 else request[:4096] + request[-4096:]
+    return _EVENTS if _STREAMS.search(ends) else _VERDICT if _ASKS.search(ends) else _ANSWER
+
+
 class _Connection(asyncio.Protocol):
     """Answers one request after the other; what they ask for is only looked at where the answer depends on it."""
 
@@ -110,9 +117,7 @@ class _Connection(asyncio.Protocol):
             self.length = end + 4 + (int(found[1]) if found else 0)
         if len(self.buffer) < self.length:
             return False
-        # What the SDK adds to `messages` stands at one end of the body or the other.
-        ends = self.buffer[: self.length] if self.length < 8192 else self.buffer[:4096] + self.buffer[-4096:]
-        self.transport.write(_EVENTS if _STREAMS.search(ends) else _VERDICT if _ASKS.search(ends) else _ANSWER)
+        self.transport.write(answer_to(self.buffer[: self.length]))
         del self.buffer[: self.length]
         self.length = -1
         return True

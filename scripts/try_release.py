@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-SMOKE: Final = ROOT / "scripts" / "smoke.py"
+WALKS: Final = (ROOT / "scripts" / "smoke.py", ROOT / "scripts" / "newcomer.py")
 EXTRAS: Final = ("aiohttp", "cli", "fastapi", "redis", "testing", "tracing")
 """Those that are tried; `plots` brings matplotlib, which is not ours to try."""
 UV: Final = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python")
@@ -108,8 +108,9 @@ def install(python: Path, directory: Path, archive: Path, pins: list[str]) -> Pa
 def walk(inside: Path) -> None:
     """Walk through the installation, from somewhere where the repository is not."""
     run(*UV, inside, "pytest")
-    with tempfile.TemporaryDirectory() as name:
-        print(run(inside, "-I", shutil.copy(SMOKE, name), cwd=Path(name)), end="")
+    for script in WALKS:
+        with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as empty:
+            print(run(inside, "-I", shutil.copy(script, name), cwd=Path(empty)), end="")
 
 
 def main() -> None:

@@ -108,3 +108,31 @@ def test_a_module_never_hides_the_function() -> None:
 def test_types_are_shipped() -> None:
     """The package says that it is typed."""
     assert (SOURCE / "py.typed").is_file()
+
+
+def test_importing_reaches_out_to_nobody() -> None:
+    """Every module is imported without a socket, a lookup of a name, or another program."""
+    modules = sorted(
+        ".".join(("tierline", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in SOURCE.rglob("*.py")
+        if path.name != "__main__.py"
+    )
+    assert len(modules) > 150
+    code = """
+import importlib, json, sys
+seen = []
+def look(event, args):
+    if event.split(".")[0] == "subprocess" or event in (
+        "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto",
+        "os.system", "os.exec", "os.posix_spawn", "os.fork", "urllib.Request", "http.client.connect",
+    ):
+        seen.append(f"{event} {args}")
+sys.addaudithook(look)
+for name in [*json.loads(sys.argv[1]), "pytest_tierline"]:
+    importlib.import_module(name)
+print(json.dumps(seen))
+"""
+    done = subprocess.run(  # noqa: S603  (our own interpreter)
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(modules)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert json.loads(done.stdout) == []

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import anthropic
 import httpx
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from example_app.main import build
 from scripts import grafana
 from tests.needs import need
-from tierline import Budget, policy
+from tests.pages import parsed
+from tierline import Budget, metrics, policy
 from tierline.classify import ClaudeClassifier
 from tierline.errors import BudgetExceededError
 from tierline.escalation import Escalate
@@ -222,8 +221,7 @@ def test_expressions_are_such_to_prometheus(tmp_path: Path) -> None:
 async def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block can be pasted as it stands; the app of the first one is scraped."""
     monkeypatch.setenv("ANTHROPIC_API_KEY", "test")
-    page = ROOT / "docs" / "monitoring.md"
-    document = Sybil([PythonCodeBlockParser()], path=str(page.parent), pattern=page.name).parse(page)
+    document = parsed(ROOT / "docs" / "monitoring.md")
     scraping, pushing = document.examples()
     scraping.evaluate()
     app = document.namespace["app"]
@@ -236,6 +234,15 @@ async def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> Non
     document.namespace["provider"].shutdown()
     assert "tierline_ledger_away" in scraped(told)
     pushing.evaluate()
+
+
+def test_every_metric_is_told() -> None:
+    """Each metric that is made stands on the page."""
+    names = set(re.findall(r"create_\w+\(\s*\"([a-z0-9_.]+)\"", Path(str(metrics.__file__)).read_text("utf-8")))
+    page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
+    told = {f"gen_ai.client.operation.{name.strip('`…')[1:]}" for name in re.findall(r"`…\.[a-z_]+`", page)}
+    assert len(names) > 10
+    assert sorted(name for name in names - told if f"`{name}" not in page) == []
 
 
 async def test_the_example_is_scraped_by_its_operator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -93,6 +94,20 @@ def test_licences_come_with_what_they_are_for(built: Built) -> None:
     assert metadata["Version"] == __version__
 
 
+def test_the_long_description_leads_somewhere(built: Built) -> None:
+    """It is the README; links lead to the same files at the release's tag, and pictures to their bytes."""
+    page = built.metadata().get_payload()
+    assert isinstance(page, str)
+    assert built.metadata()["Description-Content-Type"] == "text/markdown"
+    assert not re.findall(r"\]\((?!https?:|#|mailto:)[^)]*\)", page)
+    forge = f"https://github.com/tierline/tierline/{{}}/v{__version__}/"
+    for kind, image in (("raw", "!"), ("blob", "")):
+        targets = re.findall(rf"(?<!!){image}\[[^\]]*\]\({re.escape(forge.format(kind))}([^)#]+)", page)
+        assert targets
+        assert not [target for target in targets if not (ROOT / target).is_file()]
+    assert page.replace(forge.format("raw"), "").replace(forge.format("blob"), "") == (ROOT / "README.md").read_text()
+
+
 def test_the_bill_of_materials(built: Built) -> None:
     """It is in the wheel, and has every vendored file with its digest and its version."""
     bill = json.loads(built.wheel[f"tierline-{__version__}.dist-info/sboms/tierline.cdx.json"])
@@ -123,3 +138,14 @@ def test_entry_points(built: Built) -> None:
     """The command, and the plugin of pytest."""
     text = built.wheel[f"tierline-{__version__}.dist-info/entry_points.txt"].decode()
     assert text == "[console_scripts]\ntierline = tierline.cli:main\n\n[pytest11]\ntierline = pytest_tierline\n"
+
+
+def test_nothing_runs_when_it_is_installed(built: Built) -> None:
+    """No file that every interpreter runs at its start, no code of an installer's, no programs of a wheel's own."""
+    names = set(built.wheel)
+    assert not [name for name in names if name.endswith(".pth") or name.startswith(f"tierline-{__version__}.data/")]
+    assert not [name for name in names if Path(name).name in ("sitecustomize.py", "usercustomize.py", "setup.py")]
+    assert {name.partition("/")[0] for name in names} == {
+        "tierline", "pytest_tierline.py", f"tierline-{__version__}.dist-info",
+    }  # fmt: skip
+    assert not [name for name in built.sdist if name in ("setup.py", "setup.cfg") or name.endswith(".pth")]

@@ -48,9 +48,9 @@ def test_every_page_is_there(site: Path) -> None:
 
 
 def test_links_of_the_root_lead_to_pages(site: Path) -> None:
-    """What is `docs/guide.md` in the README is a page here, and what is a page there can be found from it."""
+    """What is `docs/choosing.md` in the README is a page here, and what is a page there can be found from it."""
     start = (site / "index.html").read_text("utf-8")
-    assert 'href="guide/#choosing-a-tier"' in start
+    assert 'href="choosing/"' in start
     assert 'src="images/page.png"' in start
     assert not re.search(r'(?:href|src)="docs/', start)
     security = (site / "SECURITY" / "index.html").read_text("utf-8")

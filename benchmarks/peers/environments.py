@@ -26,12 +26,15 @@ _MADE: Final = ".made"
 
 
 def pins(name: str) -> dict[str, str]:
-    """Each package of an environment with its version. ValueError for a line that is no exact pin."""
+    """Each package of an environment with its version. ValueError for a line that is no exact pin with its hashes."""
     found = {}
-    for line in (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8").splitlines():
-        package, exact, version = line.partition("==")
-        if not exact or not version or set(version) & set("*,; <>!~="):
-            raise ValueError(f"{name}.txt: {line!r} is no exact version")
+    text = (REQUIREMENTS / f"{name}.txt").read_text(encoding="utf-8")
+    for line in text.replace("\\\n", "").splitlines():
+        pin, *hashes = line.split()
+        package, exact, version = pin.partition("==")
+        inexact = not exact or not version or set(version) & set("*,;<>!~=")
+        if inexact or not hashes or any(not each.startswith("--hash=sha256:") for each in hashes):
+            raise ValueError(f"{name}.txt: {line[:80]!r} is no exact version with its hashes")
         found[package] = version
     return found
 
@@ -57,14 +60,25 @@ def make(folder: Path, name: str) -> None:
     shutil.rmtree(folder / name, ignore_errors=True)
     venv.create(folder / name)
     wanted = REQUIREMENTS / f"{name}.txt"
-    _uv("pip", "install", "--no-deps", "--compile-bytecode", "--python", python_of(folder, name), "-r", wanted)
+    _uv(
+        "pip",
+        "install",
+        "--no-deps",
+        "--require-hashes",
+        "--compile-bytecode",
+        "--python",
+        python_of(folder, name),
+        "-r",
+        wanted,
+    )
     (folder / name / _MADE).write_text(wanted.read_text())
 
 
 def lock(name: str) -> None:
     """Name every package that comes with what is wanted, as the index has it now."""
     wanted = REQUIREMENTS / f"{name}.in"
-    _uv("pip", "compile", "--upgrade", "--no-header", "--no-annotate", wanted, "-o", wanted.with_suffix(".txt"))
+    how = ("--upgrade", "--generate-hashes", "--no-header", "--no-annotate")
+    _uv("pip", "compile", *how, wanted, "-o", wanted.with_suffix(".txt"))
 
 
 def _uv(*arguments: str | Path) -> None:

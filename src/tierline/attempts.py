@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tierline.binding import Binding
     from tierline.budgets import Line
     from tierline.ledger.base import Ledger, Origin, Reservation
+    from tierline.ledger.slices import Slices
     from tierline.prices import PriceBook
     from tierline.traffic.meter import Meter
     from tierline.usage import Metered, Reader
@@ -128,8 +129,10 @@ class Background:
 class Books:
     """What every attempt of a Router is settled with, and the leases of those in flight."""
 
-    def __init__(self, ledger: Ledger, prices: PriceBook, timing: Timing) -> None:
+    def __init__(self, ledger: Ledger, prices: PriceBook, timing: Timing, slices: Slices | None = None) -> None:
         self.ledger = ledger
+        self.slices = slices
+        """What this process holds of budgets, to admit calls against without asking the ledger."""
         self.prices = prices
         self.timing = timing
         self.background = Background()
@@ -147,6 +150,10 @@ class Books:
         self, key: str, offers: Sequence[Offer], lines: Sequence[Line], *, thresholds: bool, origin: Origin
     ) -> Reservation | Refusal:
         """Hold the money for one attempt. Where the caller is cancelled meanwhile, nothing stays held."""
+        if self.slices is not None:
+            held = self.slices.admit(key, offers, lines, thresholds=thresholds, origin=origin)
+            if held is not None:
+                return held
         try:
             return await self.ledger.reserve(key, offers, lines, thresholds=thresholds, origin=origin)
         except asyncio.CancelledError:
@@ -154,6 +161,11 @@ class Books:
                 # It may have been done, or may yet be: an id that is released holds nothing, in either order.
                 self.background.start(self.ledger.release(key))
             raise
+
+    async def settle(self, held: Reservation, cost: int, *, estimated: bool) -> None:
+        """Replace a hold by `cost`. Somebody may cancel the caller; nobody cancels this."""
+        if self.slices is None or not held.leased or not self.slices.settle(held, cost, estimated=estimated):
+            await self.finish(self.ledger.settle(held, cost, estimated=estimated))
 
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""
@@ -306,7 +318,7 @@ class OpenAttempt:
         if books.meter is not None:
             books.meter.spent(self.reservation, cost, estimated=estimated)
         try:
-            await books.finish(books.ledger.settle(self.reservation, cost, estimated=estimated))
+            await books.settle(self.reservation, cost, estimated=estimated)
         except Exception as error:  # noqa: BLE001  (what is paid for reaches the app, whatever the ledger does)
             log.warning("not settled (%s): the hold is charged as estimated when its lease ends", type(error).__name__)
         finally:

@@ -42,7 +42,7 @@ from tierline.labelling import BATCH, CONCURRENCY
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.learn.learning import HANDLE_TTL
 from tierline.learn.opening import open_learning
-from tierline.ledger.opening import connection_of, is_away, open_ledger
+from tierline.ledger.opening import connection_of, is_away, open_ledger, slices_of
 from tierline.ledger.outage import GuardedLedger
 from tierline.legality import actions_of
 from tierline.metrics import Metrics
@@ -272,7 +272,7 @@ class Router(Generic[ClientT_co]):
         )
         self.gathering, self.escalations = Gathering(verdict_window), Escalations()
         self._clients = (Slot(client, blocking=False), Slot(sync_client, blocking=True))
-        self.books = Books(self.ledger, self.prices, self.timing)
+        self.books = Books(self.ledger, self.prices, self.timing, slices_of(self.ledger))
         self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)
         self.portal = Portal(self.cache.drain, (self.shadowing or self.books).close, self._let_go)
         """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tests.batches.world import requests, world
 from tests.needs import need
-from tests.test_readme import parsed
+from tests.pages import parsed
 from tierline import Ladder
 from tierline.testing import FakeClaude
 

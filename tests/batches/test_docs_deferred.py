@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from tests.batches.test_queue import answer, request
 from tests.batches.world import world
-from tests.test_readme import parsed
+from tests.pages import parsed
 from tierline.batches import Queue
 from tierline.batches.webhooks import Webhook, new_secret, signed
 

@@ -219,6 +219,21 @@ def test_sample_draws_the_doubtful_and_the_rare(log: Path, tmp_path: Path) -> No
     assert run("eval", out).exit_code == 0
 
 
+def test_sample_as_json_asks_nobody(log: Path, tmp_path: Path) -> None:
+    """The same decisions as lines, each a grade but for `good`; nothing is written, and graded ones are left out."""
+    out = tmp_path / "grades.jsonl"
+    done = run("sample", log, "-n", 6, "--out", out, "--json")
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not out.exists()
+    assert len(lines) == 6
+    assert all(line["why"] and line["tier"] == "haiku" and "good" not in line for line in lines)
+    write(out, *({**line, "good": 1} for line in lines))
+    assert {outcome.good for outcome in outcomes(out)} == {1.0}
+    again = [json.loads(line) for line in run("sample", log, "-n", 6, "--out", out, "--json").stdout.splitlines()]
+    assert not {line["id"] for line in lines} & {line["id"] for line in again}
+
+
 def test_sample_is_the_same_for_a_seed(log: Path, tmp_path: Path) -> None:
     """Whatever the order of the log; another seed draws others."""
     shuffled = log.read_text("utf-8").splitlines(keepends=True)

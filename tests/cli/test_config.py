@@ -39,7 +39,9 @@ def test_a_file_that_is_well(here: Path) -> None:
         "tierline.toml is well", "  store", "  traffic (TIERLINE_TRAFFIC)", "  middleware: routes",
     ]  # fmt: skip
     told = run("check", "--json").stdout
-    assert json.loads(told) == {"file": "tierline.toml", "keys": ["middleware.routes", "store"], "variables": {}}
+    assert json.loads(told) == {
+        "file": "tierline.toml", "keys": ["middleware.routes", "store"], "variables": {}, "unknown_variables": [],
+    }  # fmt: skip
     assert "hunter2" not in told
     assert sorted(each.name for each in here.iterdir()) == ["tierline.toml"], "nothing is opened"
 
@@ -60,6 +62,22 @@ def test_a_file_that_is_not(here: Path) -> None:
     assert run("check", "nothing.toml").exit_code == 2
     nothing = run("check")
     assert (nothing.exit_code, nothing.stdout) == (0, "no file here, so defaults hold\n")
+
+
+def test_variables_that_nobody_hears() -> None:
+    """Each is named, with the one that is nearest; what is in it is not shown."""
+    names = {"TIERLINE_STROE": "redis://:hunter2@db", "TIERLINE_BUDGETS": "x", "TIERLINE_OWN_THING": "x"}
+    done = run("check", **names)
+    assert (done.exit_code, "hunter2" in done.output) == (0, False)
+    begin = "warning: {} is a variable that Tierline does not know: "
+    assert done.stdout.splitlines()[1:] == [
+        begin.format("TIERLINE_BUDGETS") + "[budgets] stands in the file alone, not in the environment",
+        begin.format("TIERLINE_OWN_THING") + "is it the app's own?",
+        begin.format("TIERLINE_STROE") + "did you mean TIERLINE_STORE?",
+    ]
+    assert json.loads(run("check", "--json", **names).stdout)["unknown_variables"] == sorted(names)
+    heard = {"TIERLINE_MODE": "observe", "TIERLINE_TRAFFIC": "1", "TIERLINE_PAGE_TOKEN": "x"}
+    assert "warning" not in run("check", **heard).stdout
 
 
 def test_the_schema() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.decisionlog.writer import decision
 from tests.needs import need
-from tests.test_readme import parsed
+from tests.pages import parsed
 from tierline.decisionlog import record_of
 
 need("typer", "rich")

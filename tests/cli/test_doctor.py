@@ -98,6 +98,15 @@ def test_an_app_that_is_well_but_for_its_store() -> None:
     }  # fmt: skip
 
 
+def test_variables_that_nobody_hears() -> None:
+    """They are warned of with the nearest name, and without what is in them."""
+    found = told(TIERLINE_STROE="redis://:hunter2@db")["environment"]
+    assert (found["level"], found["said"]) == (
+        "warn", "TIERLINE_STROE is a variable that Tierline does not know: did you mean TIERLINE_STORE?",
+    )  # fmt: skip
+    assert "environment" not in told(TIERLINE_TRAFFIC="1")
+
+
 def test_an_app_that_would_not_start() -> None:
     """A floor that is on no rung, a mode that enforces nothing, and no budget."""
     found = told("--app", "tests.cli.test_doctor:misnamed")

@@ -112,6 +112,22 @@ def test_as_csv(store: str) -> None:
     assert all(int(row["cost"]) > 0 for row in rows)
 
 
+kept: Router | None = None
+"""The Router that an app would have, for `--app`."""
+
+
+def test_the_app_names_its_store(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--app in the place of --store: what its store has is shown, over what the environment says."""
+    made = Router(store=store)
+    monkeypatch.setattr(sys.modules[__name__], "kept", made)
+    monkeypatch.setitem(sys.modules, "an_app", sys.modules[__name__])
+    for command in (("report", "--json"), ("watch", "--once", "--json")):
+        shown = run(*command, "--app", "an_app:kept", TIERLINE_STORE="sqlite:///not-there.db")
+        assert shown.exit_code == 0, shown.output
+    found = json.loads(run("report", "--json", "--app", "an_app:kept").stdout)
+    assert found["total"] == json.loads(run("report", "--json", "--store", store).stdout)["total"]
+
+
 def test_names_do_nothing_to_a_terminal(store: str) -> None:
     """A tenant may be called anything."""
     for command in (("report", "--by", "account"), ("watch", "--once")):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.test_readme import parsed
+from tests.pages import parsed
 from tierline import Budget
 from tierline.configuration import load
 from tierline.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -23,17 +20,15 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the file of the page is, and a process whose signals are as before."""
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the file of the page is."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tierline.toml").write_text(FILE, "utf-8")
-    before = signal.getsignal(signal.SIGHUP)
-    yield tmp_path
-    signal.signal(signal.SIGHUP, before)
+    return tmp_path
 
 
-def test_the_page(here: Path) -> None:
-    """The app of the page has what the file says, and takes what changes when it is told to."""
+async def test_the_page(here: Path) -> None:
+    """The apps of the page have what the file says, and take what changes when they are told to."""
     document = parsed(PAGE)
     for example in document.examples():
         example.evaluate()
@@ -43,8 +38,13 @@ def test_the_page(here: Path) -> None:
     assert router.budgets[1] == Budget("$2/hour", "tenant", "plan", downgrade_at=None)
     assert set(config.middleware) == {"routes", "headers"}
     (here / "tierline.toml").write_text(FILE.replace("$2/hour", "$3/hour"), "utf-8")
-    signal.raise_signal(signal.SIGHUP)
+    assert config.reload() == ("budgets",)
     assert router.budgets[1].amount == "$3/hour"
+    async with names["lifespan"](names["watched"]):
+        (here / "tierline.toml").write_text(FILE, "utf-8")
+        signal.raise_signal(signal.SIGHUP)
+        while router.budgets[1].amount != "$2/hour":  # noqa: ASYNC110  (a signal tells nobody)
+            await asyncio.sleep(0.005)
 
 
 def test_the_errors(here: Path) -> None:

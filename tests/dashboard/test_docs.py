@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from tests.dashboard.conftest import BEARER, TOKEN
+from tests.pages import DOCS, names_of
 
 if TYPE_CHECKING:
     import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "dashboard.md"
+PAGE = DOCS / "dashboard.md"
 
 
 async def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Mounted as it says, it is open to the token; by `authorize`, to operators, and chiefs among them may act."""
     monkeypatch.setenv("TIERLINE_PAGE_TOKEN", TOKEN)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
-    document = Sybil([PythonCodeBlockParser()], path=str(PAGE.parent), pattern=PAGE.name).parse(PAGE)
-    for example in document.examples():
-        example.evaluate()
-    names: dict[str, Any] = document.namespace
+    names = names_of(PAGE)
     path = "/operator/page/api/overview"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(names["app"]), base_url="http://desk.test") as browser:
         assert [(await browser.get(path, headers=headers)).status_code for headers in ({}, BEARER)] == [401, 200]

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 import tierline
 from tests.frameworks.overlays import VERSIONS, ready
+from tests.pages import DOCS, parsed
 from tierline.testing import FakeClaude, Reply
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 OVERLAYS = Path(os.environ.get("TIERLINE_OVERLAYS", HERE.parents[1] / ".venv" / "overlays"))
-COOKBOOK = HERE.parents[1] / "docs" / "cookbook"
 PAGES = {
     "fastapi.md": "fastapi-current",
     "starlette.md": "starlette-current",
@@ -143,8 +141,7 @@ class Servers:
 
     def page(self, name: str) -> Path:
         """A directory with the code of a page of the cookbook as a module, `page`."""
-        document = Sybil([PythonCodeBlockParser()], path=str(COOKBOOK), pattern=name).parse(COOKBOOK / name)
-        (code,) = [str(example.parsed) for example in document.examples()]
+        (code,) = [str(example.parsed) for example in parsed(DOCS / "cookbook" / name).examples()]
         directory = self.work / Path(name).stem
         directory.mkdir(exist_ok=True)
         (directory / "page.py").write_text(code, encoding="utf-8")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.frameworks.conftest import COOKBOOK, PAGES, until
+from tests.frameworks.conftest import PAGES, until
+from tests.pages import DOCS
 from tierline.testing import Fault
 
 if TYPE_CHECKING:
@@ -82,4 +83,4 @@ def test_the_job_of_a_page(served: Served) -> None:
 def test_each_page_is_tested() -> None:
     """A page that nobody serves may say anything."""
     others = {"libraries.md", "platforms.md"}  # tested where those are
-    assert {page.name for page in COOKBOOK.glob("*.md")} - others == set(PAGES)
+    assert {page.name for page in (DOCS / "cookbook").glob("*.md")} - others == set(PAGES)

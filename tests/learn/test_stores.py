@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-import sqlite3
 import subprocess
 import sys
 import time
@@ -26,8 +24,6 @@ from tierline.learn.redis import RedisOutcomes
 from tierline.learn.sqlite import SQLiteOutcomes
 from tierline.ledger import MemoryLedger
 from tierline.ledger.opening import connection_of, open_ledger
-from tierline.ledger.sqlite import SQLiteLedger
-from tierline.store import schema, sqlite_file
 from tierline.store.redis import RedisStore
 from tierline.store.sqlite import SQLiteStore
 
@@ -291,25 +287,3 @@ async def test_it_goes_with_the_balances(kind: str, server: RedisServer, tmp_pat
     own = open_ledger(None, MemoryLedger(), **options)
     for connection in (connection_of(own), None, object()):
         assert type(open_outcomes(connection, remember=60, clock=time.time)) is MemoryOutcomes
-
-
-async def test_a_file_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that has balances alone gets the tables of outcomes, and keeps its balances and its name."""
-    with monkeypatch.context() as before:
-        for module in (schema, sqlite_file):
-            before.setattr(module, "MIGRATIONS", schema.MIGRATIONS[:1])
-        ledger = SQLiteLedger(tmp_path / "a.db")
-        await ledger.set_limit("daily", "acme", 5)
-        await ledger.aclose()
-    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as old:
-        assert old.execute("PRAGMA user_version").fetchone() == (1,)
-        epoch = old.execute("SELECT id FROM epoch").fetchall()
-    ledger = SQLiteLedger(tmp_path / "a.db")
-    outcomes = SQLiteOutcomes(ledger.store)
-    assert await outcomes.add([evidence("a")]) == [True]
-    assert await ledger.limits() == {("daily", "acme"): 5}
-    assert (await read(outcomes))[0] == ["a"]
-    await ledger.aclose()
-    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as new:
-        assert new.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
-        assert new.execute("SELECT id FROM epoch").fetchall() == epoch

@@ -348,7 +348,7 @@ async def test_nothing_stays_for_ever(server: RedisServer, process: Callable[...
     prefix = ledger.store.prefix
     with server.client() as client:
         lasting = {key.decode().removeprefix(prefix) for key in client.keys(f"{prefix}*") if client.ttl(key) < 0}
-    assert lasting == {"meta", "accounts", "leases", "members", "hours", "h:b"}
+    assert lasting == {"schema", "meta", "accounts", "leases", "members", "hours", "h:b"}
 
 
 @pytest.mark.parametrize(("policy", "warned"), [("allkeys-lru", True), ("volatile-ttl", True), ("noeviction", False)])

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from tests.needs import need
+from tests.pages import DOCS, names_of
 from tierline import Budget, policy
 from tierline.errors import BudgetExceededError
 from tierline.testing import FakeClaude, Received
@@ -23,16 +21,12 @@ need("pydantic_ai", "langchain_anthropic", "instructor", "boto3")
 
 from langchain_core.messages import HumanMessage  # noqa: E402
 
-COOKBOOK = Path(__file__).parents[2] / "docs" / "cookbook"
 QUESTION = "What is the largest city of Italy?"
 
 
 def run(name: str) -> dict[str, Any]:
     """The names that a page's code leaves."""
-    document = Sybil([PythonCodeBlockParser()], path=str(COOKBOOK), pattern=name).parse(COOKBOOK / name)
-    for example in document.examples():
-        example.evaluate()
-    return document.namespace
+    return names_of(DOCS / "cookbook" / name)
 
 
 @pytest.fixture

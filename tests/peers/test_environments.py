@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.peers import environments
 
+HASH = "--hash=sha256:abc"
 COLUMNS = Path(environments.__file__).with_name("columns")
 
 
@@ -27,11 +28,15 @@ def test_the_plain_sdk_is_the_same_beside_every_peer() -> None:
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("line", ["litellm>=1", "litellm", "litellm==1.*", "litellm==1.0,<2"])
+@pytest.mark.parametrize(
+    "line",
+    [f"litellm>=1 {HASH}", f"litellm {HASH}", f"litellm==1.* {HASH}", f"litellm==1.0,<2 {HASH}", "litellm==1.0",
+     "litellm==1.0 --hash=md5:abc"],
+)  # fmt: skip
 def test_a_range_is_no_pin(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line that leaves a choice is refused, and named."""
     monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
-    (tmp_path / "peer.txt").write_text(f"uvloop==1.0\n{line}\n")
+    (tmp_path / "peer.txt").write_text(f"uvloop==1.0 \\\n    {HASH}\n{line}\n")
     with pytest.raises(ValueError, match=r"peer\.txt: .*no exact version"):
         environments.pins("peer")
 

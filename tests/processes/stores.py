@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from tierline.ledger import Ledger
 
 
-def ledger_of(url: str, lease: float = 30.0) -> Ledger:
-    """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer."""
+def ledger_of(url: str, lease: float = 30.0, ahead: Callable[[], float] | None = None) -> Ledger:
+    """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer.
+
+    Its clock is so many seconds `ahead` of that of all others.
+    """
+    clock = None if ahead is None else lambda: time.time() + ahead()
     if url.startswith("redis"):
-        return RedisLedger(RedisStore(url, timeout=5.0), lease=lease)
-    return SQLiteLedger(SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0), lease=lease)
+        return RedisLedger(RedisStore(url, timeout=5.0), lease=lease, clock=clock)
+    store = SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0)
+    return SQLiteLedger(store, lease=lease, clock=clock or time.time)
 
 
 @pytest.fixture(params=["sqlite", "redis"])

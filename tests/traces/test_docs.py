@@ -7,14 +7,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from sybil import Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 from scripts.draw_trace import draw, record
-from tierline import chat, metrics, telemetry
+from tests.pages import DOCS, parsed
+from tierline import chat, telemetry
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "tracing.md"
+PAGE = DOCS / "tracing.md"
 
 
 @pytest.mark.usefixtures("fresh")
@@ -22,20 +20,17 @@ def test_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of code works, in order."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
-    page = Sybil([PythonCodeBlockParser()], path=str(PAGE.parent), pattern=PAGE.name).parse(PAGE)
-    examples = list(page.examples())
+    examples = list(parsed(PAGE).examples())
     assert len(examples) == 2
     for example in examples:
         example.evaluate()
 
 
-@pytest.mark.parametrize("module", [telemetry, chat, metrics])
-def test_every_name_is_told(module: object) -> None:
-    """Each attribute and each metric stands on the page."""
+@pytest.mark.parametrize("module", [telemetry, chat])
+def test_every_attribute_is_told(module: object) -> None:
+    """Each attribute stands on the page."""
     source = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     names = set(re.findall(r"\"((?:tierline|gen_ai|server)\.[a-z0-9_.]+[a-z0-9_])", source))
-    if module is metrics:  # the attributes of metrics are in the guide
-        names = set(re.findall(r"create_\w+\(\s*\"([a-z0-9_.]+)\"", source))
     page = PAGE.read_text(encoding="utf-8")
     assert len(names) > 10
     assert sorted(name for name in names if f"`{name}" not in page) == []

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.errors import LedgerUnavailableError
-from tierline.ledger.sqlite import SQLiteLedger
 from tierline.report import OTHER
-from tierline.store import schema, sqlite_file
 from tierline.store.redis import RedisStore
 from tierline.store.sqlite import SQLiteStore
 from tierline.traffic.base import BreakerStanding, Counts, total_of
@@ -206,9 +204,7 @@ async def test_what_is_old_is_dropped(shared: Shared, server: RedisServer) -> No
     if isinstance(store, RedisTraffic):
         with server.client() as client:
             begins = f"{{{shared.namespace}}}:traffic:"
-            left = {
-                key.decode().removeprefix(begins): client.ttl(key) for key in client.keys(f"{{{shared.namespace}}}:*")
-            }
+            left = {key.decode().removeprefix(begins): client.ttl(key) for key in client.keys(f"{begins}*")}
         assert left.pop("workers") == -1  # a handful, and each is dropped a day after it was heard of
         start = {level: HERE - HERE % level for level in LEVELS}
         for name, seconds in left.items():
@@ -503,22 +499,6 @@ def test_where_it_is_kept(tmp_path: Path, server: RedisServer) -> None:
     assert type(open_traffic(RedisStore(server.url), clock=float)) is RedisTraffic
     assert type(open_traffic(None, clock=float)) is MemoryTraffic
     assert type(open_traffic(object(), clock=float)) is MemoryTraffic
-
-
-async def test_a_file_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without traffic gets its tables, and keeps its balances."""
-    with monkeypatch.context() as before:
-        for module in (schema, sqlite_file):
-            before.setattr(module, "MIGRATIONS", schema.MIGRATIONS[:3])
-        ledger = SQLiteLedger(tmp_path / "a.db")
-        await ledger.set_limit("daily", "acme", 5)
-        await ledger.aclose()
-    ledger = SQLiteLedger(tmp_path / "a.db")
-    traffic = SQLiteTraffic(ledger.store, clock=lambda: NOW)
-    await traffic.add(ME, 1, [row("acme")], ())
-    assert (await read(traffic)).ranked["account"].number == 1
-    assert await ledger.limits() == {("daily", "acme"): 5}
-    await ledger.aclose()
 
 
 async def test_reading_keeps_nobody_from_writing(tmp_path: Path) -> None:

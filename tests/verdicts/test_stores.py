@@ -10,8 +10,6 @@ import pytest
 
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.errors import LedgerUnavailableError
-from tierline.ledger.sqlite import SQLiteLedger
-from tierline.store import schema, sqlite_file
 from tierline.store.redis import RedisStore
 from tierline.store.sqlite import SQLiteStore
 from tierline.verdicts.opening import open_verdicts
@@ -226,19 +224,3 @@ def test_what_is_shared_over(tmp_path: Path, server: RedisServer) -> None:
     assert type(open_verdicts(RedisStore(server.url), clock=float)) is RedisVerdicts
     assert open_verdicts(None, clock=float) is None
     assert open_verdicts(object(), clock=float) is None
-
-
-async def test_a_file_of_the_version_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without verdicts gets their tables, and keeps its balances."""
-    with monkeypatch.context() as before:
-        for module in (schema, sqlite_file):
-            before.setattr(module, "MIGRATIONS", schema.MIGRATIONS[:2])
-        ledger = SQLiteLedger(tmp_path / "a.db")
-        await ledger.set_limit("daily", "acme", 5)
-        await ledger.aclose()
-    ledger = SQLiteLedger(tmp_path / "a.db")
-    verdicts = SQLiteVerdicts(ledger.store)
-    await verdicts.put([kept("a")])
-    assert await verdicts.get(["a"]) == ["v"]
-    assert await ledger.limits() == {("daily", "acme"): 5}
-    await ledger.aclose()

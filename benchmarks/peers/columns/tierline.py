@@ -14,6 +14,7 @@ from benchmarks.peers.rows import PLAIN
 from benchmarks.spans import Spans
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier, LocalClassifier
+from tierline.ledger import RedisLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +27,8 @@ TRACED: Final = "plain SDK, its own span"
 CACHED: Final = "Tierline"
 ALL: Final = "Tierline, everything on"
 NEW: Final = "Tierline, as a new user gets it"
+SLICES: Final = 0.05
+"""Of a budget, how much a process holds to admit calls against without asking."""
 
 
 class Seen:
@@ -130,4 +133,7 @@ async def opened(world: World) -> AsyncIterator[list[Column]]:
         ]
         if world.redis:
             columns.append(routed("Tierline, Redis", verdict(store=world.redis), "cache"))
+            leased = RedisLedger(world.redis, namespace="leased", slices=SLICES)
+            stack.push_async_callback(leased.aclose)
+            columns.append(routed("Tierline, Redis, allowances", verdict(ledger=leased), "cache"))
         yield columns

@@ -1,6 +1,6 @@
 """How hard is a request? Classifiers, each with an opinion and an honest confidence in it."""
 
-from tierline.classify.base import Classifier, Consult, Question, View
+from tierline.classify.base import Classifier, Consult, Question, View, fingerprint_of
 from tierline.classify.cache import CacheStats, VerdictCache
 from tierline.classify.cascade import CascadeClassifier, default_classifier
 from tierline.classify.claude import ClaudeClassifier
@@ -29,4 +29,5 @@ __all__ = [
     "VerdictCache",
     "View",
     "default_classifier",
+    "fingerprint_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 
 from tierline.cli.stores import plain_text
-from tierline.configuration import load
+from tierline.configuration.loading import configured, unheard
 from tierline.configuration.schema import schema as schema_of
 
 if TYPE_CHECKING:
@@ -24,13 +25,15 @@ _File = Annotated[
 
 def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json", help="JSON.")] = False) -> None:
     """Check a configuration file, and the environment over it. Errors have their lines; with one it exits with 2."""
-    found = load(file)
+    found = configured(file, os.environ)
     found.router()  # opens nothing
+    unknown = unheard(os.environ)
     console = Console()
     if as_json:
         path = None if found.path is None else str(found.path)
         keys = sorted({*found.options} | {f"middleware.{name}" for name in found.middleware})
-        console.file.write(json.dumps({"file": path, "keys": keys, "variables": found.variables}, indent=2) + "\n")
+        told = {"file": path, "keys": keys, "variables": found.variables, "unknown_variables": sorted(unknown)}
+        console.file.write(json.dumps(told, indent=2) + "\n")
         return
     where = "no file here, so defaults hold" if found.path is None else f"{plain_text(found.path)} is well"
     console.print(where, markup=False, highlight=False)
@@ -39,6 +42,8 @@ def check(file: _File = None, as_json: Annotated[bool, typer.Option("--json", he
         console.print(f"  {name}{f' ({by})' if by else ''}", markup=False, highlight=False)
     for name in found.middleware:
         console.print(f"  middleware: {name}", markup=False, highlight=False)
+    for said in unknown.values():
+        console.print(f"warning: {plain_text(said)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def schema() -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tierline.cli.findings import models, set_up, tables, versions
+from tierline.cli.findings import environment, models, set_up, tables, versions
 from tierline.cli.loading import AppName, Factory, loaded, router_in
 from tierline.cli.reaching import api, collector
 from tierline.cli.storage import storage
@@ -60,7 +60,7 @@ async def _found(app: str, store: str, *, factory: bool) -> list[Finding]:
     router, whole = _router(app, store, factory=factory)
     now = router.timing.now()
     today = datetime.fromtimestamp(now, UTC).date()
-    found = [*versions(), *models(router, today), *tables(now, today)]
+    found = [*versions(), *environment(), *models(router, today), *tables(now, today)]
     try:
         if whole is not None:
             found += set_up(router, whole)

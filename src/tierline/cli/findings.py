@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution, requires, ver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from tierline.configuration.loading import unheard
 from tierline.errors import ConfigurationError
 from tierline.models import READ_ON, model_of, notice_of
 from tierline.router import MODE_VARIABLE
@@ -137,6 +138,12 @@ def _installed(name: str) -> float | None:
 
 def _days(days: int) -> str:
     return "today" if days <= 0 else f"{days} day{'' if days == 1 else 's'} ago"
+
+
+def environment() -> Iterator[Finding]:
+    """Variables that look like Tierline's, and that nothing hears."""
+    if said := unheard(os.environ):
+        yield Finding("warn", "environment", "; ".join(said.values()), "mend the names, or unset what is not meant")
 
 
 def set_up(router: Router[Any], app: object) -> Iterator[Finding]:

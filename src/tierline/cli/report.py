@@ -16,7 +16,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from tierline.cli.stores import Store, moment_of, opened, plain_text
+from tierline.cli.loading import AppName, Factory
+from tierline.cli.operating import reached
+from tierline.cli.stores import Store, moment_of, plain_text
 from tierline.display import moment, money
 from tierline.errors import ConfigurationError
 from tierline.history import Total
@@ -74,6 +76,8 @@ class Reported:
 
 def report(
     store: Store = "",
+    app: AppName = "",
+    factory: Factory = False,
     by: Annotated[By, typer.Option(help="What rows are: a job is a run, as router.bind(run=…) names it.")] = "tier",
     since: Annotated[str, typer.Option(help="24h, 7d, 2026-11-01, 2026-11-01T08:00 (UTC).")] = "24h",
     until: Annotated[str, typer.Option(help="The same; by default now.")] = "",
@@ -88,7 +92,7 @@ def report(
     end = moment_of("--until", until, now) if until else None
     if begin > (end or now):
         raise ConfigurationError(f"--since {since} is after {f'--until {until}' if until else 'now'}")
-    found = asyncio.run(_asked(store, by, begin, end))
+    found = asyncio.run(_asked(store, app, by, begin, end, factory=factory))
     console = Console()
     if as_json:
         console.file.write(_json(found) + "\n")
@@ -98,8 +102,8 @@ def report(
         _show(found, console)
 
 
-async def _asked(store: str, by: By, since: datetime, until: datetime | None) -> Reported:
-    async with opened(store) as router:
+async def _asked(store: str, app: str, by: By, since: datetime, until: datetime | None, *, factory: bool) -> Reported:
+    async with reached(store, app, factory=factory) as router:
         # Traffic by name has whole days where it is long: the ledger is asked for the same.
         traffic = await router.traffic(since, until, most=0 if by in ("tier", "hour", "day") else _MOST)
         history = await router.history(traffic.since, None if until is None else traffic.until)

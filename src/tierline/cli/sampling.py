@@ -43,10 +43,14 @@ def sample(
     seed: Annotated[int, typer.Option(help="The same seed draws the same.")] = 0,
     sure: Annotated[float, typer.Option(min=0, max=1, help="The Router's min_confidence.")] = 0.6,
     quality: Annotated[float, typer.Option(min=0, max=1, help="The policy's quality.")] = QUALITY,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Ask nobody: what was drawn as lines of JSON, to be graded elsewhere.")
+    ] = False,
 ) -> None:
     """Draw decisions of a log to grade: was the answer of this tier good enough? y, n, skip or quit.
 
     Each grade is on the disk before the next question, so Ctrl-C loses nothing; the next time goes on from there.
+    With --json a line that gets "good": 1 or 0 is a grade, for the file of --out.
     """
     console = Console()
     graded = graded_ids(out)
@@ -56,6 +60,10 @@ def sample(
         raise ConfigurationError(
             f"{log} has no answered decision that is not graded: give a log of `Router(decision_log=…)`, or a newer one"
         )
+    if as_json:
+        for each in drawn:
+            console.file.write(json.dumps({**about(each), "why": each.why}) + "\n")
+        return
     if not any(each.row.text for each in drawn):
         console.print("the log has no texts (DecisionLog(text=True) keeps them): look the calls up by their ids\n")
     given = ask(console, drawn, out, partial(asked, console, _QUESTION))
@@ -71,10 +79,10 @@ def ask(console: Console, drawn: list[Drawn], out: Path, key: Callable[[], str])
         row = each.row
         record = row.record or {}
         by = f"{record.get('tier')} ({record.get('model')})"
-        about = Text(harmless(f"{each.why}\nid {row.id}, answered by {by}"), style="dim")
+        told = Text(harmless(f"{each.why}\nid {row.id}, answered by {by}"), style="dim")
         title = Text(harmless(f"{number} of {len(drawn)}: {row.route}"))
         console.print(Panel(Text(harmless(row.text or "(no text in the log)")), title=title, title_align="left"))
-        console.print(about)
+        console.print(told)
         while True:
             try:
                 pressed = key().strip().lower()
@@ -99,17 +107,15 @@ def harmless(text: str) -> str:
 
 def grade_of(drawn: Drawn, good: int) -> dict[str, Any]:
     """A line of the grades file: an outcome as `read` takes it."""
+    return {**about(drawn), "good": good, "source": "person", "at": round(time.time(), 3)}
+
+
+def about(drawn: Drawn) -> dict[str, Any]:
+    """What was answered, without its grade."""
     row, record = drawn.row, drawn.row.record or {}
     return {
-        "id": row.id,
-        "route": row.route,
-        "text": row.text or "",
-        "tools": row.tools,
-        "tier": record.get("tier"),
-        "good": good,
-        "source": "person",
-        "at": round(time.time(), 3),
-    }
+        "id": row.id, "route": row.route, "text": row.text or "", "tools": row.tools, "tier": record.get("tier"),
+    }  # fmt: skip
 
 
 def graded_ids(out: Path) -> set[str]:

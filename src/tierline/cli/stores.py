@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import unquote
 
 import typer
 
 from tierline.errors import ConfigurationError
-from tierline.router import Router
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -32,7 +27,7 @@ def check_store(store: str) -> None:
     if not store:
         raise ConfigurationError(
             "which store? write --store sqlite:///tierline.db or --store redis://localhost, as the app's Router has "
-            "it, or set TIERLINE_STORE"
+            "it, set TIERLINE_STORE, or name the app: --app main:app"
         )
     if store.lower().startswith("memory:"):
         raise ConfigurationError(
@@ -43,17 +38,6 @@ def check_store(store: str) -> None:
     # A file that is not there would be made, and a mistake in its name would look like an app that spends nothing.
     if scheme.lower() == "sqlite" and not Path(unquote(path)).is_file():
         raise ConfigurationError(f"there is no file {path}: write the path that the app has, from where you are")
-
-
-@asynccontextmanager
-async def opened(store: str) -> AsyncIterator[Router[Any]]:
-    """A Router without a client, over the store of an app: see `check_store`."""
-    check_store(store)
-    router: Router[Any] = Router(store=store, share_verdicts=False)
-    try:
-        yield router
-    finally:
-        await router.aclose(0)
 
 
 def moment_of(option: str, text: str, now: datetime) -> datetime:

@@ -17,7 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tierline.cli.stores import Store, opened, plain_text
+from tierline.cli.loading import AppName, Factory
+from tierline.cli.operating import reached
+from tierline.cli.stores import Store, plain_text
 from tierline.display import duration, money
 from tierline.errors import LedgerUnavailableError
 from tierline.report import NO_ROUTE, NO_TENANT
@@ -56,6 +58,8 @@ class Seen:
 
 def watch(
     store: Store = "",
+    app: AppName = "",
+    factory: Factory = False,
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Each decision as a line of JSON; with --once all of a look. Nano-USD.")
@@ -64,11 +68,11 @@ def watch(
     """Watch an app as it spends: budgets, tiers, breakers, decisions. Ends with q or Ctrl-C. Needs no key."""
     console = Console()
     with suppress(KeyboardInterrupt):
-        asyncio.run(_watch(store, console, once=once, as_json=as_json))
+        asyncio.run(_watch(store, app, console, factory=factory, once=once, as_json=as_json))
 
 
-async def _watch(store: str, console: Console, *, once: bool, as_json: bool) -> None:
-    async with opened(store) as router:
+async def _watch(store: str, app: str, console: Console, *, factory: bool, once: bool, as_json: bool) -> None:
+    async with reached(store, app, factory=factory) as router:
         seen = await look(router)
         if once and as_json:
             _say(console, json.dumps(_as_dict(seen), indent=2))

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import tomllib
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from threading import Lock
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from tierline.budgets import parse_limit
 from tierline.configuration.building import built, culprit
 from tierline.configuration.checking import Problem, problems_of, words
-from tierline.configuration.keys import ROUTER
+from tierline.configuration.keys import ROUTER, TABLES
 from tierline.configuration.lines import lines_of
+from tierline.configuration.watching import watched
 from tierline.errors import ConfigurationError
 from tierline.router import MODE_VARIABLE, Router
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from signal import Signals
 
     from tierline.budgets import Budget
     from tierline.configuration import lines
@@ -33,6 +37,8 @@ log: Final = logging.getLogger("tierline")
 FILE: Final = "tierline.toml"
 FILE_VARIABLE: Final = "TIERLINE_CONFIG"
 PREFIX: Final = "TIERLINE_"
+PAGE_VARIABLE: Final = "TIERLINE_PAGE_TOKEN"
+"""What apps call the token of the page, as its documentation does."""
 _PYPROJECT: Final = "pyproject.toml"
 _IN_PYPROJECT: Final = ("tool", "tierline")
 _OURS: Final = re.compile(r"^[ \t]*\[+[ \t]*tool[ \t]*\.[ \t]*tierline\b", re.MULTILINE)
@@ -104,6 +110,22 @@ class Configuration:
         with self._lock:
             return self._reloaded(self.path)
 
+    def watching(self, seconds: float = 2.0, *, on: Signals | None = None) -> AbstractAsyncContextManager[None]:
+        """Inside, `reload` is called when the file has changed, and when the signal `on` comes: for a lifespan.
+
+            async with config.watching(on=signal.SIGHUP), router.lifespan(app):
+                yield
+
+        It is looked at every so many `seconds`, and read when two looks have found the same, so that no half of it is
+        taken. What cannot be taken is logged as an error, once, and what held holds on. It is about this process: each
+        worker watches for itself.
+        ConfigurationError where there is no file, `seconds` is not above zero, or a signal cannot be had here: they
+        belong to the main thread.
+        """
+        if self.path is None:
+            raise ConfigurationError("there is no file to watch: the configuration is the environment's")
+        return watched(self.path, self.reload, seconds, on)
+
     def _reloaded(self, path: Path) -> tuple[str, ...]:
         table = _read(path)
         new = Configuration(path, table, self._environ)
@@ -145,9 +167,16 @@ def load(path: str | os.PathLike[str] | None = None, *, environ: Mapping[str, st
 
     Without a `path` it is `TIERLINE_CONFIG`, else `tierline.toml` of the directory that the app is started in, else
     `[tool.tierline]` of `pyproject.toml` there; else there is no file. ConfigurationError, with file, line and key, for
-    all that is wrong in it.
+    all that is wrong in it. A variable `TIERLINE_…` that nothing hears is warned of: an app may have some of its own.
     """
     environ = os.environ if environ is None else environ
+    for said in unheard(environ).values():
+        log.warning("%s", said)
+    return configured(path, environ)
+
+
+def configured(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Configuration:
+    """The same, for who says by other ways what is not heard."""
     found = _found(path, environ)
     return Configuration(found, _read(found) if found is not None else {}, environ)
 
@@ -228,6 +257,21 @@ def _name(key: lines.Path) -> str:
 def variable_of(key: Key) -> str:
     """The variable that stands over a key."""
     return f"{PREFIX}{key.name.upper()}"
+
+
+def unheard(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like Tierline's and are not, each with what to say of it. No value is in it."""
+    known = {variable_of(key) for key in ROUTER} | {FILE_VARIABLE, MODE_VARIABLE, PAGE_VARIABLE}
+    found = {}
+    for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
+        stem = name.removeprefix(PREFIX)
+        near = get_close_matches(stem, [each.removeprefix(PREFIX) for each in known], 1)
+        if stem.lower() in TABLES:
+            hint = f"[{stem.lower()}] stands in the file alone, not in the environment"
+        else:
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "is it the app's own?"
+        found[name] = f"{name} is a variable that Tierline does not know: {hint}"
+    return found
 
 
 def _said(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -12,11 +12,12 @@ from tierline.ledger.refusing import Part, refusal
 from tierline.values import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from tierline.budgets import Line
     from tierline.ledger.base import Origin, Reservation
     from tierline.values import Offer
+    from tierline.windows import Span
 
 _MOST_SEEN: Final = 10_000
 """How many accounts are remembered."""
@@ -48,6 +49,11 @@ class Seen:
         """Remember what a refusal told of `lines`."""
         for line, left in zip(lines, found.budgets, strict=False):
             self._keep(line, _Last(left.limit, left.limit - left.remaining, line.window.span(found.at).end))
+
+    def sliced(self, standing: Iterable[tuple[Line, Span, int]]) -> None:
+        """Remember what the accounts of slices had used, the slices themselves included."""
+        for line, span, used in standing:
+            self._keep(line, _Last(line.limit, used, span.end))
 
     def spent(self, budget: str, account: str, series: str, amount: int) -> None:
         """Add what was spent without the ledger."""

@@ -59,6 +59,8 @@ class Reservation(NamedTuple):
     """Whether it was made from this worker's own memory, because the ledger could not be asked."""
     attempts: int = 1
     """How many attempts `history` counts when it is settled: requests of a batch are held for many at a time."""
+    leased: bool = False
+    """Whether it was made out of a slice that this process holds: no other process can settle it."""
 
     @property
     def share(self) -> float:

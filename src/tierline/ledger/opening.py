@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tierline.ledger.base import Ledger
     from tierline.ledger.journal import Journal
     from tierline.ledger.outage import OnError
+    from tierline.ledger.slices import Slices
 
 _REDIS: Final = ("redis", "rediss", "unix")
 _TIMEOUT: Final = 0.2
@@ -73,6 +74,12 @@ def open_ledger(
 def connection_of(ledger: Ledger) -> object:
     """What a ledger keeps its balances in, for other parts to use as well; None where that is nothing to share."""
     return getattr(ledger.behind if isinstance(ledger, GuardedLedger) else ledger, "store", None)
+
+
+def slices_of(ledger: Ledger) -> Slices | None:
+    """What this process holds of a ledger's budgets, to admit calls without asking; None where it never does."""
+    found = ledger.behind if isinstance(ledger, GuardedLedger) else ledger
+    return getattr(found, "slices", None)
 
 
 def is_away(ledger: Ledger) -> bool:

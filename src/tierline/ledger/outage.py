@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tierline.budgets import Line
     from tierline.ledger.base import Alert, Balance, Fullest, Hold, Ledger, Origin, Reservation, Spent
     from tierline.ledger.journal import Journal
+    from tierline.ledger.slices import Slices
     from tierline.values import Offer
 
 log: Final = logging.getLogger("tierline")
@@ -86,6 +87,8 @@ class GuardedLedger:
         self._clock = clock
         self._on_change = on_change
         self._owned = owned
+        self._slices: Slices | None = getattr(ledger, "slices", None)
+        """What this process holds of its budgets: calls that are admitted against it go on while it is away."""
         self._seen = Seen()
         self._allowance: Allowance | None = None
         """What is spent here: there is one while the ledger is away."""
@@ -169,7 +172,7 @@ class GuardedLedger:
                 await allowance.settle(reservation, cost)
             await self._note(Entry("post", reservation.id, bare(reservation), cost, estimated))
             return True
-        if self._allowance is None:
+        if self._allowance is None or reservation.leased:  # what is leased is settled in this process
             try:
                 return await self.behind.settle(reservation, cost, estimated=estimated)
             except LedgerUnavailableError as error:
@@ -179,6 +182,8 @@ class GuardedLedger:
 
     async def release(self, key: str) -> bool:
         """Give the hold back; the ledger is told as soon as it can be."""
+        if self._slices is not None and self._slices.release(key):
+            return True
         here = key if key.endswith(LOCAL) else key + LOCAL
         if here in self._here:
             self._here.discard(here)
@@ -215,7 +220,9 @@ class GuardedLedger:
             if (allowance := self._allowance) is not None:
                 await allowance.renew(here)
             await self.journal.renew([held.id for held in here], self._clock() + self.lease)
-        there = [held for held in reservations if not held.unasked]
+        if self._slices is not None:
+            self._slices.renew(held.id for held in reservations if held.leased)
+        there = [held for held in reservations if not held.unasked and not held.leased]
         if there and self._allowance is None:
             try:
                 await self.behind.renew(there)
@@ -325,6 +332,8 @@ class GuardedLedger:
         """The allowance of the outage, which begins with the first who finds it."""
         with self._lock:
             if (allowance := self._allowance) is None:
+                if self._slices is not None:
+                    self._seen.sliced(self._slices.standing())
                 allowance = self._allowance = Allowance(self._seen, self._share, self._clock, self.lease)
                 self._gone_at, self._delivered = time.monotonic(), 0
                 began = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from heapq import nsmallest
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tierline.budgets import first_fit
 from tierline.errors import ConfigurationError
@@ -13,6 +14,7 @@ from tierline.ledger.base import NOWHERE, RETENTION, Fullest, Origin, Reservatio
 from tierline.ledger.checks import bounded_cost, check_offers, check_seconds, checked_limit, plain
 from tierline.ledger.refusing import Part, refusal
 from tierline.ledger.session import Session
+from tierline.ledger.slicing import Slicing
 from tierline.ledger.wire import (
     asked,
     dumps,
@@ -34,8 +36,14 @@ if TYPE_CHECKING:
 
     from tierline.budgets import Line
     from tierline.ledger.base import Alert, Balance, Hold, Spent
+    from tierline.ledger.slices import Slices
     from tierline.values import Offer, Refusal
     from tierline.windows import Span
+
+_ASKED_BACK: Final = 1.5
+"""Seconds within which every process that is alive has given back what it holds in slices, and has no call for."""
+_AGAIN: Final = 0.05
+"""Seconds between two looks whether they have."""
 
 
 class RedisLedger:
@@ -50,6 +58,10 @@ class RedisLedger:
     that used it have given back what they remember, each in its `ping`. What no living process knew is lost, and spend
     by hour is.
 
+    `slices`, a share above 0 and at most 0.5: accounts that are busy are leased. Each process then holds so large a
+    part of what such an account has left, admits calls against it without asking, and reports every second what they
+    came to. None: every call is asked for.
+
     Raises ConfigurationError for arguments that cannot work, and where redis-py is not installed.
     """
 
@@ -60,6 +72,7 @@ class RedisLedger:
         namespace: str = "tierline",
         lease: float = 30.0,
         retention: float = RETENTION,
+        slices: float | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         check_seconds("RedisLedger", lease=lease, retention=retention)
@@ -69,6 +82,12 @@ class RedisLedger:
         self.instant = False
         self.store = RedisStore(store, namespace=namespace) if isinstance(store, str) else store
         self._session = Session(self.store, lease=lease, retention=retention, clock=clock)
+        self._slicing = None if slices is None else Slicing(self._session, slices, lease, self._post)
+
+    @property
+    def slices(self) -> Slices | None:
+        """What this process holds to admit calls against without asking; None where every call is asked for."""
+        return None if self._slicing is None else self._slicing.slices
 
     async def reserve(
         self,
@@ -81,6 +100,9 @@ class RedisLedger:
     ) -> Reservation | Refusal:
         """Hold the worst case of the first offer that fits: see `Ledger`."""
         check_offers(offers)
+        slicing = self._slicing
+        if slicing is not None:
+            slicing.slices.asked(key)
         costs = [offer.cost for offer in offers]
         ask = {
             "thresholds": thresholds,
@@ -89,8 +111,8 @@ class RedisLedger:
             "hold": kept_of(origin),
         }
         fixed = dumps(ask)[:-1]
-        until = self._session.until()
         charged: list[tuple[Line, Span]] = []
+        wait = True
 
         def arguments(left: float) -> tuple[str, ...]:
             now = self._session.time()
@@ -99,14 +121,24 @@ class RedisLedger:
             asking = [(own, *each) for own, each in zip(lines, charged, strict=True)]
             start = max((span.start for _, span in charged), default=0)
             end = min((span.until for _, span in charged), default=inf)
-            late = self._session.late(left)
-            return (
-                key,
-                self._session.version,
-                f'{fixed},"from":"{text(start)}","to":"{text(end)}","late":{late!r},"lines":{asked(asking, costs)}}}',
-            )
+            rest = f'"from":"{text(start)}","to":"{text(end)}","lines":{asked(asking, costs)}'
+            late, patient = self._session.late(left), "true" if wait else "false"
+            return key, self._session.version, f'{fixed},"late":{late!r},"wait":{patient},{rest}}}'
 
-        status, now, *rest = await self._session.step("reserve", arguments, until)
+        patience = 0.0
+        while True:
+            status, now, *rest = await self._session.step("reserve", arguments, self._session.until())
+            if status != "sliced":
+                break
+            # Only what slices hold idle is in the way: whoever has them is asked, by their next report.
+            moment = asyncio.get_running_loop().time()
+            if not patience:
+                patience = moment + _ASKED_BACK
+                if slicing is not None:
+                    await slicing.give_back(lines)
+            else:
+                await asyncio.sleep(_AGAIN)
+            wait = moment < patience
         if status == "held":
             taken, used = int(rest[0]) - 1, tuple(map(int, rest[1]))
             fit = first_fit(offers, [line for line, _ in charged], used, thresholds=thresholds)
@@ -182,6 +214,10 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
+        if self._slicing is not None and reservation.leased:
+            if self._slicing.slices.settle(reservation, cost, estimated=estimated):
+                return True
+            await self._slicing.sync()  # it may have been given up, as nobody renewed it
         arguments = (
             reservation.id,
             amount,
@@ -192,7 +228,7 @@ class RedisLedger:
         status, _, *rest = await self._session.run("settle", *arguments)
         if status == "unknown":
             # The store has lost this hold, and goes on: what it came to is charged all the same.
-            return await self.post(reservation, cost, estimated=estimated)
+            return await self._post(reservation, cost, estimated=estimated)
         self._session.recall.ended(reservation.id)
         if status == "done":
             self._session.recall.charged(reservation, rest[0])
@@ -200,12 +236,20 @@ class RedisLedger:
 
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none, or it had been settled before."""
+        if self._slicing is not None and self._slicing.slices.release(key):
+            return True
         status, *_ = await self._session.run("settle", key, "0", "0", "0", "")
         self._session.recall.ended(key)
         return bool(status == "done")
 
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
+        bounded_cost(cost)
+        if self._slicing is not None and self._slicing.slices.knows(reservation.id):
+            return False
+        return await self._post(reservation, cost, estimated=estimated)
+
+    async def _post(self, reservation: Reservation, cost: int, *, estimated: bool) -> bool:
         amount = str(bounded_cost(cost))
         hold = dumps(whole_row(kept_of(reservation.origin, reservation.at), reservation.offer))
         own = [line for line, _ in reservation.lines]
@@ -227,11 +271,17 @@ class RedisLedger:
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Begin the lease of every hold anew; those that have ended are left alone."""
-        await self._session.run("renew", *(reservation.id for reservation in reservations))
+        if self._slicing is not None:
+            self._slicing.slices.renew(held.id for held in reservations if held.leased)
+        there = [held.id for held in reservations if not held.leased]
+        if there or not reservations:
+            await self._session.run("renew", *there)
 
     async def forget(self, lines: Sequence[Line]) -> None:
         """Drop the balances of these accounts. A hold on one of them ends as any other, and is charged nowhere."""
         names = tuple(form(line).name for line in lines)
+        if self._slicing is not None:
+            await self._slicing.give_back(lines)
         await self._session.run("forget", *names)
         self._session.recall.dropped(names)
 
@@ -241,12 +291,15 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Let go of the connections of this loop. The process that closes its last ones is not waited for any more."""
+        if self._slicing is not None:
+            await self._slicing.aclose()
         await self._session.aclose()
 
     # What operators ask
 
     async def balances(self, account: str | None = None) -> list[Balance]:
         """Every account that was ever charged in a span that has not ended; or those with one name."""
+        await self._report()
         found: dict[int, Balance] = {}
         cursor, whose = "", "" if account is None else dumps(account)
         while cursor != "0":
@@ -256,6 +309,7 @@ class RedisLedger:
 
     async def fullest(self, most: int) -> Fullest:
         """The `most` accounts that have used the largest share of their limits: see `Ledger`."""
+        await self._report()
         chosen: dict[int, Balance] = {}
         budgets: set[str] = set()
         cursor, number, least = "", 0, -1.0
@@ -269,6 +323,11 @@ class RedisLedger:
                 least = min(balance.share for balance in chosen.values())
         return Fullest(tuple(chosen.values()), number, frozenset(budgets))
 
+    async def _report(self) -> None:
+        """What calls of this process came to is there when it is asked for."""
+        if self._slicing is not None:
+            await self._slicing.sync()
+
     async def _accounts(self, account: str) -> list[dict[str, str]]:
         """What is kept of accounts, in the order in which they came to be."""
         found: dict[str, dict[str, str]] = {}
@@ -279,7 +338,8 @@ class RedisLedger:
         return sorted(found.values(), key=lambda fields: int(fields["g"]))
 
     async def holds(self) -> list[Hold]:
-        """Every hold, oldest first."""
+        """Every hold, oldest first. A slice is one: it holds for all calls that are admitted against it."""
+        await self._report()
         found: dict[str, Hold] = {}
         cursor = ""
         while cursor != "0":
@@ -291,6 +351,7 @@ class RedisLedger:
 
     async def history(self, since: float, until: float | None = None) -> list[Spent]:
         """Spend of every hour that began at or after `since` and before `until`."""
+        await self._report()
         found: list[Spent] = []
         start, end = text(since), text(inf if until is None else until)
         while start:
@@ -321,6 +382,9 @@ class RedisLedger:
 
     async def erase(self, account: str) -> None:
         """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
+        if self._slicing is not None:
+            self._slicing.slices.close()
+            await self._slicing.sync()
         for step in ("accounts", "holds", "lapsed", "hours", "limits"):
             cursor = ""
             while cursor != "0":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tierline.errors import ConfigurationError, LedgerUnavailableError
+from tierline.store.schema import REDIS_OLDEST, REDIS_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -29,6 +31,7 @@ LATE: Final = 10
 """What part of a timeout the loop may be late before a silence is taken for its own."""
 LONGEST_NAMESPACE: Final = 100
 _SCHEMES: Final = ("redis", "rediss", "unix")
+_NEWER: Final = re.compile(r"NEWER (\d+)")
 
 _LEFT: Final[list[object]] = []
 """Clients that can no longer be closed: of a parent process, or of a loop that was closed under them.
@@ -146,6 +149,11 @@ class RedisStore:
         except TimeoutError as error:
             raise LedgerUnavailableError(f"{self._where} did not answer within {self.timeout:g} s") from error
         except (errors.RedisError, errors.RedisClusterException, OSError) as error:
+            if newer := _NEWER.match(str(error)):
+                raise LedgerUnavailableError(
+                    f"{self!r} was written by a newer Tierline (schema {newer[1]}, this one knows {REDIS_SCHEMA}): "
+                    "upgrade this one, or give it another namespace"
+                ) from None
             raise LedgerUnavailableError(f"{self._where}: {type(error).__name__}: {self._clean(error)}") from error
 
     async def command(self, *parts: str) -> Any:
@@ -389,5 +397,7 @@ def _script(name: str) -> tuple[str, str]:
 
     package, _, script = name.partition("/")
     folder = files(f"tierline.{package}") / "lua"
-    source = "".join((folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", script))
+    known = f"local SCHEMA, OLDEST = {REDIS_SCHEMA}, {REDIS_OLDEST}\n"
+    parts = (files("tierline.store") / "lua" / "schema.lua", folder / "prelude.lua", folder / f"{script}.lua")
+    source = known + "".join(part.read_text("utf-8") for part in parts)
     return source, sha1(source.encode(), usedforsecurity=False).hexdigest()

@@ -1,4 +1,11 @@
-"""What is in a SQLite file of Tierline: the tables of all parts, and how an older file becomes a newer one."""
+"""What is in the stores: the tables of a SQLite file, how an older one becomes a newer one, and who may use it.
+
+A schema is a number, and it only grows. A step to the next one is additive or not. An additive one leaves all that is
+there as it is, so that programs which do not know it go on beside those that do: tables, indexes, columns that may be
+left out, keys and fields of a Redis that nobody has to know. After any other step, programs that do not know it are
+refused, with an error that says so, and touch nothing. So two releases may share a store while one takes the place of
+the other, unless a step between them says that they may not.
+"""
 
 from __future__ import annotations
 
@@ -285,5 +292,19 @@ CREATE TABLE batch_group (      -- deferred requests that were put into one job
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS, _TRAFFIC, BATCHES)
-"""Scripts, each of which makes the version before it the next one; `user_version` says how many were run."""
+_SCHEMA: Final = """
+CREATE TABLE schema (           -- of this file: how many steps were made. Without this table: as user_version says
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    steps INTEGER NOT NULL
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_LEDGER, _LEARNING, _VERDICTS, _TRAFFIC, BATCHES, _SCHEMA)
+"""Scripts, each of which makes the schema before it the next one. None is ever edited: what changes is a new one."""
+OLDEST: Final = 5
+"""The number of the last step that is not additive: who knows fewer may not use a file. It is in `user_version`."""
+
+REDIS_SCHEMA: Final = 1
+"""The schema of what is in a Redis: what keys there are, and what is in them."""
+REDIS_OLDEST: Final = 1
+"""The last one that was not reached by an additive step: who knows less may not use these data."""

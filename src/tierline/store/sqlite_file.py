@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from urllib.parse import quote
 
 from tierline.errors import LedgerUnavailableError
-from tierline.store.schema import APPLICATION_ID, MIGRATIONS
+from tierline.store.schema import APPLICATION_ID, MIGRATIONS, OLDEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,7 @@ class SQLiteFile:
         self._connection: sqlite3.Connection | None = None
         self._place: tuple[int, int] | None = None
         self._epoch: str | None = None
+        self._oldest = 0  # the schema that who uses the file has to know, when it was opened
         self._version: int | None = None  # of what others have committed, as it was when the lock was last in the way
         self._looked = 0.0  # when that was
         self._still: float | None = None  # since when the lock has not moved; None while it is not in the way
@@ -78,12 +79,17 @@ class SQLiteFile:
             try:
                 connection = self._connection or self._open()
                 connection.execute("BEGIN IMMEDIATE")
-                if self._is_in_place():
+                if not self._is_in_place():
+                    # Others are at work on another file. This one must not even be closed: that removes their log.
+                    connection.execute("ROLLBACK")
+                    self.abandon()
+                    continue
+                if _number(connection, "user_version") == self._oldest:
                     self._still = None
                     return connection
-                # Others are at work on another file. This one must not even be closed: that removes the log of theirs.
+                # A newer program has changed the tables meanwhile. Whether they can still be used is looked at anew.
                 connection.execute("ROLLBACK")
-                self.abandon()
+                self.close()
                 continue
             except (sqlite3.Error, OSError) as error:
                 if _code(error) not in _BUSY:
@@ -176,6 +182,7 @@ class SQLiteFile:
                 self._recognize(connection)
                 connection.execute("COMMIT")
             epoch: str = connection.execute("SELECT id FROM epoch WHERE number = 1").fetchone()[0]
+            self._oldest = _number(connection, "user_version")
         except BaseException:
             connection.close()
             raise
@@ -199,29 +206,34 @@ class SQLiteFile:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def _check(self, connection: sqlite3.Connection) -> int:
-        """The version of the file's tables, 0 for none. LedgerUnavailableError where it is no file for us."""
+        """The schema of the file, 0 for none. LedgerUnavailableError where it is no file for us."""
         # In this order: another process may be making the tables right now.
-        tables: int = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        whose: int = connection.execute("PRAGMA application_id").fetchone()[0]
-        if whose != APPLICATION_ID and (whose or version or tables):
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        oldest = _number(connection, "user_version")
+        whose = _number(connection, "application_id")
+        if whose != APPLICATION_ID and (whose or oldest or tables):
             raise LedgerUnavailableError(f"{self.path} is the database of another program: give Tierline its own file")
-        if version > len(MIGRATIONS):
+        if oldest > len(MIGRATIONS):
             raise LedgerUnavailableError(
-                f"{self.path} was written by a newer Tierline (schema {version}, this one knows {len(MIGRATIONS)}): "
+                f"{self.path} was written by a newer Tierline (schema {oldest}, this one knows {len(MIGRATIONS)}): "
                 "upgrade this one, or give it another file"
             )
-        return version
+        if "schema" not in tables:
+            return oldest
+        steps: int = connection.execute("SELECT steps FROM schema").fetchone()[0]
+        return steps
 
     @staticmethod
-    def _migrate(connection: sqlite3.Connection, version: int) -> None:
-        for script in MIGRATIONS[version:]:
+    def _migrate(connection: sqlite3.Connection, schema: int) -> None:
+        if schema >= len(MIGRATIONS):
+            return
+        for script in MIGRATIONS[schema:]:
             for statement in script.split(";\n"):
                 connection.execute(statement)
-        if version < len(MIGRATIONS):
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute("INSERT OR IGNORE INTO epoch VALUES (1, ?)", (secrets.token_hex(8),))
+        connection.execute("INSERT OR REPLACE INTO schema VALUES (1, ?)", (len(MIGRATIONS),))
+        connection.execute(f"PRAGMA user_version = {max(OLDEST, _number(connection, 'user_version'))}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("INSERT OR IGNORE INTO epoch VALUES (1, ?)", (secrets.token_hex(8),))
 
     def _log_ahead(self, connection: sqlite3.Connection) -> None:
         mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
@@ -292,3 +304,8 @@ def _is_full(directory: Path) -> bool:
     with suppress(OSError):
         return os.statvfs(directory).f_bavail == 0
     return False
+
+
+def _number(connection: sqlite3.Connection, name: Literal["user_version", "application_id"]) -> int:
+    found: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return found

@@ -21,10 +21,11 @@ RESET: Final = "tierline.testing.reset"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve in the running asyncio loop; the URL has no slash at its end.
+async def serving(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+    """Serve in the running asyncio loop, on any free port where none is said; the URL has no slash at its end.
 
-    When left, open requests are cut off and all tasks have ended. Raises ConfigurationError without uvicorn.
+    When left, open requests are cut off and all tasks have ended. Raises ConfigurationError without uvicorn, and
+    OSError where the port is taken.
     """
     try:
         import uvicorn  # noqa: PLC0415 - only who serves needs it
@@ -46,7 +47,13 @@ async def serving(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]:
 
     # Named TCP, or asyncio leaves Nagle's algorithm on, and each answer waits 40 ms for an acknowledgement.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
-    listener.bind((host, 0))
+    if port:  # one that was in use a moment ago is free
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
     config = uvicorn.Config(
         with_reset, http=H11Protocol, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False
     )
@@ -63,7 +70,7 @@ async def serving(app: ASGIApp, host: str = "127.0.0.1") -> AsyncIterator[str]:
 
 
 @contextmanager
-def serving_in_thread(app: ASGIApp, host: str = "127.0.0.1") -> Iterator[str]:
+def serving_in_thread(app: ASGIApp, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Serve on a loop of a thread of its own, for programs without one. Raises as `serving` does."""
     ready = threading.Event()
     found: list[str] = []
@@ -72,7 +79,7 @@ def serving_in_thread(app: ASGIApp, host: str = "127.0.0.1") -> Iterator[str]:
 
     async def run() -> None:
         try:
-            async with serving(app, host) as url:
+            async with serving(app, host, port) as url:
                 done = asyncio.Event()
                 stop.append((asyncio.get_running_loop(), done))
                 found.append(url)

@@ -229,21 +229,21 @@ class FakeClaude:
         """
         await self._book.until(lambda: condition(self.requests))
 
-    def serve(self, host: str = "127.0.0.1") -> AbstractAsyncContextManager[str]:
-        """Serve on a free port in the running asyncio loop: `async with fake.serve() as url:`.
+    def serve(self, host: str = "127.0.0.1", port: int = 0) -> AbstractAsyncContextManager[str]:
+        """Serve in the running asyncio loop, on a free port where none is said: `async with fake.serve() as url:`.
 
-        Raises ConfigurationError without uvicorn.
+        Raises ConfigurationError without uvicorn, and OSError where the port is taken.
         """
         load_prices()
-        return serving(self, host)
+        return serving(self, host, port)
 
-    def serve_in_thread(self, host: str = "127.0.0.1") -> AbstractContextManager[str]:
-        """Serve on a free port in a thread of its own: `with fake.serve_in_thread() as url:`.
+    def serve_in_thread(self, host: str = "127.0.0.1", port: int = 0) -> AbstractContextManager[str]:
+        """Serve in a thread of its own, on a free port where none is said: `with fake.serve_in_thread() as url:`.
 
-        `answer` and `verdict` are then called in that thread. Raises ConfigurationError without uvicorn.
+        `answer` and `verdict` are then called in that thread. Raises as `serve` does.
         """
         load_prices()
-        return serving_in_thread(self, host)
+        return serving_in_thread(self, host, port)
 
     def client(self, **options: Any) -> AsyncAnthropic:
         """Return a client of the SDK that is connected without a socket; `options` are those of `AsyncAnthropic`.

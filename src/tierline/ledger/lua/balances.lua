@@ -14,8 +14,8 @@ local set = all(LIMITS)
 local some_set = next(set) ~= nil
 local found = call('ZSCAN', ACCOUNTS, ARGV[5], 'COUNT', 500)
 local picked, budgets, known = {}, {}, {}
-local TOLD = {'n', 'U', 'l', 'g', 'S', 'E'}
-local looked = most and {'n', 'U', 'l'} or TOLD -- where few are told, the rest is read of those alone
+local TOLD = {'n', 'U', 'l', 'I', 'g', 'S', 'E'}
+local looked = most and {'n', 'U', 'l', 'I'} or TOLD -- where few are told, the rest is read of those alone
 
 -- Leave the fullest. What is no fuller than the last of them need not be looked at any more.
 local function cut()
@@ -71,6 +71,7 @@ for place = 1, #found[2], 2 do
         known[budget] = true
         budgets[#budgets + 1] = string.sub(budget, 2)
       end
+      mine[2] = less(mine[2], mine[4] or '0') -- what slices hold idle, no call has
       local share = tonumber(mine[2]) / tonumber(limit)
       if share > least then
         picked[#picked + 1] = {share, name, mine, limit, hard, rolls}
@@ -89,11 +90,12 @@ local rows = {}
 for place, each in ipairs(picked) do
   local _, name, mine, limit, hard, rolls = unpack(each)
   if most then
-    mine = call('HMGET', account(name), unpack(TOLD))
+    local told = call('HMGET', account(name), unpack(TOLD))
+    told[2], mine = mine[2], told
   end
   local finish = end_of(name, mine[1], rolls)
   rows[place] = '[' .. table.concat({
-    mine[4], name, mine[2], mine[5], mine[6], limit, hard, finish == 'inf' and 'null' or finish}, ',') .. ']'
+    mine[5], name, mine[2], mine[6], mine[7], limit, hard, finish == 'inf' and 'null' or finish}, ',') .. ']'
 end
 local head = answer('done', found[1])
 local total = call('ZCOUNT', ACCOUNTS, '(' .. now_text, '+inf')

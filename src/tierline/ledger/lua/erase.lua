@@ -26,6 +26,10 @@ local function strip(id)
     end
   end
   hold.lines, hold.used = names, used
+  if hold.idle then
+    hold.without = hold.without or {} -- its process may yet report what it did for this name
+    hold.without[who] = true
+  end
   if hold.tenant == who then
     hold.tenant, hold.row = false, not hold.lapsed and hold.nobody -- its estimate is gone with the rows
   end

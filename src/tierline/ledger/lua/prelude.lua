@@ -8,10 +8,11 @@
 --
 -- {namespace}:a:<name>    an account. g: its generation, l: its line, a: its first alert, n: when the next of its spans
 --                         ends; U, S, E: used (spent and held), spent, estimated, of all spans that have not ended;
+--                         I: what of U slices hold that no call has yet; r: until when slices are asked back;
 --                         for each span @<start>: its end, t<start>: which alerts were told, and where several spans
---                         count at a time u, s, e<start>
+--                         count at a time u, s, e, i<start>
 -- {namespace}:accounts    names of accounts, by when their last span ends
--- {namespace}:h:<id>      a hold, a lapsed hold, or 'ended'
+-- {namespace}:h:<id>      a hold, a slice (a hold with `idle`: see `slice`), one of them that has lapsed, or 'ended'
 -- {namespace}:leases      ids of holds, by when they lapse; {namespace}:lapsed: ids of those that did, by when
 -- {namespace}:hour:<hour> spend of an hour: a, c, o, e<tenant, route, tier>; {namespace}:hours: which there are
 -- {namespace}:limits      limits that were set, by budget and account
@@ -23,7 +24,7 @@ local KEY = string.sub(KEYS[1], 1, -5)
 local META, ACCOUNTS, LEASES, LIMITS = KEYS[1], KEY .. 'accounts', KEY .. 'leases', KEY .. 'limits'
 local HOURS, MEMBERS, LAPSED = KEY .. 'hours', KEY .. 'members', KEY .. 'lapsed'
 local LEASE, RETENTION = tonumber(ARGV[3]), tonumber(ARGV[4])
-local TOMBSTONE, POSTED, LATE, BATCH = 1800, 7 * 86400, 86400, 100
+local TOMBSTONE, POSTED, LATE, BATCH, ASKED_BACK = 1800, 7 * 86400, 86400, 100, 2
 
 local meta = call('HMGET', META, 'epoch', 'suspect', 'version', 'read', 'now', 'behind')
 if ARGV[1] ~= '*' and (meta[1] ~= ARGV[1] or meta[2]) then
@@ -77,6 +78,30 @@ local function minus(amount)
   return amount == '0' and '0' or '-' .. amount
 end
 
+-- The sum and the difference of two amounts, neither of them below 0: in two parts, for each is exact in a number of Lua.
+local LOW = 1e15
+local function parts(one)
+  return tonumber(string.sub(one, 1, -16)) or 0, tonumber(string.sub(one, -15))
+end
+
+local function joined(high, low)
+  return high == 0 and string.format('%.0f', low) or string.format('%.0f%015.0f', high, low)
+end
+
+local function sum(one, other)
+  local high, low = parts(one)
+  local more_high, more_low = parts(other)
+  high, low = high + more_high, low + more_low
+  return low >= LOW and joined(high + 1, low - LOW) or joined(high, low)
+end
+
+local function less(one, other)
+  local high, low = parts(one)
+  local less_high, less_low = parts(other)
+  high, low = high - less_high, low - less_low
+  return low < 0 and joined(high - 1, low + LOW) or joined(high, low)
+end
+
 local function all(key)
   local flat, found = call('HGETALL', key), {}
   for place = 1, #flat, 2 do
@@ -109,13 +134,13 @@ local function prune(name)
     return false
   end
   for _, start in ipairs(gone) do
-    for _, total in ipairs({'U', 'S', 'E'}) do
+    for _, total in ipairs({'U', 'S', 'E', 'I'}) do
       local part = fields[string.lower(total) .. start]
       if part and part ~= '0' then
         call('HINCRBY', key, total, minus(part))
       end
     end
-    call('HDEL', key, '@' .. start, 't' .. start, 'u' .. start, 's' .. start, 'e' .. start)
+    call('HDEL', key, '@' .. start, 't' .. start, 'u' .. start, 's' .. start, 'e' .. start, 'i' .. start)
   end
   call('HSET', key, 'n', text(soonest))
   return true
@@ -271,9 +296,10 @@ local function lapse()
         if there(slot) then
           add(slot, 'S', hold.cost)
           add(slot, 'E', hold.cost)
+          add(slot, 'I', minus(hold.idle or '0'))
         end
       end
-      book(hold, hold.cost, hold.cost, 1)
+      book(hold, hold.cost, hold.cost, hold.idle and 0 or 1) -- how many calls a slice was for, nobody can tell
       for _, slot in ipairs(hold.slots) do
         if there(slot) then
           charged(slot)

@@ -2,6 +2,7 @@
 --   from, to   the moments at which all `spans` are the right ones
 --   late       the server's time after which nobody waits for the answer any more
 --   thresholds, costs of the offers, hold (what is kept of it), tiers
+--   wait       whether to ask slices back, and hold nothing, where they alone are in the way of an offer
 --   lines: {name, rolls, line, first alert, downgrade_from, cheapest_from, hard, start, end, rooms},
 --          rooms: for each offer the most that the account may have used before it ('': never)
 local id, version, ask = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
@@ -23,19 +24,24 @@ if not (number(ask.from) <= now and now < number(ask.to)) then
   return answer('clock')
 end
 
-local lines, used, fields = ask.lines, {}, {}
+-- What is used, and what of that is not held idle by slices: by that, thresholds go.
+local lines, used, shown, fields, sliced = ask.lines, {}, {}, {}, false
 for place, line in ipairs(lines) do
   local name = line[1]
   local key = account(name)
-  local found = call('HMGET', key, 'g', 'n', 'U', 'l', '@' .. line[8])
+  local found = call('HMGET', key, 'g', 'n', 'U', 'l', '@' .. line[8], 'I')
   if found[1] and number(found[2]) <= now then
     prune(name)
-    found = call('HMGET', key, 'g', 'n', 'U', 'l', '@' .. line[8])
+    found = call('HMGET', key, 'g', 'n', 'U', 'l', '@' .. line[8], 'I')
   end
   if found[1] and found[4] ~= line[3] then
     call('HSET', key, 'l', line[3], 'a', line[4]) -- a plan may have changed since
   end
   used[place], fields[place] = found[3] or '0', found
+  shown[place] = used[place]
+  if found[6] and found[6] ~= '0' then
+    shown[place], sliced = less(used[place], found[6]), true
+  end
   if le(MOST_USED, used[place]) then
     return answer('full', name)
   end
@@ -45,29 +51,40 @@ local count = #ask.costs
 local first = 1
 if ask.thresholds and count > 1 then
   for place, line in ipairs(lines) do
-    if line[6] ~= '' and le(line[6], used[place]) then
+    if line[6] ~= '' and le(line[6], shown[place]) then
       first = count
-    elseif first == 1 and line[5] ~= '' and le(line[5], used[place]) then
+    elseif first == 1 and line[5] ~= '' and le(line[5], shown[place]) then
       first = 2
     end
   end
 end
-local taken
-for offer = first, count do
-  local fits = true
-  for place, line in ipairs(lines) do
-    if line[7] == 1 then
-      local room = line[10][offer]
-      if room == '' or not le(used[place], room) then
-        fits = false
-        break
+
+local function fitting(amounts)
+  for offer = first, count do
+    local fits = true
+    for place, line in ipairs(lines) do
+      if line[7] == 1 then
+        local room = line[10][offer]
+        if room == '' or not le(amounts[place], room) then
+          fits = false
+          break
+        end
       end
     end
+    if fits then
+      return offer
+    end
   end
-  if fits then
-    taken = offer
-    break
+end
+
+local taken = fitting(used)
+if sliced and ask.wait and taken ~= fitting(shown) then
+  for place, line in ipairs(lines) do
+    if shown[place] ~= used[place] then
+      call('HSET', account(line[1]), 'r', text(moment + ASKED_BACK))
+    end
   end
+  return answer('sliced')
 end
 
 if not taken then
@@ -99,10 +116,10 @@ for place, line in ipairs(lines) do
     slots[#slots + 1] = slot
   end
 end
-hold.lines, hold.cost, hold.slots, hold.at, hold.used, hold.offer = names, cost, slots, text(now), used, taken
+hold.lines, hold.cost, hold.slots, hold.at, hold.used, hold.offer = names, cost, slots, text(now), shown, taken
 hold.tier, hold.model = ask.tiers[taken][1], ask.tiers[taken][2]
 local tier = cjson.encode(hold.tier) .. ']'
 hold.row, hold.nobody = hold.row .. tier, hold.nobody .. tier
 call('SET', KEY .. 'h:' .. id, cjson.encode(hold))
 call('ZADD', LEASES, text(moment + LEASE), id)
-return answer('held', taken, used)
+return answer('held', taken, shown)

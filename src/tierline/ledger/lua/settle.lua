@@ -14,6 +14,9 @@ if kept == 'ended' then
   return answer('not')
 end
 local hold = cjson.decode(kept)
+if hold.idle then
+  return answer('not') -- a slice: its process goes on admitting calls, and says itself what they came to
+end
 local live = {}
 for place, slot in ipairs(hold.slots) do
   live[place] = there(slot)
