@@ -113,16 +113,19 @@ ROWS: Final = (
 
 
 def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
-    """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process."""
+    """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process.
+
+    As a new user gets it, the Router makes the client: on aiohttp, which `plain SDK` is not.
+    """
     http = DefaultAsyncHttpxClient()
 
     def client(spans: Spans | None = None) -> AsyncAnthropic:
         option: Any = {"tracer_provider": spans.provider} if spans is not None else None
         return AsyncAnthropic(api_key="none", base_url=url, http_client=http, open_telemetry=option)
 
-    def routed(name: str, spans: Spans | None = None, **options: Any) -> Column:
+    def routed(name: str, spans: Spans | None = None, *, own: bool = False, **options: Any) -> Column:
         router = Router(
-            client(spans),
+            None if own else client(spans),
             budgets=[Budget("$1000000/day"), Budget("$1000000/hour", per="tenant")],
             tracer_provider=spans.provider if spans is not None else None,
             **options,
@@ -131,11 +134,13 @@ def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
         return Column(name, router.claude, "auto", bind, spans.flush if spans is not None else lambda: None)
 
     sdk, tierline = Spans(), Spans()
+    os.environ.update(ANTHROPIC_API_KEY="none", ANTHROPIC_BASE_URL=url)
     return [
         Column(PLAIN, client()),
         Column("plain SDK again (A/A)", client()),
         Column("SDK, with OTel", client(sdk), flush=sdk.flush),
         routed("Tierline", classifier=ClaudeClassifier()),
+        routed("Tierline, as a new user gets it", own=True, classifier=ClaudeClassifier()),
         routed("Tierline, rules first", None),
         routed("Tierline, with OTel", tierline, classifier=ClaudeClassifier()),
         *(routed(f"Tierline, {name}", classifier=ClaudeClassifier(), store=store) for name, store in stores.items()),

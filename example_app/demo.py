@@ -32,6 +32,8 @@ SHOWN = 32
 class Nobody:
     """Nobody to consult: what a classifier can say by itself."""
 
+    tenant: str | None = None
+
     async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:  # noqa: ARG002
         """No opinion."""
         return None

@@ -244,6 +244,10 @@ def pages_of(router: Router, refusals: deque[Refusal], scraped: Scraped) -> APIR
     async def history(hours: Annotated[int, Query(ge=1, le=2_160)] = 24) -> PlainTextResponse:
         return PlainTextResponse(f"{await router.history(timedelta(hours=hours))}\n")
 
+    @pages.get("/report")
+    async def report() -> Report:
+        return router.report()
+
     @pages.get("/refusal")
     async def refusal() -> PlainTextResponse:
         if not refusals:
@@ -407,10 +411,6 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         found = await router.ready()
         response.status_code = 200 if found else 503
         return list(found.problems)
-
-    @desk.get("/report")
-    async def report() -> Report:
-        return router.report()
 
     @app.exception_handler(BudgetExceededError)
     async def refused(_: Request, error: BudgetExceededError) -> JSONResponse:

@@ -44,7 +44,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, **_: Any) -> str:
             return match[1]  # mkdocs says so
         there = SHOWN.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else "")
         if not there or (ROOT / target).is_dir():
-            return f"{config.repo_url}/blob/main/{target}"
+            return f"{config.extra['forge']}/blob/main/{target}"
         return posixpath.relpath(there, posixpath.dirname(here) or ".")
 
     return _LINK.sub(moved, markdown)

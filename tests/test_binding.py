@@ -75,6 +75,16 @@ def test_a_tenant_is_text() -> None:
         _ = binding.tenant
 
 
+@pytest.mark.parametrize("name", ["x" * 201, "acme\n", "acme\x1b[31m", "\ud800", "acme\u202e", "\0", "ac\u200bme"])
+def test_a_tenant_is_a_name(name: str) -> None:
+    """What is too long to be remembered, or would write over a terminal or into a log, is refused and not told."""
+    with pytest.raises(ConfigurationError, match="at most 200 printable characters") as caught:
+        _ = Binding(Owner(), {}, tenant=name).tenant
+    assert name not in str(caught.value)
+    assert Binding(Owner(), {}, tenant="Müller & Söhne, 東京").tenant == "Müller & Söhne, 東京"
+    assert Binding(Owner(), {}, tenant="").tenant == ""
+
+
 def test_bindings_are_told_apart() -> None:
     """Each request has an id of its own, and shows no tenant and no path when it is printed."""
     one = Binding(Owner(), {"path": "/secret"}, tenant="acme")

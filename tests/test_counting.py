@@ -90,6 +90,15 @@ async def test_a_prompt_goes_where_it_fits(make_router: MakeRouter, fake: FakeCl
     assert (balance.spent, balance.held) == (fake.billed, 0)
 
 
+async def test_counts_are_each_tenants_own(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """Whether a prompt has to be counted tells nobody what another tenant has sent."""
+    router = make_router(ladder=LADDER, classifier=FixedClassifier("simple"))
+    for tenant in ("acme", "globex", "acme", "globex"):
+        async with router.bind(tenant=tenant):
+            await router.claude.messages.create(**ask(text(190_000)))
+    assert paths(fake) == [("count_tokens", OLD), ("messages", OLD)] * 2 + [("messages", OLD)] * 2
+
+
 async def test_documents_count(make_router: MakeRouter, fake: FakeClaude) -> None:
     """What shows nothing of its length is counted where one of the tiers has less room."""
     router = make_router(ladder=LADDER, classifier=FixedClassifier("simple"))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ORDER = '{"item": "brake pads", "quantity": 2}'
 ACME = {"authorization": "Bearer desk-acme"}
+OPERATOR = {"authorization": "Bearer desk-operator"}
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ async def test_a_summary_is_made_by_a_synchronous_endpoint(desk: httpx.AsyncClie
     response = await desk.post("/summary", json={"text": "The brakes squeak."})
     assert (response.json()["why"]["tier"], response.json()["why"]["source"]) == ("haiku", "label")
     assert response.headers["x-tierline-tier"] == "haiku"
-    assert (await desk.get("/report")).json()["by_tag"]["feature=summary"]["calls"] == 1
+    assert (await desk.get("/operator/report", headers=OPERATOR)).json()["by_tag"]["feature=summary"]["calls"] == 1
 
 
 async def test_a_summary_that_may_come_later(desk: httpx.AsyncClient) -> None:
@@ -126,12 +127,9 @@ def test_a_conversation_over_a_websocket(monkeypatch: pytest.MonkeyPatch) -> Non
             for text in ("Are you open on Saturday? Yes or no.", "Thanks!"):
                 socket.send_text(text)
                 assert json.loads(socket.receive_text())["why"]["tier"] == "haiku"
-        assert browser.get("/report", headers=ACME).json()["by_account"]["acme"]["calls"] == 2
+        assert browser.get("/operator/report", headers=OPERATOR).json()["by_account"]["acme"]["calls"] == 2
         with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/live"):
             pass
-
-
-OPERATOR = {"authorization": "Bearer desk-operator"}
 
 
 async def test_an_operator_sees_the_money_and_changes_a_limit(
@@ -159,7 +157,7 @@ async def test_an_operator_sees_the_money_and_changes_a_limit(
     assert (await desk.post("/contracts", json=question)).status_code in (402, 429)
 
 
-@pytest.mark.parametrize("page", ["balances", "holds", "history", "refusal"])
+@pytest.mark.parametrize("page", ["balances", "holds", "history", "refusal", "report"])
 async def test_tenants_do_not_see_the_money_of_others(desk: httpx.AsyncClient, page: str) -> None:
     """The operator's pages need the operator's key."""
     assert (await desk.get(f"/operator/{page}")).status_code == 401
@@ -176,7 +174,7 @@ async def test_a_tenant_sees_its_own_plan(desk: httpx.AsyncClient) -> None:
     """What is left is the plan's limit without what the tenant spent; nobody else's, and nothing without a key."""
     assert (await desk.get("/plan")).json() == {"left": "$0.50", "limit": "$0.50", "share": 0.0}
     await desk.post("/answer", json={"text": "Are you open on Saturday?"})
-    cost = (await desk.get("/report")).json()["by_account"]["acme"]["cost"]
+    cost = (await desk.get("/operator/report", headers=OPERATOR)).json()["by_account"]["acme"]["cost"]
     assert (await desk.get("/plan")).json() == {
         "left": usd(500_000_000 - cost), "limit": "$0.50", "share": cost / 500_000_000,
     }  # fmt: skip
@@ -193,11 +191,11 @@ async def test_a_spent_plan_is_refused_with_a_problem(desk: httpx.AsyncClient, m
     response = await desk.post("/contracts", json={"text": "Review this clause."})
     assert response.status_code in (402, 429)
     assert response.headers["content-type"] == "application/problem+json"
-    report = (await desk.get("/report")).json()
+    report = (await desk.get("/operator/report", headers=OPERATOR)).json()
     assert (report["refusals"], report["calls"]) == (1, 0)
     monkeypatch.undo()
     await desk.post("/classify", json={"text": "charged twice"})
-    assert (await desk.get("/report")).json()["by_tier"]["haiku"]["calls"] == 1
+    assert (await desk.get("/operator/report", headers=OPERATOR)).json()["by_tier"]["haiku"]["calls"] == 1
 
 
 def test_the_prompts_are_what_the_demo_says() -> None:

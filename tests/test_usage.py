@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
+from base64 import b64encode
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -445,3 +447,24 @@ def test_a_stream_of_bedrock_that_is_cut() -> None:
     for kind, cut in (("message_start", True), ("content_block_delta", True), ("message_stop", False)):
         reader.feed(_eventstream.encode({"type": kind}))
         assert reader.cut is cut
+
+
+def test_a_binary_stream_that_is_none_is_not_taken_up_again() -> None:
+    """What follows on nonsense counts as content, however it is cut: no usage is read out of the middle of it."""
+    whole, pieces = (reader_for("application/vnd.amazon.eventstream", Terms()) for _ in range(2))
+    payload = json.dumps({"bytes": b64encode(b'{"type":"message_stop"}').decode()}).encode()
+    frame = struct.pack(">III", len(payload) + 16, 0, 0) + payload + b"\0\0\0\0"
+    whole.feed(b"x" * 20 + frame)
+    for part in (b"x" * 20, frame):
+        pieces.feed(part)
+    assert (whole.cut, whole.cut_bound) == (pieces.cut, pieces.cut_bound) == (True, 20 + len(frame))
+
+
+def test_a_stream_of_one_delta_is_cut() -> None:
+    """However it comes."""
+    delta = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0}\n\n'
+    for size in (1, len(delta)):
+        reader = reader_for("text/event-stream", Terms())
+        for at in range(0, len(delta), size):
+            reader.feed(delta[at : at + size])
+        assert reader.cut

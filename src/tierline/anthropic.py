@@ -7,10 +7,12 @@ same class, and whatever takes such a client takes this one.
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from anthropic import Anthropic, AsyncAnthropic, Middleware
+from anthropic import Anthropic, AsyncAnthropic, DefaultAsyncHttpxClient, Middleware
 from anthropic._base_client import AsyncAPIClient, SyncAPIClient
 
 from tierline.binding import context
@@ -48,6 +50,8 @@ _ADDRESSED_BY: Final = (
     "workspace_id",
 )  # fmt: skip
 """What a client is, as far as the API's limits and outages are told apart."""
+_PROXIED: Final = frozenset({"http", "https", "all"})
+"""What a proxy in the environment is for, if the SDK's HTTP library uses it."""
 _SESSIONS: Final = "/v1/sessions"
 """Work of agents on the server, which nothing here can bound."""
 
@@ -97,8 +101,18 @@ ClientT = TypeVar("ClientT", bound=Client)
 
 
 def default_client(*, blocking: bool) -> AsyncAnthropic | Anthropic:
-    """A client from the environment, as the SDK makes it."""
-    return Anthropic() if blocking else AsyncAnthropic()
+    """A client from the environment, as the SDK makes it.
+
+    An asynchronous one sends with aiohttp where that is installed (`pip install "tierline[aiohttp]"`), which takes a
+    third less CPU, and where the environment names no proxy: those are left to the SDK's own HTTP library.
+    """
+    if blocking:
+        return Anthropic()
+    if find_spec("aiohttp") is None or not _PROXIED.isdisjoint(getproxies()):
+        return AsyncAnthropic()
+    from tierline.transport import AiohttpTransport  # noqa: PLC0415  (aiohttp: only who has it)
+
+    return AsyncAnthropic(http_client=DefaultAsyncHttpxClient(transport=AiohttpTransport()))
 
 
 def is_blocking(client: object) -> bool:

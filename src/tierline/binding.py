@@ -264,15 +264,20 @@ class Binding:
 
     @property
     def tenant(self) -> str | None:
-        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no text."""
+        """Whom the request is for, as the app's `tenant` function says now. ConfigurationError for what is no name."""
         said: object = None
         if self.fixed_tenant is None and self.scope is not None:
             scope = self.scope
             said = next((found for ask in self.tenants if (found := ask(scope)) is not None), None)
         tenant = said if self.fixed_tenant is None else self.fixed_tenant
-        if tenant is not None and not isinstance(tenant, str):
+        if tenant is None:
+            return None
+        if not isinstance(tenant, str):
             raise ConfigurationError(f"a tenant is text or None, got {type(tenant).__name__}")
-        return tenant
+        if not tenant or is_key(tenant):
+            return tenant
+        # It is remembered, stored and shown. Not told what it is: a client may have sent it, or it is a key by mistake.
+        raise ConfigurationError(f"a tenant is text of at most {LONGEST_NAME} printable characters, or None")
 
     def of(self, owner: object) -> Binding | None:
         """The innermost Binding of a Router here: this one, or one around it."""

@@ -107,20 +107,20 @@ class Line:
 class Budget:
     """A limit over a window, for each account.
 
-    `amount`  "$5/day", with /minute, /hour, /day, /month; "$5/24h rolling", with m, h or d, for the time before each
-              call; or nothing for a total. Or a function that is given the account and returns such a text (plans): it
-              is asked at every call, so it should be quick.
-    `per`     whose limit it is: "tenant", "route", "request", "run", or a function of the ASGI scope that returns the
-              account. None: one account for all. Who has no account shares the account "default". Runs are each
-              tenant's own, and a request (or job) that names none is a run of its own; a total for runs counts each
-              charge for seven days.
-    `name`    by which reports and errors call it; made of the above if it is empty.
-    `hard`    refuses what does not fit. A soft budget records and warns, and never refuses.
-    `downgrade_at`, `cheapest_at`   shares of the limit, above 0 and at most 1. From the first on, the tier that was
-              asked for is left out; from the second on, only the cheapest legal one stays. None: never.
-    `timezone`   in which days begin: "Europe/Berlin". UTC if it is not given.
-    `alert_at`   shares of the limit, rising, at which `Router(on_budget=…)` is called, once in each window: when so
-              much is spent. 1.0 is also reached where a call is refused for want of room.
+    - `amount`: `"$5/day"`, with /minute, /hour, /day, /month; `"$5/24h rolling"`, with m, h or d, for the time before
+      each call; or nothing for a total. Or a function that is given the account and returns such a text (plans): it is
+      asked at every call, so it should be quick
+    - `per`: whose limit it is: `"tenant"`, `"route"`, `"request"`, `"run"`, or a function of the ASGI scope that
+      returns the account. None: one account for all. Who has no account shares the account `default`. Runs are each
+      tenant's own, and a request (or job) that names none is a run of its own; a total for runs counts each charge for
+      seven days
+    - `name`: by which reports and errors call it; made of the above if it is empty
+    - `hard`: refuses what does not fit. A soft budget records and warns, and never refuses
+    - `downgrade_at`, `cheapest_at`: shares of the limit, above 0 and at most 1. From the first on, the tier that was
+      asked for is left out; from the second on, only the cheapest legal one stays. None: never
+    - `timezone`: in which days begin: `"Europe/Berlin"`. UTC if it is not given
+    - `alert_at`: shares of the limit, rising, at which `Router(on_budget=…)` is called, once in each window: when so
+      much is spent. 1.0 is also reached where a call is refused for want of room
 
     A rolling window moves on in 60 steps: what is spent counts for its length, and for at most a sixtieth of it more.
 

@@ -54,6 +54,11 @@ class Consultation:
     reasons: list[str] = field(default_factory=list)
     spent: int = 0
 
+    @property
+    def tenant(self) -> str | None:
+        """Whose call it is."""
+        return self.desk.tenant
+
     async def opinion(self, classifier: Classifier, view: View) -> Classification | None:
         """What `classifier` says, in a span of its own. One that fails has no opinion, and the reason is kept."""
         span = self.trace.child("classify") if self.trace is not None else None

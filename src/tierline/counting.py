@@ -31,11 +31,16 @@ class PromptCounts:
         self._known: Recent[bytes, int] = Recent(_MOST)
 
     async def of(
-        self, call: Call, tiers: Iterable[Tier], ask: Callable[[dict[str, Any], float], Awaitable[Any]]
+        self,
+        call: Call,
+        tiers: Iterable[Tier],
+        ask: Callable[[dict[str, Any], float], Awaitable[Any]],
+        tenant: str | None = None,
     ) -> dict[str, int]:
         """Tokens of a call's prompt by model id, for those tiers on which its size alone does not tell.
 
-        `ask` counts a body, within so many seconds. What it raises leaves the count out.
+        Each tenant's prompts are counted for itself: how fast a count comes must not say what others have sent. `ask`
+        counts a body, within so many seconds. What it raises leaves the count out.
         """
         if call.input_bound is not None and call.input_bound <= SMALLEST_WINDOW:
             return {}
@@ -44,7 +49,7 @@ class PromptCounts:
         body = {name: call.body[name] for name in _COUNTED if call.body.get(name) is not None}
         for model in unsure(call, rungs):
             try:
-                key = self._key({**body, "model": model})
+                key = self._key({**body, "model": model, "tenant": tenant})
             except (TypeError, ValueError, RecursionError):
                 return {}  # what is no JSON is the API's to reject, or the SDK's
             tokens = self._known.find(key)

@@ -32,8 +32,11 @@ async def routing_of(connection: HTTPConnection) -> Binding:
 
 
 Claude: TypeAlias = Annotated[AsyncAnthropic, Depends(claude_of)]
+"""The routed client of the request, as a parameter of an endpoint or a dependency: `claude: Claude`."""
 SyncClaude: TypeAlias = Annotated[Anthropic, Depends(sync_claude_of)]
+"""The routed synchronous client, for plain `def` endpoints: `claude: SyncClaude`."""
 Routing: TypeAlias = Annotated[Binding, Depends(routing_of)]
+"""The Binding of the request, with its decisions: `routing: Routing`."""
 
 
 def _refusal(status: int, description: str, *, waits: bool) -> dict[str, Any]:

@@ -238,11 +238,24 @@ def _matches(pattern: tuple[str, ...], actual: tuple[str, ...], mounted: int) ->
 
 
 def _generously(pattern: str) -> re.Pattern[str]:
-    """A pattern for raw paths, where no framework told the template: rather too much than too little."""
-    parts = [re.escape(part).replace(r"\{\}", ".+") for part in _segments(pattern)]
-    parts = [".*" if part == r"\*" else part for part in parts]
-    body = "/".join(parts).replace("/.*", "(?:/.*)?")
-    return re.compile(f"/{body}/?", re.IGNORECASE | re.DOTALL)
+    """A pattern for raw paths, where no framework told the template: rather too much than too little.
+
+    What a wildcard stands for ends where the text behind it is first found, and no other place is tried (`(?>…)`): if
+    any fits, that one does. With all of them tried, a path of many short segments would take hours.
+    """
+    segments = _segments(pattern)
+    rest = segments[-1:] == ("*",)
+    fixed, wild = [""], []
+    for part in segments[:-1] if rest else segments:
+        head, *tail = [""] * 2 if part == "*" else re.escape(f"/{part}").split(r"\{\}")
+        fixed[-1] += head
+        for text in tail:
+            wild.append(".*" if part == "*" else ".+")
+            fixed.append(text)
+    # Only behind the last wildcard all places are tried: there the end of the path decides.
+    body = fixed[0] + "".join(f"(?>{any_}?{text})" for any_, text in zip(wild[:-1], fixed[1:-1], strict=True))
+    body += "".join(wild[-1:] + fixed[1:][-1:])
+    return re.compile(f"{body}{'(?:/.*)?' if rest else ''}/?", re.IGNORECASE | re.DOTALL)
 
 
 def policies_in(app: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Policy]]:

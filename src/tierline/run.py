@@ -269,7 +269,7 @@ class CallRun:
         counted: dict[str, int] = {}
         if self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
-            counted = await router.counts.of(self.call, tiers, self.upstream.count)
+            counted = await router.counts.of(self.call, tiers, self.upstream.count, self.tenant)
         found = self.planned(request, grounds, counted, begin)
         if found.classified is not None and not silent:
             router.upgrades.count(self.route, self.tenant, found.classified)

@@ -14,15 +14,18 @@ import httpx2
 
 from tierline.blocking import may_wait_for
 from tierline.errors import ClientGoneError
-from tierline.usage import decoder_for, reader_for
+from tierline.usage import StreamReader, decoder_for, reader_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from datetime import timedelta
 
     from tierline.attempts import OpenAttempt
-    from tierline.usage import Reader
 
+_TOGETHER: Final = 0x1F
+"""Pieces of a stream are looked at when their number has none of these bits: 32 at a time."""
+_LARGE: Final = 4_096
+"""Bytes of a piece that waits for no others: what waits is in memory."""
 _LONGEST_WAIT: Final = 5.0
 """Most seconds that closing an answer waits for its settlement. The settlement itself goes on."""
 
@@ -66,13 +69,18 @@ def hang_up(raw: httpx2.Response) -> None:
 
 
 class _Watch:
-    """Looks at every byte on the side, and never raises for that."""
+    """Looks at every byte on the side, and never raises for that.
+
+    It is asked for every event of a stream, so what a piece costs is what a stream costs: pieces of a stream are kept,
+    and looked at together.
+    """
 
     def __init__(self, inner: Any, attempt: OpenAttempt, decode: Callable[[bytes], bytes] | None) -> None:
         self._inner = inner
         self._attempt = attempt
         self._decode = decode
-        self._feed: Callable[[bytes], None] = _ignore
+        self._take: Callable[[bytes], None] = self._began
+        self._look: Callable[[], None] = _nothing
         self._closed = False
 
     @property
@@ -80,34 +88,44 @@ class _Watch:
         """The `elapsed` of the wrapped stream, which httpx2 looks for on the stream of a response."""
         return getattr(self._inner, "elapsed", None)
 
-    def _saw(self, chunk: bytes) -> None:
+    def _began(self, chunk: bytes) -> None:
+        """The first piece. Not before it is known who reads: until then the reader may be exchanged for another."""
         attempt = self._attempt
-        if not attempt.progress:
-            attempt.began()
-            # Not before: until something has passed, the reader may be exchanged for one that keeps it.
-            self._feed = _feeding(attempt.reader, self._decode)
-        attempt.progress += 1
+        attempt.began()
+        reader = attempt.reader
+        if reader is None or self._decode is None:
+            self._take = _ignore
+        elif self._decode is bytes and isinstance(reader, StreamReader):
+            self._take, self._look = reader.waiting.append, reader.look
+        else:
+            self._take = self._decoded
+        self._take(chunk)
+
+    def _decoded(self, chunk: bytes) -> None:
+        attempt = self._attempt
         try:
-            self._feed(chunk)
+            if attempt.reader is not None and self._decode is not None:
+                attempt.reader.feed(self._decode(chunk))
         except Exception:  # noqa: BLE001  (the app's stream comes first: what cannot be read is estimated)
-            self._feed = _ignore
-
-
-def _feeding(reader: Reader | None, decode: Callable[[bytes], bytes] | None) -> Callable[[bytes], None]:
-    """What takes the bytes of an answer as they come. It is called for every one of its events."""
-    if reader is None or decode is None:
-        return _ignore
-    if decode is bytes:
-        return reader.feed
-    return lambda chunk: reader.feed(decode(chunk))
+            self._take = _ignore
 
 
 def _ignore(_: bytes) -> None:
     pass
 
 
+def _nothing() -> None:
+    pass
+
+
 def _outcome(error: Exception) -> str:
     return "timeout" if isinstance(error, httpx2.TimeoutException) else "connection_error"
+
+
+def _ending(error: BaseException) -> str:
+    if isinstance(error, StopAsyncIteration):
+        return "ok"
+    return _outcome(error) if isinstance(error, Exception) else "client_disconnected"
 
 
 class _Tap(_Watch, httpx2.AsyncByteStream):
@@ -128,15 +146,17 @@ class _Tap(_Watch, httpx2.AsyncByteStream):
         attempt.reading = True
         try:
             chunk = await self._next()
-        except StopAsyncIteration:
-            await attempt.streamed("ok")
-            raise
         except BaseException as error:
-            await attempt.streamed(_outcome(error) if isinstance(error, Exception) else "client_disconnected")
+            try:
+                await attempt.streamed(_ending(error))
+            finally:
+                attempt.reading = False
             raise
-        finally:
-            attempt.reading = False
-        self._saw(chunk)
+        attempt.reading = False
+        self._take(chunk)
+        attempt.progress = passed = attempt.progress + 1
+        if not passed & _TOGETHER or len(chunk) > _LARGE:
+            self._look()
         return chunk
 
     async def aclose(self) -> None:
@@ -175,7 +195,10 @@ class _BlockingTap(_Watch, httpx2.SyncByteStream):
                     break
                 finally:
                     attempt.reading = False
-                self._saw(chunk)
+                self._take(chunk)
+                attempt.progress = passed = attempt.progress + 1
+                if not passed & _TOGETHER or len(chunk) > _LARGE:
+                    self._look()
                 yield chunk
         except GeneratorExit:
             # Perhaps the garbage collector's, in the midst of anything: who closes the answer waits.

@@ -59,18 +59,19 @@ class KeptStream(StreamReader):
         super().__init__(asked)
         self._kept = _Kept()
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream."""
+    def _read(self, data: bytes) -> None:
         self._kept.add(data)
-        super().feed(data)
+        super()._read(data)
 
     def text(self) -> str | None:
         """The text of the answer, once; None unless it is a plain one."""
+        self.look()
         return streamed_text(_events(self._kept.take()))
 
     @property
     def content(self) -> list[dict[str, Any]]:
         """The content of the answer, as far as it has passed."""
+        self.look()
         return streamed_content(_events(self._kept.all()))
 
 
@@ -89,12 +90,14 @@ class KeptEventStream(EventStreamReader):
 
     def text(self) -> str | None:
         """The text of the answer, once; None unless it is a plain one."""
+        self.look()
         events = _unpacked(self._kept.take())
         return None if events is None else streamed_text(events)
 
     @property
     def content(self) -> list[dict[str, Any]]:
         """The content of the answer, as far as it has passed."""
+        self.look()
         return streamed_content(_unpacked(self._kept.all()) or ())
 
 

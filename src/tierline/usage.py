@@ -7,6 +7,7 @@ import struct
 import zlib
 from base64 import b64decode
 from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.call import whole
@@ -129,50 +130,92 @@ class StreamReader:
     """Reads usage from server-sent events as they pass; only frames that can carry it are parsed.
 
     `seen` is the usage so far (input from `message_start`, output from the latest `message_delta`). `final`
-    says that it is complete. `cut_bound` is an upper bound of the output tokens that have passed.
+    says that it is complete. `cut_bound` is an upper bound of the output tokens that have passed. `error` is what the
+    stream says of itself, if it ends in one.
+
+    Whoever passes thousands of small pieces on puts them into `waiting`, and lets them be looked at together from time
+    to time: what is asked of a reader looks first. One thread may do so while another asks.
     """
 
-    __slots__ = ("_asked", "_delta_bytes", "_fed", "_id", "_start", "_stopped", "_tail", "error", "final", "seen")
+    __slots__ = (
+        "_asked", "_delta_bytes", "_error", "_fed", "_final", "_id", "_looking", "_seen", "_start", "_stopped", "_tail",
+        "waiting",
+    )  # fmt: skip
 
     def __init__(self, asked: Terms) -> None:
+        self.waiting: list[bytes] = []
+        self._looking = Lock()
         self._asked = asked
         self._tail = b""
         self._start: dict[str, Any] = {}
         self._id: object = ""
         self._delta_bytes = 0
         self._fed = self._stopped = False
-        self.seen: Metered | None = None
-        self.final = False
-        self.error = ""
+        self._seen: Metered | None = None
+        self._final = False
+        self._error = ""
+
+    @property
+    def seen(self) -> Metered | None:
+        """The usage so far."""
+        self.look()
+        return self._seen
+
+    @property
+    def final(self) -> bool:
+        """Whether the usage is complete."""
+        self.look()
+        return self._final
+
+    @property
+    def error(self) -> str:
+        """The error that the stream told, and empty where there is none."""
+        self.look()
+        return self._error
 
     @property
     def cut(self) -> bool:
         """Whether what passed is a stream that has not come to its end, whatever it says of usage."""
+        self.look()
         return self._fed and not self._stopped and not self._tail.startswith(_STOP)
 
     @property
     def cut_bound(self) -> int | None:
         """Most tokens that the content which has passed can have: one for each of its bytes."""
+        self.look()
+        return max(0, self._bound())
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the stream, cut anywhere, and look at them."""
+        self.waiting.append(data)
+        self.look()
+
+    def look(self) -> None:
+        """Look at what waits."""
+        waiting = self.waiting
+        if waiting:
+            with self._looking:
+                parts = waiting[:]
+                del waiting[: len(parts)]
+                if parts:
+                    self._read(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _bound(self) -> int:
         passed, tail = self._delta_bytes, self._tail
         if tail.startswith(_FRAME):
             passed += max(0, len(tail) - _FRAME_OVERHEAD + _CLOSING)
         elif not tail.startswith(_NO_FRAME) and not _FRAME.startswith(tail):
             passed += len(tail)
-        return max(0, passed)
+        return passed
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream, cut anywhere."""
+    def _read(self, data: bytes) -> None:
+        self._fed = True
         if self._tail:
             data = self._tail + data
-        elif data.startswith(_FRAME) and data.find(b"\n\n") == len(data) - 2:
-            # One whole delta, as most of what comes is: there is no usage in it to look for.
-            self._delta_bytes += len(data) - _FRAME_OVERHEAD
-            return
         if b"\r" in data:
             # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
-        self._fed = True
         if end < 0:
             self._tail = data
             return
@@ -206,7 +249,7 @@ class StreamReader:
             usage = event["message"].get("usage")
             self._start = usage if isinstance(usage, dict) else {}
             self._id = event["message"].get("id")
-            self.seen = metered(self._start, self._asked, self._id)
+            self._seen = metered(self._start, self._asked, self._id)
         elif kind == "message_delta":
             usage = event.get("usage")
             # Cumulative, and without the split of cache writes by lifetime, which only the start has.
@@ -216,37 +259,43 @@ class StreamReader:
             delta = event.get("delta")
             stop = delta.get("stop_reason") if isinstance(delta, dict) else ""
             found = metered(merged, self._asked, self._id, stop)
-            self.final = found is not None
-            self.seen = found or self.seen
+            self._final = found is not None
+            self._seen = found or self._seen
         elif kind == "error":
             error = event.get("error")
             named = error.get("type") if isinstance(error, dict) else None
-            self.error = named[:60] if isinstance(named, str) else "error"
+            self._error = named[:60] if isinstance(named, str) else "error"
 
 
 class EventStreamReader(StreamReader):
     """The same for the streams of Amazon Bedrock: binary frames, in each an event as JSON, in base64, in JSON."""
 
-    __slots__ = ()
+    __slots__ = ("_broken",)
     _PRELUDE: Final = struct.Struct(">II")
     """Bytes of the whole frame and of its headers; a checksum follows, which the SDK looks at."""
     _OUTSIDE: Final = 16
     """Bytes of a frame that are neither headers nor payload: the prelude, its checksum and that of the frame."""
 
-    @property
-    def cut_bound(self) -> int | None:
-        """Most tokens that the content which has passed can have: one for each of its bytes."""
-        return max(0, self._delta_bytes) + len(self._tail)
+    def __init__(self, asked: Terms) -> None:
+        super().__init__(asked)
+        self._broken = False
+        """Whether what came was no such stream: nothing that comes after it can be told from content."""
 
-    def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream, cut anywhere."""
-        data = self._tail + data
+    def _bound(self) -> int:
+        return self._delta_bytes + len(self._tail)
+
+    def _read(self, data: bytes) -> None:
         self._fed = True
+        if self._broken:
+            self._delta_bytes += len(data)
+            return
+        data = self._tail + data
         at = 0
         while len(data) - at >= self._OUTSIDE:
             size, headers = self._PRELUDE.unpack_from(data, at)
             if not self._OUTSIDE + headers <= size <= MOST_BUFFERED:
                 # No such stream: all of it counts as content, which bounds what is in it.
+                self._broken = True
                 self._delta_bytes += len(data) - at
                 at = len(data)
             elif len(data) - at < size:
@@ -261,7 +310,7 @@ class EventStreamReader(StreamReader):
         for name in (b":exception-type\x07", b":error-code\x07"):
             _, found, value = headers.partition(name)
             if found:
-                self.error = value[2 : 2 + min(60, int.from_bytes(value[:2]))].decode("ascii", "replace")
+                self._error = value[2 : 2 + min(60, int.from_bytes(value[:2]))].decode("ascii", "replace")
                 return
         try:
             event = b64decode(json.loads(payload)["bytes"])

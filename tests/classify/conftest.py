@@ -19,6 +19,8 @@ class Desk:
         self.questions: list[Question] = []
         self.consulted: list[str] = []
 
+    tenant: str | None = None
+
     async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
         self.consulted.append(classifier.name)
         return await classifier.classify(view, self)

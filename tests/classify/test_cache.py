@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tierline.classify import CacheStats, VerdictCache, View
+from tierline.classify.cache import About
 from tierline.errors import ConfigurationError
 from tierline.values import Classification
 
@@ -294,6 +295,49 @@ class Model(RuleBasedStateMachine):
 
 
 TestCacheAgainstModel = Model.TestCase
+
+
+# Shares
+
+
+def about(tenant: str | None, text: str) -> About:
+    return About(View(text), tenant, "f", "1")
+
+
+@given(
+    st.integers(1, 9), st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.integers(0, 9)), max_size=40),
+    st.integers(0, 60),
+)  # fmt: skip
+def test_a_flood_takes_half(maxsize: int, before: list[tuple[str | None, int]], flood: int) -> None:
+    """Whatever there was, one tenant's flood leaves the others half of the places, or what they had."""
+    cache = VerdictCache(maxsize=maxsize, ttl=60, clock=Clock(), secret=SECRET)
+
+    def put(tenant: str | None, text: str) -> bytes:
+        given = about(tenant, text)
+        key = cache.key(given.view, tenant=tenant, fingerprint="f", version="1")
+        cache.put(key, VERDICT, given)
+        return key
+
+    keys = {put(tenant, str(n)) for tenant, n in before}
+    kept = sum(cache.peek(key) is not None for key in keys)
+    assert kept == min(len(keys), maxsize)
+    for n in range(flood):
+        put("mallory", f"flood {n}")
+    left = sum(cache.peek(key) is not None for key in keys)
+    assert left >= min(kept, maxsize // 2)
+    assert cache.stats().size == min(kept + flood, maxsize)
+    assert cache.peek(put("mallory", "the last")) is not None
+
+
+async def test_a_flood_of_one_tenant_alone(cache: VerdictCache, clock: Clock) -> None:
+    """Who has all the places drops what was used longest ago, and what has expired counts for nobody."""
+    for n in range(150):
+        await cache.get_or_ask(b"%d" % n, say, about("acme", str(n)))
+        assert cache.peek(b"0") is not None
+    assert cache.stats().size == 100
+    clock.now = 1_000.0
+    assert (await cache.get_or_ask(b"new", say, about("globex", "new")))[1] is False
+    assert cache.stats().size == 1
 
 
 # Flights

@@ -17,6 +17,7 @@ from tierline.classify import Classifier, LocalClassifier, View
 from tierline.classify.local import Opinion
 from tierline.classify.weights import Weights
 from tierline.errors import ConfigurationError
+from tierline.evaluation.opinions import Offline
 from tierline.features import WIDTH
 from tierline.ladder import DEFAULT_LADDER
 from tierline.plan import Request
@@ -125,7 +126,7 @@ async def test_what_is_no_prose_is_the_prior(text):
     opinion = LOCAL.opinion(text)
     assert opinion.familiarity == 0
     assert opinion.probabilities == PRIOR
-    assert await LOCAL.classify(View(text), None) is None
+    assert await LOCAL.classify(View(text), Offline()) is None
 
 
 def test_numbers_beyond_the_known_count_as_the_last_known():
@@ -147,8 +148,8 @@ def test_more_to_do_and_more_to_choose_from_need_more():
 
 async def test_what_is_unlike_anything_has_no_opinion():
     """The cascade asks somebody else."""
-    assert await LOCAL.classify(View("yes", turns=2), None) is None
-    assert await LocalClassifier(familiar=0).classify(View("yes", turns=2), None) is not None
+    assert await LOCAL.classify(View("yes", turns=2), Offline()) is None
+    assert await LocalClassifier(familiar=0).classify(View("yes", turns=2), Offline()) is not None
 
 
 async def test_a_view_that_comes_again_is_not_weighed_again(monkeypatch):
@@ -160,12 +161,24 @@ async def test_a_view_that_comes_again_is_not_weighed_again(monkeypatch):
         View("Tom has 3 apples. How many?"), View("yes", turns=2), View("yes", context="Prove it?", turns=2),
         View("yes"), View("yes", tools=1), View("Prove it?yes", turns=2), View("\ud800"),
     ]  # fmt: skip
-    first = [await local.classify(view, None) for view in views]
+    first = [await local.classify(view, Offline()) for view in views]
     assert len(weighed) == len(views)
-    assert [await local.classify(replace(view, max_tokens=9), None) for view in views] == first
+    assert [await local.classify(replace(view, max_tokens=9), Offline()) for view in views] == first
     assert len(weighed) == len(views)
     assert {found is None for found in first} == {True, False}
     assert "apples" not in repr(vars(local)) + repr(vars(local._said)) + repr(vars(local._said)["_kept"])
+
+
+async def test_what_is_remembered_is_each_tenants_own(monkeypatch):
+    """How fast an answer comes tells nobody what another tenant has asked: each one's texts are weighed anew."""
+    local, weighed = LocalClassifier(), []
+    weigh = local.weigh
+    monkeypatch.setattr(local, "weigh", lambda *given: weighed.append(given) or weigh(*given))
+    for tenant in ("acme", "globex", None, "acme", "globex", None):
+        consult = Offline()
+        consult.tenant = tenant
+        await local.classify(View("Is Globex about to buy us?"), consult)
+    assert len(weighed) == 3
 
 
 async def test_what_is_remembered_is_bounded(monkeypatch):
@@ -173,7 +186,7 @@ async def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr("tierline.classify.local._REMEMBERED", 5)
     local = LocalClassifier()
     for n in range(20):
-        await local.classify(View(f"Is order {n} here?"), None)
+        await local.classify(View(f"Is order {n} here?"), Offline())
     assert len(local._said._kept) == 5
 
 
@@ -184,7 +197,7 @@ def test_the_weights_of_the_package_are_read_once():
 
 async def test_an_opinion_names_its_kind_and_not_the_text():
     """Reasons go to logs."""
-    found = await LOCAL.classify(View("Tom has 3 apples and buys 4 more. How many apples does Tom have?"), None)
+    found = await LOCAL.classify(View("Tom has 3 apples and buys 4 more. How many apples does Tom have?"), Offline())
     assert (found.label, found.source, found.cost) == ("simple", "local", 0)
     assert (
         found.confidence
@@ -197,7 +210,7 @@ async def test_an_opinion_names_its_kind_and_not_the_text():
 @given(TEXTS, st.integers(0, 20))
 async def test_a_label_is_never_surer_than_its_probabilities(text, tools):
     """Complex is as sure as p(simple) leaves, the others as p(simple) is."""
-    found = await LOCAL.classify(View(text, tools=tools), None)
+    found = await LOCAL.classify(View(text, tools=tools), Offline())
     if found is not None:
         simple = LOCAL.probabilities(text, tools)["simple"]
         assert found.confidence == (1 - simple if found.label == "complex" else simple)
@@ -214,7 +227,7 @@ async def test_doubt_about_the_cheapest_tier_leads_one_tier_up_and_not_two(good,
     opinion = Opinion({"simple": good, "moderate": 1 - good, "complex": 0.0}, 1.0, "plain requests")
     local = LocalClassifier()
     monkeypatch.setattr(local, "opinion", lambda *_: opinion)
-    found = await local.classify(View("Compare these two offers"), None)
+    found = await local.classify(View("Compare these two offers"), Offline())
     assert (found.label, found.confidence) == (label, pytest.approx(confidence))
     if label == "moderate":
         reasons: list[str] = []

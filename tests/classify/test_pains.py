@@ -22,6 +22,7 @@ from tierline.classify import (
     default_classifier,
 )
 from tierline.classify.question import body_of
+from tierline.evaluation.opinions import Offline
 from tierline.values import Classification
 
 FREE = (KeywordClassifier(), SignalClassifier())
@@ -60,7 +61,7 @@ async def test_pain_10_holds_for_any_text_in_any_script(text):
     """Without a configured word or a sign of the app's, nothing is simple."""
     keyword = KeywordClassifier(simple=["zyxw"])
     for classifier in (keyword, SignalClassifier()):
-        opinion = await classifier.classify(View(text), None)
+        opinion = await classifier.classify(View(text), Offline())
         assert opinion is None or opinion.label != "simple"
 
 

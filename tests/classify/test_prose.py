@@ -9,6 +9,7 @@ import pytest
 
 from tierline.classify import LocalClassifier, View
 from tierline.classify.prose import is_prose
+from tierline.evaluation.opinions import Offline
 from tierline.features import read
 
 RANDOM = Random(7)  # noqa: S311
@@ -55,7 +56,7 @@ async def test_of_what_is_no_text_nothing_is_known(name: str) -> None:
     opinion = local.opinion(text)
     assert opinion.familiarity == 0
     assert opinion.probabilities == local.probabilities("")
-    assert await local.classify(View(text), None) is None
+    assert await local.classify(View(text), Offline()) is None
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tierline.classify import LocalClassifier, View
 from tierline.classify.training import FEWEST, Example, Words, fit
 from tierline.errors import ConfigurationError
+from tierline.evaluation.opinions import Offline
 from tierline.features import hashed, read
 
 SIMPLE = ("opening hours", "delivery address", "store location", "phone number", "price list")
@@ -61,7 +62,7 @@ async def test_its_own_weights_say_the_likeliest_label():
     """As sure as it is likely, and with no word of the text."""
     classifier = LocalClassifier(TRAINED)
     text = "A customer from Oslo writes to us about tax audit, on day 3."
-    found = await classifier.classify(View(text), None)
+    found = await classifier.classify(View(text), Offline())
     assert found.label == "complex"
     assert found.confidence == max(classifier.probabilities(text).values())
     assert "audit" not in found.reason

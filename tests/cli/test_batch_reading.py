@@ -141,6 +141,12 @@ def test_rows_of_a_csv() -> None:
     assert (found.line_of(0), found.line_of(1)) == (2, 5)
 
 
+def test_ends_of_lines_that_are_none() -> None:
+    """A file with carriage returns alone is refused, with what to do."""
+    with pytest.raises(ConfigurationError, match=r"line 1: a carriage return stands in it.*: save the file with"):
+        read("text,who\ra,b\r", CSV)
+
+
 def test_rows_that_are_none() -> None:
     """Each is said by its lines, and those after it go on."""
     text = 'text;who\na;b;c\n\'ok;x\n"q"r;x\n;x\nlast;x\n"open;x\nb;y\n'

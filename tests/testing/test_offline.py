@@ -70,6 +70,17 @@ async def test_clients_that_were_made_before(fake: FakeClaude, routed: bool) -> 
     await router.aclose()
 
 
+def test_the_client_of_a_router(fake: FakeClaude, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Router's own client, with aiohttp underneath, is led to the fake wherever it was made."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    router = Router(classifier=FixedClassifier("simple"))
+    assert "api.anthropic.com" in str(router.claude.base_url)
+    with offline(fake):
+        asyncio.run(router.claude.messages.create(**ask()))
+    assert len(fake.requests) == 1
+    asyncio.run(router.aclose())
+
+
 def test_a_client_that_outlives_event_loops(fake: FakeClaude) -> None:
     """Each test may have a loop of its own: no connection of the one before is used again."""
 

@@ -54,6 +54,14 @@ class Question:
 class Consult(Protocol):
     """What a classifier may use while it classifies. The Router provides it."""
 
+    @property
+    def tenant(self) -> str | None:
+        """Whose call it is, or None. What a classifier remembers of texts it remembers for each tenant apart.
+
+        Else how fast it answers would tell one what another has asked.
+        """
+        ...
+
     async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
         """Ask another classifier, through the verdict cache where that one is `cacheable`.
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -93,6 +94,8 @@ class _Entry(NamedTuple):
     stored_at: float
     until: float = math.inf
     """When it is too old, where that is before the cache would say so: it was not new when it came."""
+    whose: str | None = None
+    """The tenant's: a place that it may lose to somebody else, or to this tenant itself."""
 
 
 class _Flown(NamedTuple):
@@ -103,19 +106,56 @@ class _Flown(NamedTuple):
 
 
 class _Counted(TTLCache[bytes, _Entry, float]):
-    """Counts what it drops. Both ways out are methods that cachetools documents for overriding."""
+    """Counts what it drops, and lets no tenant drive out all others.
+
+    The ways out are methods that cachetools documents for overriding. Where it is full, the verdict goes that was used
+    longest ago; but a tenant with half of the places makes room among its own, oldest first.
+    """
 
     evictions = 0
 
+    def __init__(self, maxsize: int, ttl: float, clock: Callable[[], float]) -> None:
+        super().__init__(maxsize, ttl, clock)
+        self._of: dict[str | None, OrderedDict[bytes, None]] = {}
+        """The keys of each tenant."""
+        self._comes: str | None = None
+        """Whose verdict is being kept."""
+
+    def keep(self, key: bytes, entry: _Entry) -> None:
+        self._comes = entry.whose
+        self[key] = entry
+        own = self._of.setdefault(entry.whose, OrderedDict())
+        own[key] = None
+        own.move_to_end(key)
+
     def popitem(self) -> tuple[bytes, _Entry]:
-        item = super().popitem()
+        own = self._of.get(self._comes, ())
+        if self.maxsize <= 2 * len(own) < 2 * len(self):
+            key = next(iter(own))
+            item = key, self[key]
+            del self[key]
+        else:
+            item = super().popitem()
         self.evictions += 1
         return item
 
     def expire(self, time: float | None = None) -> list[tuple[bytes, _Entry]]:
         gone = list(super().expire(time))
         self.evictions += len(gone)
+        for key, entry in gone:
+            self._left(key, entry)
         return gone
+
+    def __delitem__(self, key: bytes) -> None:
+        entry = self[key]
+        super().__delitem__(key)
+        self._left(key, entry)
+
+    def _left(self, key: bytes, entry: _Entry) -> None:
+        own = self._of[entry.whose]
+        del own[key]
+        if not own:
+            del self._of[entry.whose]
 
 
 class VerdictCache:
@@ -123,11 +163,12 @@ class VerdictCache:
 
     - exact: a verdict is found again only for the same tenant, classifier, policy version and view
     - a key tells nothing about the text it was made from to one who does not have `secret`
+    - a tenant with half of the places makes room among its own verdicts: no flood of texts drives out all others
     - only opinions are kept: neither None nor an exception is
     - of those who ask for a key at the same time on one event loop, one asks and the others wait for its answer
     - it may be used from any thread and any loop; its lock is never held over an await
 
-    `maxsize` is in verdicts (about 400 bytes each), `ttl` in seconds of `clock`. `on_lookup` is told of every look-up,
+    `maxsize` is in verdicts (about 500 bytes each), `ttl` in seconds of `clock`. `on_lookup` is told of every look-up,
     whether it was a hit. `second` is looked in before anybody is asked. ConfigurationError for a size, an age or a
     secret that cannot work.
     """
@@ -187,7 +228,7 @@ class VerdictCache:
 
     def put(self, key: bytes, verdict: Classification, about: About | None = None) -> None:
         """Keep a verdict that came another way, and store it where `about` says what it is on. Counts nothing."""
-        self._put(key, verdict)
+        self._put(key, verdict, about)
         if about is not None and self._second is not None:
             self._second.keep(about, verdict)
 
@@ -196,7 +237,7 @@ class VerdictCache:
         found = self.peek(key)
         if found is not None or self._second is None or (stored := await self._second.find(about)) is None:
             return found
-        self._put(key, stored.verdict, stored.age)
+        self._put(key, stored.verdict, about, stored.age)
         with self._lock:
             self._stored += 1
             self._saved += stored.verdict.cost
@@ -283,11 +324,12 @@ class VerdictCache:
             return None
         return entry
 
-    def _put(self, key: bytes, verdict: Classification, age: float = 0.0) -> None:
+    def _put(self, key: bytes, verdict: Classification, about: About | None, age: float = 0.0) -> None:
         now = self._clock()
-        entry = _Entry(_free(verdict), verdict.cost, now - age, now - age + self._ttl if age else math.inf)
+        until = now - age + self._ttl if age else math.inf
+        entry = _Entry(_free(verdict), verdict.cost, now - age, until, about.tenant if about is not None else None)
         with self._lock:
-            self._verdicts[key] = entry
+            self._verdicts.keep(key, entry)
 
     def _start(
         self,
@@ -313,7 +355,7 @@ class VerdictCache:
         self, key: bytes, ask: Callable[[], Awaitable[Classification | None]], about: About | None
     ) -> _Flown:
         if about is not None and self._second is not None and (stored := await self._second.find(about)) is not None:
-            self._put(key, stored.verdict, stored.age)
+            self._put(key, stored.verdict, about, stored.age)
             return _Flown(stored.verdict, stored=True)
         verdict = await ask()
         if verdict is not None:

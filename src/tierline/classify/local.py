@@ -80,7 +80,7 @@ class LocalClassifier:
         self._given = weights
         self._keyed = keyed(secrets.token_bytes(32), b"tierline local")
         self._said: Recent[bytes, tuple[Classification | None]] = Recent(_REMEMBERED)
-        """What was said of the latest views: a prompt that comes again is not weighed again."""
+        """What was said of the latest views: a prompt that comes again, of the same tenant, is not weighed again."""
         if weights is not None:
             _ = self.weights  # A file that is no good fails here, and not at the first call.
 
@@ -131,20 +131,20 @@ class LocalClassifier:
         blind = (reading.leans and not context) or (self.weights.kind == _EXPERTS and not is_prose(reading))
         return found, _WAYS[self.weights.kind](self.weights.about, found, blind)
 
-    async def classify(self, view: View, consult: Consult) -> Classification | None:  # noqa: ARG002
+    async def classify(self, view: View, consult: Consult) -> Classification | None:
         """The label of `view`, or None where it is unlike anything that the weights know. Asks nobody."""
-        key = self._key(view)
+        key = self._key(view, consult.tenant)
         if (said := self._said.find(key)) is None:
             said = (self._judged(view),)
             self._said.keep(key, said)
         return said[0]
 
-    def _key(self, view: View) -> bytes:
-        """What a view is remembered by: it tells nothing of its text."""
+    def _key(self, view: View, tenant: str | None) -> bytes:
+        """What a view is remembered by, for each tenant apart: it tells nothing of its text."""
         context = view.context.encode("utf-8", "surrogatepass")
         digest = self._keyed.copy()
-        # The only zero byte of a header is its last: no two views are the same bytes.
-        digest.update(f"{len(context)},{view.tools},{view.turns}\0".encode() + context)
+        # The only zero byte of a header is its last: no two views are the same bytes. A tenant's name has none.
+        digest.update(f"{len(context)},{view.tools},{view.turns},{tenant or ''}\0".encode() + context)
         digest.update(view.text.encode("utf-8", "surrogatepass"))
         return digest.digest()
 

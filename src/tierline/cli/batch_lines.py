@@ -21,7 +21,12 @@ _OTHERS: Final = {
     b"\x1f\x8b": "it is compressed: gunzip -c FILE | tierline batch submit - …",
     b"PK\x03\x04": "it is a zip or a workbook: save it as CSV or JSON lines",
 }
-_UNCLOSED: Final = "a quote is opened in it, and not closed"
+_WHY: Final = {
+    "unexpected end of data": "a quote is opened in it, and not closed",
+    "new-line character seen": "a carriage return stands in it outside of quotes: save the file with the ends of lines "
+    "of Unix or Windows",
+}
+"""What the csv module says, and what that means to whoever has the file."""
 _DELIMITERS: Final = ",;\t|"
 
 
@@ -116,7 +121,8 @@ def rows_of(lines: Iterator[Line], delimiter: str) -> Iterator[Row]:
             return
         except (_TooLong, csv.Error) as error:
             why = str(error)
-            yield Row(first, feed.number, [], _UNCLOSED if why == "unexpected end of data" else why)
+            why = next((said for begins, said in _WHY.items() if why.startswith(begins)), why)
+            yield Row(first, feed.number, [], why)
             reader = csv.reader(feed, delimiter=delimiter, strict=True)
         else:
             if cells:
@@ -125,4 +131,11 @@ def rows_of(lines: Iterator[Line], delimiter: str) -> Iterator[Row]:
 
 def delimiter_of(header: str) -> str:
     """What parts the cells of a header: that which makes the most of them."""
-    return max(_DELIMITERS, key=lambda each: len(next(csv.reader([header], delimiter=each), [])))
+
+    def cells(delimiter: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=delimiter), []))
+        except csv.Error:
+            return 0  # no delimiter mends it: reading the rows says what it is
+
+    return max(_DELIMITERS, key=cells)

@@ -142,6 +142,11 @@ class _Listening:
     heard: list[Heard] = field(default_factory=list)
     cost: int | None = None
 
+    @property
+    def tenant(self) -> str | None:
+        """Whose call it would be."""
+        return self.run.tenant
+
     async def consult(self, classifier: Classifier, view: View, sure: float = 0.0) -> Classification | None:
         if isinstance(classifier, Asking):
             question = classifier.question(view)

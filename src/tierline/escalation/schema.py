@@ -3,6 +3,9 @@
 Read are `type`, `enum`, `const`, `properties`, `required`, `additionalProperties`, `items`, `prefixItems`, the bounds
 of numbers, texts, lists and objects, `pattern`, `multipleOf`, `uniqueItems`, `anyOf`, `oneOf`, `allOf`, `not`, and
 `$ref` within the document. Other keywords say nothing: an answer is held to be poor only where that is sure. No I/O.
+
+Answers are what a prompt makes of them, and schemas may come with a request. So all of it takes bounded time: what
+would take longer says nothing.
 """
 
 from __future__ import annotations
@@ -10,10 +13,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 _DEEPEST: Final = 64
 """How deep values and references are followed; what lies deeper says nothing."""
+_MOST: Final = 20_000
+"""Most pairs of a value and a rule that are looked at: references to itself make a short schema an endless one."""
+_LONGEST: Final = 200
+"""Most characters of a `pattern`, and of a text that is held against one."""
+_MOST_CHOICES: Final = 2
+"""Most repeats and alternatives of a `pattern`; one more where it is anchored. Each may cost the text's length over."""
+_ESCAPED: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_CHOICES: Final = re.compile(r"[*+?|]|\{\d*,\d*\}")
 _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "object": (dict,),
     "array": (list,),
@@ -26,20 +38,24 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 def unmet(value: Any, schema: Any) -> str:
     """The keyword that a value does not meet; empty where it meets all that are read. Never raises."""
+    validator = _Validator(schema)
     try:
-        return _Validator(schema).unmet(value, schema, 0)
+        found = validator.unmet(value, schema, 0)
     except RecursionError:
         return ""
+    return "" if validator.looks > _MOST else found
 
 
 class _Validator:
     def __init__(self, root: Any) -> None:
         self._root = root
+        self.looks = 0
 
     def unmet(self, value: Any, schema: Any, depth: int) -> str:
         if schema is False:
             return "false"
-        if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        self.looks += 1
+        if not isinstance(schema, Mapping) or depth > _DEEPEST or self.looks > _MOST:
             return ""
         if "$ref" in schema and (wrong := self.unmet(value, self._found(schema["$ref"]), depth + 1)):
             return wrong
@@ -161,10 +177,29 @@ def _text(value: Any, schema: Mapping[str, Any]) -> str:
     if wrong := _bounds(len(value), schema, "minLength", "maxLength"):
         return wrong
     pattern = schema.get("pattern")
+    if not isinstance(pattern, str) or max(len(pattern), len(value)) > _LONGEST:
+        return ""
+    found = _compiled(pattern)
+    return "pattern" if found is not None and found.search(value) is None else ""
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """A pattern that is matched in bounded time; None for another, and for one of a dialect that Python does not read.
+
+    Python's engine goes back to every choice that it had, and then to those in them: `(a+)+` takes hours on a line.
+    """
+    bare = _ESCAPED.sub("x", pattern)
+    groups = bare.replace("(?:", "(")
+    repeated = re.search(r"\)[*+?{]", groups) is not None
+    referring = "(?" in groups or re.search(r"\\[1-9]", pattern) is not None
+    choices = len(_CHOICES.findall(groups)) - (bare[:1] == "^" and "|" not in bare)
+    if repeated or referring or choices > _MOST_CHOICES:
+        return None
     try:
-        return "pattern" if isinstance(pattern, str) and re.search(pattern, value) is None else ""
-    except (re.error, OverflowError):
-        return ""  # of a dialect that Python does not read
+        return re.compile(pattern)
+    except (re.error, OverflowError, RecursionError):
+        return None
 
 
 def _bounds(size: int, schema: Mapping[str, Any], least: str, most: str) -> str:

@@ -29,6 +29,8 @@ class Probabilistic(Protocol):
 class Offline:
     """What a classifier may use where there is no Router: other classifiers, and nobody to ask."""
 
+    tenant: str | None = None
+
     def __init__(self) -> None:
         self.asked = 0
         """How often a verdict of Claude's was wanted, which nobody gave."""

@@ -191,7 +191,7 @@ class Slices:
                 self._asked, self._asked_before = set(), self._asked
 
     def standing(self) -> list[tuple[Line, Span, int]]:
-        """Each account of which there is a slice, and what it has used as far as is known here, with the slice whole."""
+        """Each account of which there is a slice, and what it has used as far as is known here, the slice whole."""
         with self._lock:
             return [
                 (line, span, used + found.room)

@@ -43,12 +43,12 @@ They are kept, for letting go of them would touch the parent's sockets, or warn.
 class RedisStore:
     """A Redis server (6 or later, or Valkey), or a cluster of them.
 
-    `url`        redis://, rediss:// (TLS) or unix://, as redis-py reads it
-    `namespace`  begins every key: all of them are in one hash slot, `{namespace}`
-    `timeout`    seconds for a whole step, connecting included. After that LedgerUnavailableError, where the server has
-                 answered nothing for so long; while it does answer, there is a queue, and it may take ten times that.
-                 So may the first contact: a process that has just started is slow itself
-    `cluster`    whether the URL is one node of a Redis Cluster
+    - `url`: redis://, rediss:// (TLS) or unix://, as redis-py reads it
+    - `namespace`: begins every key: all of them are in one hash slot, `{namespace}`
+    - `timeout`: seconds for a whole step, connecting included. After that LedgerUnavailableError, where the server has
+      answered nothing for so long; while it does answer, there is a queue, and it may take ten times that. So may the
+      first contact: a process that has just started is slow itself
+    - `cluster`: whether the URL is one node of a Redis Cluster
 
     Any thread, loop and process may use one object: a client is made for each on first use, and closed with its loop.
     Nothing is retried, but a script whose connection broke, once: scripts are idempotent.

@@ -1,8 +1,8 @@
 """Where the requests of every client of the SDK go while a test runs: to a FakeClaude, and not over the network.
 
 A client that an app makes when it is imported knows the address of the API by then. So what is replaced is what all of
-them send with: the transports of their HTTP library. Clients that have another one (`DefaultAioHttpClient`) are led
-to the fake by the environment, if they are made inside.
+them send with: the transports of their HTTP library, and the one of a Router's own client. Clients that have another
+one (`DefaultAioHttpClient`) are led to the fake by the environment, if they are made inside.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from tierline.testing._calls import watching
@@ -73,10 +74,10 @@ def _write(values: dict[str, str | None]) -> None:
 
 @contextmanager
 def _redirected(url: str, key: str) -> Iterator[None]:
-    """Let the transports of httpx2 send what is meant for Claude to `url`."""
+    """Let the transports send what is meant for Claude to `url`."""
     import httpx2  # noqa: PLC0415  (only who tests needs it)
 
-    send, send_async = httpx2.HTTPTransport.handle_request, httpx2.AsyncHTTPTransport.handle_async_request
+    send, over = httpx2.HTTPTransport.handle_request, httpx2.AsyncHTTPTransport.handle_async_request
     # An empty one, for no certificate is ever looked at: to read all authorities takes 20 ms.
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
@@ -91,20 +92,29 @@ def _redirected(url: str, key: str) -> Iterator[None]:
             return send(self, request)
         return send(httpx2.HTTPTransport(verify=tls, trust_env=False), _moved(request, url, key))
 
-    async def here_async(self: Any, request: Any) -> Any:
-        if not meant(request):
-            return await send_async(self, request)
-        # A transport of its own, for the client's may have a proxy; and a connection of its own, for the client may
-        # outlive the event loop of this test.
-        return await send_async(httpx2.AsyncHTTPTransport(verify=tls, trust_env=False), _moved(request, url, key))
+    def led(transport: Any) -> None:
+        """Lead an asynchronous transport there."""
+        send_async = transport.handle_async_request
 
-    httpx2.HTTPTransport.handle_request = here  # type: ignore[method-assign]
-    httpx2.AsyncHTTPTransport.handle_async_request = here_async  # type: ignore[method-assign]
-    try:
+        async def here_async(self: Any, request: Any) -> Any:
+            if not meant(request):
+                return await send_async(self, request)
+            # A transport of its own, for the client's may have a proxy; and a connection of its own, for the client
+            # may outlive the event loop of this test.
+            return await over(httpx2.AsyncHTTPTransport(verify=tls, trust_env=False), _moved(request, url, key))
+
+        transport.handle_async_request = here_async
+        stack.callback(setattr, transport, "handle_async_request", send_async)
+
+    with ExitStack() as stack:
+        httpx2.HTTPTransport.handle_request = here  # type: ignore[method-assign]
+        stack.callback(setattr, httpx2.HTTPTransport, "handle_request", send)
+        led(httpx2.AsyncHTTPTransport)
+        if find_spec("aiohttp") is not None:
+            from tierline.transport import AiohttpTransport  # noqa: PLC0415  (aiohttp: only who has it)
+
+            led(AiohttpTransport)
         yield
-    finally:
-        httpx2.HTTPTransport.handle_request = send  # type: ignore[method-assign]
-        httpx2.AsyncHTTPTransport.handle_async_request = send_async  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.needs import need
+from tests.pages import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pathlib import Path
 
-need("mkdocs")
-
-ROOT = Path(__file__).parents[1]
-
-
-def build(site: Path, environment: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
-    """Build as `make docs` does, strictly. Not quietly: what is not told is not counted either."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(site)]
-    return subprocess.run(  # noqa: S603  (our own interpreter)
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**environment, "NO_MKDOCS_2_WARNING": "1"}
-    )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("site")
-    done = build(found)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return found
+need("mkdocs", "mkdocstrings")
 
 
 def test_every_page_is_there(site: Path) -> None:
@@ -56,6 +33,11 @@ def test_links_of_the_root_lead_to_pages(site: Path) -> None:
     security = (site / "SECURITY" / "index.html").read_text("utf-8")
     assert 'href="../#what-it-does-not"' in security
     assert "/blob/main/example_app/main.py" in (site / "monitoring" / "index.html").read_text("utf-8")
+
+
+def test_no_page_asks_the_forge(site: Path) -> None:
+    """The theme would ask it for its stars, on each page, from whoever reads it."""
+    assert 'data-md-component="source"' not in (site / "index.html").read_text("utf-8")
 
 
 def test_nothing_is_asked_of_others(site: Path) -> None:
