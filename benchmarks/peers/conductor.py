@@ -26,7 +26,9 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE: Final = 90.0
 """Seconds after which a worker hangs: longer than it gives a block."""
 FEWEST: Final = 4
-LATE: Final = 2.0
+"""Rounds of each worker in a row."""
+LATE: Final = 20.0
+"""Seconds after the end of a row, from which on one round is enough."""
 SLOW: Final = 1.5
 """Seconds of a block, at most, by what one call took: slower columns make fewer calls in it."""
 SLOW_AT_ONCE: Final = 4.5
@@ -162,18 +164,17 @@ class Turn:
 def measure(row: Row, workers: Mapping[str, tuple[Worker, Sequence[Mapping[str, Any]]]], seconds: float) -> list[Part]:
     """Rounds of one row for about `seconds`, each of the worker that has had the least of them.
 
-    Every worker has `FEWEST` rounds, and one where that would take more than `LATE` times as long.
+    Every worker has `FEWEST` rounds, and one at least where those end later than `LATE`.
     """
     turns = [Turn(worker, columns, row) for worker, columns in workers.values()]
     turns = [turn for turn in turns if turn.order]
     for turn in turns:
         turn.begin()
     ends = time.monotonic() + seconds
-    latest = ends + (LATE - 1) * seconds
     while active := [turn for turn in turns if turn.order]:
         now = time.monotonic()
         if now > ends:
-            fewest = FEWEST if now < latest else 1
+            fewest = FEWEST if now < ends + LATE else 1
             active = [turn for turn in active if len(turn.part.rounds) < fewest]
         if not active:
             break

@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(url, None, str(tmp_path))
 
 
-def test_a_worker_measures_what_it_is_told_to(world: World, tmp_path: Path) -> None:
+def test_a_worker_measures_what_it_is_told_to(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every round has a block of each column; what its calls did is told; and a column that fails is left out."""
     with started({"tierline": Path(sys.executable)}, world, tmp_path, pytest.fail) as workers:
         worker, columns = workers["tierline"]
@@ -51,6 +51,9 @@ def test_a_worker_measures_what_it_is_told_to(world: World, tmp_path: Path) -> N
         rest = [each | {"kinds": []} for each in columns if each not in chosen]
         (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0)
         assert len(part.rounds) == FEWEST
+        monkeypatch.setattr("benchmarks.peers.conductor.LATE", -1.0)
+        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0)
+        assert len(part.rounds) == 1
     assert worker.process.returncode == 0
 
 
