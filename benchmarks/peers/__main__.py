@@ -17,7 +17,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.ledgers import redis_running
 from benchmarks.peers import environments, startup
@@ -28,6 +28,9 @@ from benchmarks.peers.page import TEMPLATE, page
 from benchmarks.peers.plot import plot
 from benchmarks.peers.rows import ROWS
 from benchmarks.upstream import running
+
+if TYPE_CHECKING:
+    from benchmarks.peers.rows import Kind
 
 SECONDS: Final = 400.0
 """Of all rows together; warming up, and the fewest rounds of slow columns, come on top."""
@@ -70,13 +73,14 @@ def run(folder: Path, *, quick: bool, wanted: str) -> Figures:
     seconds = QUICK_SECONDS if quick else SECONDS
     pythons = {name: environments.python_of(folder, name) for name in environments.NAMES}
     parts = []
+    slow: set[tuple[str, Kind, int]] = set()
     with running() as url, redis_running() as redis, tempfile.TemporaryDirectory() as scratch:
         world = World(url, redis, scratch)
         with started(pythons, world, Path(scratch), print) as workers:
             for row in ROWS:
                 if wanted in row.name:
                     print(f"{time.monotonic() - began:4.0f} s  {row.name}", flush=True)
-                    parts += measure(row, workers, seconds * row.share)
+                    parts += measure(row, workers, seconds * row.share, slow)
         print(f"{time.monotonic() - began:4.0f} s  starting up", flush=True)
         starts = {} if wanted else startup.measure(folder, url, QUICK_STARTS if quick else STARTS)
     about["minutes"] = round((time.monotonic() - began) / 60)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from benchmarks.peers.column import World
-    from benchmarks.peers.rows import Row
+    from benchmarks.peers.rows import Kind, Row
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE: Final = 90.0
@@ -29,10 +29,6 @@ FEWEST: Final = 4
 """Rounds of each worker in a row."""
 LATE: Final = 20.0
 """Seconds after the end of a row, from which on one round is enough."""
-SLOW: Final = 1.5
-"""Seconds of a block, at most, by what one call took: slower columns make fewer calls in it."""
-SLOW_AT_ONCE: Final = 4.5
-"""The same where calls are made at the same time, of which there cannot be fewer: slower columns are left out."""
 QUIET: Final[Mapping[str, str]] = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
@@ -110,12 +106,6 @@ class Part:
     also: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def block_of(row: Row, seconds: float) -> int:
-    """How many calls make a block of a column, of which one call takes so many seconds."""
-    most = SLOW if row.concurrency == 1 else SLOW_AT_ONCE
-    return max(min(row.calls, int(most / seconds)), 1)
-
-
 class Turn:
     """One worker in one row: whose turn it is goes by the time it has had."""
 
@@ -126,15 +116,24 @@ class Turn:
         self.calls: dict[int, int] = {}
         self.had = 0.0
 
-    def begin(self) -> None:
-        """Warm up, and throw a block of each away. Columns that do not do the thing are told, and left out."""
+    def begin(self, slow: set[tuple[str, Kind, int]]) -> None:
+        """Warm up, and throw a block of each away. Columns that do not do the thing are told, and left out.
+
+        `slow`: columns that take too long for a block, with what they take too long for: they are not asked again.
+        """
+        row = self.part.row
         for number in list(self.order):
+            name = self.columns[number]["name"]
+            if (name, row.kind, row.size) in slow:
+                self._lost(number, "left out: too slow one at a time")
+                continue
             said = self.worker.ask(do="check", column=number, row=self.number)
             if "error" not in said:
-                self.part.did[self.columns[number]["name"]] = said["did"]
-                self.calls[number] = block_of(self.part.row, said["seconds"])
-                if self.calls[number] < self.part.row.concurrency:
-                    self._lost(number, f"left out: a single call takes {said['seconds']:.1f} s")
+                self.part.did[name] = said["did"]
+                self.calls[number] = row.block(said["seconds"])
+                if not self.calls[number]:
+                    slow.add((name, row.kind, row.size))
+                    self._lost(number, f"left out: a single call takes {said['seconds']:.2g} s of CPU")
                     continue
                 said = self._block(number)
             if "error" in said:
@@ -161,15 +160,20 @@ class Turn:
         self.part.failed[self.columns[number]["name"]] = why
 
 
-def measure(row: Row, workers: Mapping[str, tuple[Worker, Sequence[Mapping[str, Any]]]], seconds: float) -> list[Part]:
+def measure(
+    row: Row,
+    workers: Mapping[str, tuple[Worker, Sequence[Mapping[str, Any]]]],
+    seconds: float,
+    slow: set[tuple[str, Kind, int]],
+) -> list[Part]:
     """Rounds of one row for about `seconds`, each of the worker that has had the least of them.
 
-    Every worker has `FEWEST` rounds, and one at least where those end later than `LATE`.
+    Every worker has `FEWEST` rounds, and one at least where those end later than `LATE`. `slow`: see `Turn.begin`.
     """
     turns = [Turn(worker, columns, row) for worker, columns in workers.values()]
     turns = [turn for turn in turns if turn.order]
     for turn in turns:
-        turn.begin()
+        turn.begin(slow)
     ends = time.monotonic() + seconds
     while active := [turn for turn in turns if turn.order]:
         now = time.monotonic()

@@ -51,7 +51,8 @@ class Figures:
 def cells_of(part: Part) -> dict[str, Cell]:
     """The medians of one worker's columns in one row, and their ratios to its base and whatever else they name."""
     found = {}
-    for column in dict.fromkeys(name for each in part.rounds for name in each):
+    measured = dict.fromkeys(name for each in part.rounds for name in each)
+    for column in dict.fromkeys(name for name in (*part.also, *measured) if name in measured):
         bases = (part.row.base, *part.also.get(column, ()))
         mine = [each[column] for each in part.rounds if column in each]
         over = {base: over_base for base in bases if base != column and (over_base := _over(part.rounds, column, base))}

@@ -10,6 +10,10 @@ Kind = Literal["create", "stream", "request", "events"]
 
 PLAIN: Final = "plain SDK"
 NOTHING: Final = "no-op ASGI middleware"
+SLOW: Final = 1.5
+"""CPU seconds of a block, at most, by what one call took: slower columns make fewer calls in it, or none."""
+SLOW_AT_ONCE: Final = 4.5
+"""The same where calls are made at the same time, of which there cannot be fewer."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Row:
     concurrency: int = 1
     base: str = PLAIN
     """The column that others are held against."""
+
+    def block(self, seconds: float) -> int:
+        """How many calls make a block of a column of which one call takes so many seconds; 0 for none."""
+        most = int((SLOW if self.concurrency == 1 else SLOW_AT_ONCE) / seconds)
+        return 0 if most < self.concurrency else min(self.calls, most)
 
 
 ROWS: Final = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.peers.column import World
-from benchmarks.peers.conductor import FEWEST, SLOW, Turn, block_of, environment, measure, started
+from benchmarks.peers.conductor import FEWEST, Turn, environment, measure, started
 from benchmarks.peers.rows import PLAIN, ROWS
 from benchmarks.upstream import running
 from tests.needs import need
@@ -39,7 +39,7 @@ def test_a_worker_measures_what_it_is_told_to(world: World, tmp_path: Path, monk
         turn = Turn(worker, columns, CREATE)
         turn.order = [*order, len(columns)]
         turn.columns = [*columns, {"name": "nobody", "kinds": ["create"], "also": []}]
-        turn.begin()
+        turn.begin(set())
         turn.round()
         turn.round()
         assert turn.part.did[PLAIN] == "answered"
@@ -49,11 +49,13 @@ def test_a_worker_measures_what_it_is_told_to(world: World, tmp_path: Path, monk
         assert [set(each) for each in turn.part.rounds] == [{PLAIN, "Tierline"}] * 2
         assert all(block["cpu"] > 0 and block["beside"] == 0 for each in turn.part.rounds for block in each.values())
         rest = [each | {"kinds": []} for each in columns if each not in chosen]
-        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0)
+        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0, set())
         assert len(part.rounds) == FEWEST
         monkeypatch.setattr("benchmarks.peers.conductor.LATE", -1.0)
-        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0)
+        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0, set())
         assert len(part.rounds) == 1
+        (part,) = measure(CREATE, {"tierline": (worker, [*chosen[:1], *rest])}, 0, {(PLAIN, "create", 1_000)})
+        assert part.failed == {PLAIN: "left out: too slow one at a time"}
     assert worker.process.returncode == 0
 
 
@@ -72,16 +74,9 @@ def test_a_worker_that_dies_on_the_way_is_told(world: World, tmp_path: Path) -> 
     with started({"tierline": Path(sys.executable)}, world, tmp_path, pytest.fail) as workers:
         worker, columns = workers["tierline"]
         worker.process.kill()
-        (part,) = measure(CREATE, {"tierline": (worker, columns[:2])}, 0)
+        (part,) = measure(CREATE, {"tierline": (worker, columns[:2])}, 0, set())
     assert len(part.failed) == 2
     assert all("the worker tierline is gone" in why for why in part.failed.values())
-
-
-def test_slow_columns_make_fewer_calls() -> None:
-    """At least one, and never more than the row says."""
-    assert block_of(CREATE, SLOW / 1_000) == CREATE.calls
-    assert block_of(CREATE, SLOW / 4) == 4
-    assert block_of(CREATE, SLOW * 2) == 1
 
 
 def test_what_is_measured_writes_bytecode_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
