@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
@@ -358,8 +358,7 @@ class OwnCall:
     """Most tokens of output that a policy allows it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is.
 
     A block that was entered in a generator has the id of its frame, others have 0.
@@ -374,7 +373,7 @@ class Context:
         return self.binding and (self.binding.of(owner) or self.binding)
 
 
-_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (frozen)
+_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (a tuple)
 
 
 def context() -> Context:
