@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Kind = Literal["create", "stream", "request", "events"]
-"""`create` and `stream` call Claude; `request` and `events` call an ASGI app, which answers at once or with chunks."""
+Kind = Literal["create", "stream", "request", "fastapi", "events", "served"]
+"""`create` and `stream` call Claude; the others are those of `benchmarks.asgi`."""
 
 PLAIN: Final = "plain SDK"
-NOTHING: Final = "no-op ASGI middleware"
+NOTHING: Final = "no-op"
 SLOW: Final = 1.5
 """CPU seconds of a block, at most, by what one call took: slower columns make fewer calls in it, or none."""
 SLOW_AT_ONCE: Final = 4.5
@@ -39,12 +39,14 @@ class Row:
 
 
 ROWS: Final = (
-    Row("create, 1 KB", "create", 0.22, calls=20),
+    Row("create, 1 KB", "create", 0.2, calls=20),
     Row("create, 1 KB, 50 at a time", "create", 0.17, calls=50, concurrency=50),
     Row("create, 500 KB", "create", 0.14, calls=4, size=500_000),
     Row("create, 500 KB, 50 at a time", "create", 0.10, calls=50, size=500_000, concurrency=50),
     Row("stream of 1,000 events", "stream", 0.17, calls=2),
     Row("stream of 1,000 events, 50 at a time", "stream", 0.14, calls=50, concurrency=50),
-    Row("a request to an app that does nothing", "request", 0.03, calls=1000, base=NOTHING),
-    Row("100 chunks of SSE through an app", "events", 0.03, calls=20, base=NOTHING),
+    Row("an endpoint that does nothing", "request", 0.02, calls=400, base=NOTHING),
+    Row("the same, FastAPI", "fastapi", 0.02, calls=200, base=NOTHING),
+    Row("100 chunks of SSE", "events", 0.02, calls=20, base=NOTHING),
+    Row("the same, through uvicorn", "served", 0.02, calls=4, base=NOTHING),
 )
