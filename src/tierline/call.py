@@ -44,7 +44,6 @@ _MOST_USES: Final = 10_000
 _JSON: Final = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False)
 """What leads back to itself ends in a RecursionError all the same: to look for it takes a third of the time."""
 
-# What the API's own tools cost beside tokens is bounded only where `max_uses` is.
 # Which fields a request must have, one of them, to be looked at any further: most have none.
 _FEATURED: Final = frozenset(
     ("temperature", "top_p", "top_k", "output_config", "thinking", "tool_choice", "inference_geo", "speed", "tools")
@@ -55,6 +54,7 @@ _MEASURED_SET: Final = frozenset(_MEASURED)
 _PREFILLED: Final = frozenset(("prefill",))
 _NONE: Final[frozenset[str]] = frozenset()
 
+# What the API's own tools cost beside tokens is bounded only where `max_uses` is.
 _SERVER_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "advisor", "mcp_toolset")
 
 
