@@ -9,6 +9,7 @@ from contextlib import suppress
 from anthropic import AsyncAnthropic
 from fastapi import APIRouter, Depends, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
 
 from example_app.people import SOCKET
 from example_app.shapes import Answer, Order, Question, Read, Thumb, Why, text_of
@@ -84,14 +85,18 @@ def desk_of(router: Router) -> APIRouter:
     @desk.post("/order", dependencies=[Depends(policy(escalate=True, task="read an order from a mail"))])
     async def order(question: Question, claude: Claude, routing: Routing) -> Read:
         # The cheapest tier reads it; what is no order by its form is read again by the next.
-        message = await claude.messages.parse(
-            model="auto",
-            max_tokens=300,
-            system="Read from the mail what the customer orders.",
-            messages=question.messages(),
-            output_format=Order,
-        )
-        return Read(order=message.parsed_output, why=Why.of(routing.decisions[-1]))
+        try:
+            message = await claude.messages.parse(
+                model="auto",
+                max_tokens=300,
+                system="Read from the mail what the customer orders.",
+                messages=question.messages(),
+                output_format=Order,
+            )
+            found = message.parsed_output
+        except ValidationError:  # the last tier that there was money for could not read one either
+            found = None
+        return Read(order=found, why=Why.of(routing.decisions[-1]))
 
     @desk.post("/chat")
     async def chat(question: Question, claude: Claude, routing: Routing) -> StreamingResponse:
