@@ -40,6 +40,11 @@ _MOST: Final = 1_000_000_000
 _MOST_USES: Final = 10_000
 """More uses of a server tool than this are no bound."""
 
+_FEATURES: Final = frozenset({
+    "temperature", "top_p", "top_k", "output_config", "thinking", "tool_choice", "inference_geo", "speed", "tools",
+})  # fmt: skip
+"""Fields that some model may reject: `features_of` looks at no others, but for who spoke last."""
+_NONE: Final[frozenset[str]] = frozenset()
 _JSON: Final = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False)
 """What leads back to itself ends in a RecursionError all the same: to look for it takes a third of the time."""
 
@@ -97,7 +102,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
     max_tokens = whole(body.get("max_tokens"), least=1)
     tools = body.get("tools")
     tools = tools if isinstance(tools, list) else []
-    server_uses, searches, unbounded = _server_tools(tools)
+    server_uses, searches, unbounded = _server_tools(tools) if tools else (0, 0, "")
     unbounded = unbounded or _without_bound(body)
     if max_tokens is None and kind == "create":
         unbounded = f"max_tokens is not a whole number from 1 to {_MOST}"
@@ -128,7 +133,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
-        fallbacks=fallbacks_of(body),
+        fallbacks=fallbacks_of(body) if "fallbacks" in body else (),
         text_bytes=size.text,
     )
 
@@ -186,6 +191,9 @@ def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
 
 def features_of(body: Mapping[str, Any]) -> frozenset[str]:
     """What some model rejects of a Messages request, in the words of `tierline.models`."""
+    last = body["messages"][-1]
+    if _FEATURES.isdisjoint(body) and not (isinstance(last, dict) and last.get("role") == "assistant"):
+        return _NONE
     tools = body.get("tools")
     return frozenset(_features(body, body["messages"], tools if isinstance(tools, list) else []))
 
