@@ -44,10 +44,10 @@ _MOST_USES: Final = 10_000
 _JSON: Final = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False)
 """What leads back to itself ends in a RecursionError all the same: to look for it takes a third of the time."""
 
-# Which fields a request must have, one of them, to be looked at any further: most have none.
-_FEATURED: Final = frozenset(
-    ("temperature", "top_p", "top_k", "output_config", "thinking", "tool_choice", "inference_geo", "speed", "tools")
-)
+_FEATURED: Final = frozenset({
+    "temperature", "top_p", "top_k", "output_config", "thinking", "tool_choice", "inference_geo", "speed", "tools",
+})  # fmt: skip
+"""Fields that some model may reject: `features_of` looks at no others, but for who spoke last."""
 _BOUNDLESS: Final = frozenset(("mcp_servers", "fallbacks", "context_management", "compaction"))
 _MEASURED: Final = ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences")
 _MEASURED_SET: Final = frozenset(_MEASURED)
@@ -140,7 +140,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
-        fallbacks=fallbacks_of(body),
+        fallbacks=fallbacks_of(body) if "fallbacks" in body else (),
         text_bytes=size.text,
     )
 
