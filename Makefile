@@ -15,7 +15,7 @@ PINNED := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run load test soak fuzz mutants check format bench count quality strategies docs release-check screenshots lock clean
+.PHONY: help setup demo run load test soak fuzz mutants check format bench bench-peers count quality strategies docs release-check screenshots lock clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -85,6 +85,10 @@ bench: $(READY) ## CPU time of a call beside the plain SDK; ledgers beside their
 	@$(BIN)/python -m benchmarks.bench
 	@$(BIN)/python -m benchmarks.ledgers
 	@$(BIN)/python -m benchmarks.lane
+
+bench-peers: $(READY) ## CPU time, start-up and size beside the peers: writes docs/performance.md (QUICK=1: in minutes)
+	@$(BIN)/python $(PINNED) requirements/release.txt
+	@$(BIN)/python -m benchmarks.peers --environments "$(or $(PEERS),$(VENV)/peers)" $(if $(QUICK),--quick)
 
 count: $(READY) ## instructions that Tierline adds to a call, under valgrind; fails where they have grown by 2%
 	@$(BIN)/python -m benchmarks.count
