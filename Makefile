@@ -15,7 +15,7 @@ PINNED := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak fuzz check format bench count quality strategies docs release-check screenshots lock clean
+.PHONY: help setup demo run load test soak fuzz check format bench count quality strategies docs release-check screenshots lock clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -52,7 +52,10 @@ demo: $(READY) ## start the example app offline, send it real traffic, show the 
 	@$(BIN)/python -m example_app.demo
 
 run: $(READY) ## serve the example app, and its page, on http://localhost:8000
-	@DESK_CHUNK_DELAY=0.02 $(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
+	@DESK_CHUNK_DELAY=0.02 TIERLINE_SHADOW=0.2 $(BIN)/python -m uvicorn --factory example_app.main:build --port 8000
+
+load: $(READY) ## many users at once on the example app with two workers, and is the ledger the bill
+	@$(BIN)/python -m example_app.load
 
 test: $(READY) $(OVERLAYS) ## run the tests
 	@$(BIN)/python -m pytest -n auto $(COVER)

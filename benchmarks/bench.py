@@ -41,6 +41,8 @@ from benchmarks.ledgers import redis_running
 from benchmarks.upstream import PROSE, STREAM_EVENTS, running
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier
+from tierline.ledger import RedisLedger
+from tierline.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -171,6 +173,11 @@ class Spans:
         self.exporter.clear()
 
 
+def leased(url: str) -> RedisLedger:
+    """A ledger of which this process holds slices, beside the one of the column before: in a namespace of its own."""
+    return RedisLedger(RedisStore(url, namespace="leased"), slices=0.05)
+
+
 def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
     """All columns: one HTTP client class, one pool. `stores`: names and URLs of stores outside of this process.
 
@@ -203,6 +210,11 @@ def columns(url: str, stores: Mapping[str, str]) -> list[Column]:
         routed("Tierline, rules first", None),
         routed("Tierline, with OTel", tierline, classifier=ClaudeClassifier()),
         *(routed(f"Tierline, {name}", classifier=ClaudeClassifier(), store=store) for name, store in stores.items()),
+        *(
+            routed(f"Tierline, {name}, leased", classifier=ClaudeClassifier(), ledger=leased(store))
+            for name, store in stores.items()
+            if name == "Redis"
+        ),
     ]
 
 

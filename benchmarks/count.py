@@ -69,6 +69,7 @@ ROWS: Final = (
     Row("create, cached verdict"),
     Row("create, rules first", classifier=False),
     Row("create, cached verdict, spans", spans=True),
+    Row("create, 500 KB, cached verdict", create(prompt(500_000)), calls=20),
     Row("stream, an event", raw_events, parts=STREAM_EVENTS, calls=3),
 )
 

@@ -20,7 +20,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from example_app.main import KEYS, build
+from example_app.main import build
+from example_app.people import KEYS
 from tierline import Report, Router
 from tierline.classify import Classifier, KeywordClassifier, Question, SignalClassifier
 from tierline.ladder import DEFAULT_LADDER

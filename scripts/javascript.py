@@ -27,7 +27,8 @@ CustomEvent Date document DOMException Error Event EventSource fetch FormData ge
 isNaN JSON location Map matchMedia Math MutationObserver NaN navigator Number Object Promise Proxy Reflect RegExp
 requestAnimationFrame ResizeObserver sessionStorage localStorage Set setInterval setTimeout String structuredClone
 Symbol TextDecoder TextEncoder TypeError Uint8Array undefined URL URLSearchParams WeakMap window arguments uPlot
-addEventListener decodeURIComponent encodeURIComponent globalThis innerWidth queueMicrotask TextDecoderStream await
+addEventListener decodeURIComponent encodeURIComponent globalThis innerWidth queueMicrotask TextDecoderStream WebSocket
+await
 """
 """What a browser gives, and the one library that is no module; `await (…)` looks like a call."""
 _DECLARES: Final = (

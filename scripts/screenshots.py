@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from example_app.main import build
+from example_app.offline import said, sorted_as
 from tests.browser.site import FLAGS, TOKEN, chromium_path
 from tests.serving import serving
 from tierline import Budget, Router, policy
@@ -106,23 +107,36 @@ async def take(browser: Browser, url: str) -> None:
         await context.close()
 
 
+ASKED: Final = (
+    ("agent", "Where is my order 4711, and when can it come?"),
+    ("contract", "The supplier may change prices at any time without notice."),
+)
+
+
 async def take_desk(browser: Browser) -> None:
-    """Look at the page of the example app, as somebody who has asked two things."""
-    fake = FakeClaude()
+    """Look at the page of the example app, as somebody who has asked two things: at a desk, and on a phone at night."""
+    fake = FakeClaude(answer=said, verdict=sorted_as)
     async with (
         fake.serve() as api,
         AsyncAnthropic(api_key=fake.api_key, base_url=api) as client,
         serving(build(client)) as url,
     ):
-        page = await browser.new_page(viewport={"width": 1100, "height": 850}, color_scheme="light")
-        await page.goto(url)
-        for number, (kind, text) in enumerate((("contract", "hi"), ("chat", "Are you open on Saturday?"))):
-            await page.locator(f"label[for=kind-{kind}]").click()
-            await page.get_by_label("Your question").fill(text)
-            await page.get_by_role("button", name="Ask", exact=True).click()
-            await page.locator(".facts").nth(number).wait_for()
-        await page.screenshot(path=IMAGES / "desk.png")
-        await page.close()
+        for name, window in (
+            ("desk", {"viewport": {"width": 1100, "height": 960}, "color_scheme": "light"}),
+            ("desk-phone", {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}),
+        ):
+            context = await browser.new_context(locale="en-GB", reduced_motion="reduce", **window)
+            page = await context.new_page()
+            await page.goto(url)
+            for kind, text in ASKED:
+                await page.locator(f"label[for=kind-{kind}]").click()
+                await page.locator("#text").fill(text)
+                await page.get_by_role("button", name="Ask", exact=True).click()
+                await page.locator("#stop").wait_for(state="hidden")
+            if name == "desk":
+                await page.evaluate("scrollTo(0, 0)")
+            await page.screenshot(path=IMAGES / f"{name}.png")
+            await context.close()
 
 
 async def main() -> None:

@@ -1,7 +1,8 @@
-"""Lets mkdocs show the files of the root as pages, too: a hook of `mkdocs.yml`.
+"""Lets mkdocs show files of the root as pages, too: a hook of `mkdocs.yml`.
 
 On the forge and in an sdist these files stand at the root, so their links lead into `docs/`, and those of `docs/` lead
-out of it. On the site all stand beside each other. What the site does not have is linked to where it is.
+out of it. On the site all stand beside each other. What the site does not have is linked to where it is; so is the
+README, for the site has a front page of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from mkdocs.structure.files import File, Files
 
 ROOT: Final = Path(__file__).parents[1]
 SHOWN: Final = {
-    "README.md": "index.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
     "RELEASING.md": "RELEASING.md",

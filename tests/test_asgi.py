@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
 
@@ -19,7 +20,7 @@ from tierline.asgi import TierlineMiddleware
 from tierline.classify import ClaudeClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError
 from tierline.ledger import MemoryLedger
-from tierline.starlette import claude_of
+from tierline.starlette import claude_of, routing_of
 from tierline.testing import Fault, Reply
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from tests.apps import MakeRouter, Serve
+    from tierline.binding import Binding
     from tierline.testing import FakeClaude
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -500,3 +502,23 @@ def test_a_tenant_function_must_be_plain(router: Router) -> None:
 
     with pytest.raises(ConfigurationError, match="plain function"):
         TierlineMiddleware(lambda *_: None, router=router, tenant=tenant)  # type: ignore[arg-type]
+
+
+async def test_a_request_that_is_over(make_router: MakeRouter) -> None:
+    """What is left of a request goes when it ends, with no work for the garbage collector, unless somebody has it."""
+    kept: list[tuple[Any, Binding | None]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kept.append((HTTPConnection(scope), current() if scope["path"] == "/kept" else None))
+
+    routed = TierlineMiddleware(app, router=make_router())
+    gc.disable()
+    try:
+        for path in ("/kept", "/gone"):
+            await routed({"type": "http", "path": path, "headers": []}, None, None)  # type: ignore[arg-type]
+    finally:
+        gc.enable()
+    (connection, binding), (other, _) = kept
+    assert routing_of(connection) is binding
+    with pytest.raises(ConfigurationError, match="the request is over"):
+        routing_of(other)

@@ -13,8 +13,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from example_app import demo
-from example_app.main import PAGE_TOKEN, PLANS, build
-from tierline.testing import FakeClaude
+from example_app.main import build
+from example_app.offline import said
+from example_app.people import PAGE_TOKEN, PLANS
+from tierline.testing import FakeClaude, Received
 from tierline.values import usd
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 ORDER = '{"item": "brake pads", "quantity": 2}'
 ACME = {"authorization": "Bearer desk-acme"}
+ENDLESS = Received("/v1/messages", {}, {"tools": [{}], "messages": [{"role": "user", "content": "Where is 4711?"}]})
 OPERATOR = {"authorization": "Bearer desk-operator"}
 
 
@@ -70,6 +73,17 @@ async def test_an_order_is_read_again_where_it_is_none() -> None:
     assert "escalation from haiku to sonnet" in read[1]["why"]["reasons"]
 
 
+async def test_the_stand_in_reads_orders(desk: httpx.AsyncClient) -> None:
+    """Without a key too a mail with an order is read by the cheapest tier, and one without by the next."""
+    for text, order, tier in (
+        ("Two brake pads for my bike, please.", {"item": "brake pads", "quantity": 2}, "haiku"),
+        ("Please send 3 inner tubes.", {"item": "inner tubes", "quantity": 3}, "haiku"),
+        ("Can I still order by mail?", {"item": "nothing", "quantity": 0}, "sonnet"),
+    ):
+        read = (await desk.post("/order", json={"text": text})).json()
+        assert (read["order"], read["why"]["tier"]) == (order, tier)
+
+
 async def test_a_chat_streams_and_ends_with_its_reasons(desk: httpx.AsyncClient) -> None:
     """Text comes as server-sent events; the last one tells tier and cost."""
     history = [{"role": "user", "content": "How do I reset the display?"}, {"role": "assistant", "content": "Hold it."}]
@@ -113,6 +127,91 @@ async def test_a_summary_that_may_come_later(desk: httpx.AsyncClient) -> None:
     assert found.json()["message"]["model"].startswith("claude-")
 
 
+@pytest.mark.parametrize(("path", "tier", "source"), [("/expert", "opus", "pin"), ("/old", "haiku", "local")])
+async def test_a_route_says_what_holds(desk: httpx.AsyncClient, path: str, tier: str, source: str) -> None:
+    """A pin goes where it says, however easy the question; a model id in old code is only the most that it gets."""
+    why = (await desk.post(path, json={"text": "Are you open on Saturday?"})).json()["why"]
+    assert (why["tier"], why["source"]) == (tier, source)
+
+
+async def test_the_cheapest_tier_answers_while_it_is_asked(desk: httpx.AsyncClient) -> None:
+    """Where nobody is sure, the first attempt is a speculation; it answers where the verdict says that it may."""
+    why = (await desk.post("/quick", json={"text": "hi"})).json()["why"]
+    assert (why["source"], why["attempts"][0]["tier"], why["attempts"][0]["role"]) == ("claude", "haiku", "speculative")
+
+
+async def test_an_agent_has_steps_and_a_budget(desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step tells where it went; all of a run are one account, and a run that would cost too much is refused."""
+    question = {"text": "Where is my order 4711?"}
+    found = (await desk.post("/agent", json=question)).json()
+    assert [step["tools"] for step in found["steps"]] == [["look_up_order"], ["delivery_slots"], []]
+    assert "Bergen: Monday" in found["text"]
+    router = desk._transport.app.state.router  # type: ignore[attr-defined]
+    (balance,) = await router.balances(f"acme/{found['run']}")
+    assert (balance.budget, usd(balance.spent)) == ("one run of the agent", found["cost"])
+    await router.set_limit("one run of the agent", limit="$0.0001")
+    assert (await desk.post("/agent", json=question)).status_code == 402
+
+
+async def test_an_agent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that would call tools for ever may call none at its last step."""
+    fake = FakeClaude(answer=lambda asked: None if asked.body["tool_choice"]["type"] == "none" else said(ENDLESS))
+    async with fake.client() as client:
+        app = build(client)
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://desk", headers=ACME) as http,
+        ):
+            found = (await http.post("/agent", json={"text": "Where is it?"})).json()
+    assert len(found["steps"]) == 6
+    assert found["steps"][-1]["tools"] == []
+    assert found["text"]
+
+
+async def test_many_mails_are_sorted(desk: httpx.AsyncClient) -> None:
+    """Each has a label of the shop's, in order; what stood before is not asked for again."""
+    texts = ["I was charged twice", "The parcel never came", "I was charged twice"]
+    first = (await desk.post("/sort", json={"texts": texts})).json()
+    assert first["labels"] == ["billing", "delivery", "billing"]
+    assert (len(first["labels"]), first["asked"], first["cached"], first["requests"]) == (3, 2, 1, 1)
+    again = (await desk.post("/sort", json={"texts": texts})).json()
+    assert (again["labels"], again["cost"]) == (first["labels"], "$0.00")
+    assert (await desk.post("/sort", json={"texts": []})).status_code == 422
+
+
+async def test_a_job_comes_back(desk: httpx.AsyncClient) -> None:
+    """Drafts for many mails, in a batch at half the price: for the tenant who asked, and for nobody else."""
+    job = (await desk.post("/jobs", json={"texts": ["My brakes squeak.", "Thank you!"]})).json()
+    assert job["submitted"] == 2
+    place = f"/jobs/{job['id']}"
+    for headers in ({"authorization": "Bearer desk-globex"}, {"authorization": ""}):
+        assert (await desk.get(place, headers=headers)).status_code in (401, 404)
+    router = desk._transport.app.state.router  # type: ignore[attr-defined]
+    await router.batches.wait(job["id"])
+    found = (await desk.get(place)).json()
+    assert (found["state"], found["succeeded"]) == ("ended", 2)
+    assert [result["outcome"] for result in found["results"]] == ["succeeded"] * 2
+    assert all(result["text"] for result in found["results"])
+    report = await router.batches.report(job["id"])
+    assert usd(report.total.cost) == found["cost"]
+    assert 2 * report.total.cost <= report.total.plain + 2
+
+
+async def test_the_desk_may_only_watch(desk: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator switches what is enforced: then nothing is refused, and an answer says what would have been."""
+    monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
+    question = {"text": "Review this clause."}
+    assert (await desk.post("/contracts", json=question)).status_code == 402
+    assert (await desk.put("/operator/mode", params={"mode": "observe"})).status_code == 401
+    told = (await desk.put("/operator/mode", params={"mode": "observe"}, headers=OPERATOR)).json()
+    assert told == (await desk.get("/operator/mode", headers=OPERATOR)).json() | {"mode": "observe"}
+    answer = (await desk.post("/contracts", json=question)).json()
+    assert answer["why"]["observed"] == ""
+    assert (await desk.get("/operator/report", headers=OPERATOR)).json()["observed"]["refused"] == 1
+    assert (await desk.put("/operator/mode", params={"mode": "loud"}, headers=OPERATOR)).status_code == 422
+
+
 async def test_the_desk_is_ready(desk: httpx.AsyncClient) -> None:
     """A probe needs no key, and is told no more than that all is well."""
     response = await desk.get("/ready", headers={"authorization": ""})
@@ -127,7 +226,14 @@ def test_a_conversation_over_a_websocket(monkeypatch: pytest.MonkeyPatch) -> Non
             for text in ("Are you open on Saturday? Yes or no.", "Thanks!"):
                 socket.send_text(text)
                 assert json.loads(socket.receive_text())["why"]["tier"] == "haiku"
-        assert browser.get("/operator/report", headers=OPERATOR).json()["by_account"]["acme"]["calls"] == 2
+        # A browser can send no header with a socket: it offers the key as a protocol, and is answered with the other.
+        with browser.websocket_connect("/live", subprotocols=["desk", "desk-key.desk-acme"]) as socket:
+            assert socket.accepted_subprotocol == "desk"
+            socket.send_text("Are you open on Sunday? Yes or no.")
+            assert json.loads(socket.receive_text())["text"]
+        assert browser.get("/operator/report", headers=OPERATOR).json()["by_account"]["acme"]["calls"] == 3
+        with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/live", subprotocols=["desk-key.guess"]):
+            pass
         with pytest.raises(WebSocketDisconnect), browser.websocket_connect("/live"):
             pass
 

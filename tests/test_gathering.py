@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -330,7 +329,7 @@ async def test_a_thread_that_has_gone(make_router: Callable[..., Router], fake: 
         raise GoneError
 
     here = Desk(partial(ask, router.claude.messages.create), router.claude, router.ladder[0], (), None, None)
-    desks = [replace(here, claude=gone), here, here]
+    desks = [here._replace(claude=gone), here, here]
     found = await asyncio.gather(
         *(router.gathering.ask(desk, Question(f"{n}", ("a", "b"), "?"), 5.0) for n, desk in enumerate(desks))
     )

@@ -131,6 +131,20 @@ async def test_observing_refuses_nothing(make_router: MakeRouter, fake: FakeClau
         await router.claude.messages.create(model="auto", **ASK)
 
 
+async def test_observing_knows_limits_that_were_set(make_router: MakeRouter, fake: FakeClaude) -> None:
+    """What an operator has set stands over what the app says, in what would have been too: in both directions."""
+    router = make_router(budgets=[Budget("$5/day", name="plan"), Budget("$0.0001/day", name="small")], mode="observe")
+    for limit, small, tier in (("$0.0001", "$5", None), ("$5", "$5", "sonnet"), (None, None, None)):
+        await router.set_limit("plan", limit=limit)
+        await router.set_limit("small", limit=small)
+        async with router.bind() as binding:
+            with policy(floor="sonnet"):
+                await router.claude.messages.create(model="auto", **ASK)
+        observed = binding.decisions[-1].observed
+        assert observed is not None
+        assert observed.tier == tier
+
+
 async def test_observing_shows_downgrades(make_router: MakeRouter, fake: FakeClaude) -> None:
     """A threshold that would have moved a call is told of, and moves nothing."""
     router = make_router(

@@ -39,9 +39,10 @@ function ladder(tier) {
 
 function factsOf(why) {
   const asked = why.requested_tier === why.tier ? [] : [make("small", {}, ` instead of ${why.requested_tier}`)];
+  if (why.observed !== null) asked.push(make("small", { class: "observed" }, why.observed ? ` (would have been ${why.observed})` : " (would have been refused)"));
   return make("dl", { class: "facts" },
     fact("Tier", ladder(why.tier), make("strong", { class: "tier" }, why.tier), ...asked),
-    fact("Chosen by", make("span", { class: "source" }, SOURCES[why.source] ?? why.source)),
+    fact("Chosen by", make("span", { class: "source" }, sourceOf(why.source))),
     fact("Cost", make("span", { class: "cost" }, why.cost), make("small", {}, why.estimated ? " (estimated)" : "")),
     fact("All on the top tier", make("span", { class: "top" }, why.top)),
     fact(why.saved.startsWith("-") ? "Dearer by" : "Saved", make("span", { class: "saved" }, why.saved.replace("-", "")),
@@ -61,8 +62,20 @@ function reasonsOf(why) {
     make("tbody", {}, ...rows));
   return make("details", { open: true }, make("summary", {}, "Why"),
     why.reasons.length ? reasons : make("p", {}, "Nothing spoke against that tier."),
-    make("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "Requests to Claude" }, table));
+    make("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "Requests to Claude" }, table),
+    ...(why.trace ? [make("p", {}, make("a", { href: why.trace, rel: "noreferrer" }, "Its trace"))] : []));
 }
+
+function tableOf(caption, heads, rows) {
+  const table = make("table", { class: "texts" }, make("caption", {}, caption),
+    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
+    make("tbody", {}, ...rows.map(([first, ...cells]) =>
+      make("tr", {}, make("th", { scope: "row" }, first), ...cells.map((cell) => make("td", {}, cell))))));
+  return make("div", { class: "wide", tabindex: "0", role: "group", "aria-label": caption }, table);
+}
+
+/** Who chose a tier, in words. */
+export const sourceOf = (source) => SOURCES[source] ?? source;
 
 function thumbs(onThumb) {
   const said = make("span", { class: "said", role: "status" });
@@ -114,14 +127,26 @@ export function entry(list, who, kind, question) {
   list.prepend(item);
   item.scrollIntoView({ block: "nearest" });
   return {
-    add(piece) { text.append(piece); },
+    add(piece) {
+      if (text.dataset.waits) { delete text.dataset.waits; text.textContent = ""; }
+      text.append(piece);
+    },
+    waiting(words) { text.textContent = words; text.dataset.waits = "1"; },
+    show(caption, heads, rows) { article.append(tableOf(caption, heads, rows)); },
+    plain(words) {
+      text.setAttribute("aria-busy", "false");
+      if (!text.textContent || text.dataset.waits) text.remove();
+      if (words) article.append(make("p", { class: "note" }, words));
+    },
     settle(why, onThumb) {
       text.setAttribute("aria-busy", "false");
       article.append(factsOf(why), reasonsOf(why), ...(why.handle ? [thumbs(onThumb)] : []));
     },
-    stopped(streamed) {
+    stopped(kind) {
       text.setAttribute("aria-busy", "false");
-      const said = streamed ? "What had come until then is charged." : "The answer is made all the same, and charged.";
+      const said = kind === "chat" ? "What had come until then is charged."
+        : kind === "later" || kind === "job" ? "It comes all the same, and this page does not wait for it."
+          : "The answer is made all the same, and charged.";
       article.append(make("p", { class: "note" }, `Stopped. ${said}`));
     },
     refuse(error, words) {

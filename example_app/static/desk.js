@@ -1,28 +1,11 @@
 // The page: who asks, what for, and where the answer goes.
-import { chat, get, post, Refused } from "./stream.js";
-import { entry, inWords, make } from "./answer.js";
+import { behind } from "./behind.js";
+import { KINDS, plan } from "./kinds.js";
+import { post, Refused } from "./stream.js";
+import { entry, inWords, make, sourceOf } from "./answer.js";
 
 // Keys of the demo. A real app has people sign in.
 const KEYS = { acme: "desk-acme", globex: "desk-globex", initech: "desk-initech" };
-
-const KINDS = {
-  answer: {
-    name: "an answer", title: "answer", path: "answer",
-    examples: ["Are you open on Saturday?", "My brakes squeak in the rain. What should I check first, and why?"],
-  },
-  chat: {
-    name: "to chat", title: "chat", path: "chat",
-    examples: ["Compare two bikes for a hilly commute.", "And in French?"],
-  },
-  contract: {
-    name: "a contract reviewed", title: "contract", path: "contracts",
-    examples: ["The supplier may change prices at any time without notice.", "hi"],
-  },
-  order: {
-    name: "an order read", title: "order", path: "order",
-    examples: ["Two brake pads for my bike, please.", "Can I still order by mail?"],
-  },
-};
 
 const at = (id) => document.getElementById(id);
 const list = at("list");
@@ -30,7 +13,9 @@ const histories = {};
 let running = null;
 
 function choices(field, name, options) {
-  for (const [value, label] of options) {
+  let group = "";
+  for (const [value, label, of = ""] of options) {
+    if (of !== group) field.append(make("span", { class: "group" }, group = of));
     const input = make("input", { type: "radio", name, value, id: `${name}-${value}` });
     input.checked = value === options[0][0];
     field.append(make("span", {}, input, make("label", { for: input.id }, label)));
@@ -40,8 +25,11 @@ function choices(field, name, options) {
 const chosen = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
 
 function showExamples() {
-  const texts = KINDS[chosen("kind")].examples.map((text) => {
-    const button = make("button", { type: "button", class: "quiet" }, text);
+  const kind = KINDS[chosen("kind")];
+  at("note").textContent = kind.note;
+  document.querySelector("label[for=text]").textContent = kind.many ? "Your texts, one on each line" : "Your question";
+  const texts = kind.examples.map((text) => {
+    const button = make("button", { type: "button", class: "quiet" }, text.replaceAll("\n", " · "));
     button.addEventListener("click", () => { at("text").value = text; at("text").focus(); });
     return make("li", {}, button);
   });
@@ -56,23 +44,18 @@ function showChat() {
 async function showPlan() {
   const who = chosen("who");
   try {
-    const plan = await get("plan", KEYS[who]);
+    const found = await plan(KEYS[who]);
     if (who !== chosen("who")) return;
-    at("plan").value = plan.share;
-    at("plan-text").textContent = `${plan.left} left of ${plan.limit}`;
+    at("plan").value = found.share;
+    at("plan-text").textContent = `${found.left} left of ${found.limit}`;
   } catch {
     at("plan-text").textContent = "What is left is not known right now.";
   }
 }
 
-function textOf(answer) {
-  if (!("order" in answer)) return answer.text;
-  return answer.order ? `${answer.order.quantity} × ${answer.order.item}` : "There is no order in it.";
-}
-
 async function ask(question) {
   const [who, kind] = [chosen("who"), chosen("kind")];
-  const [key, { title, path }] = [KEYS[who], KINDS[kind]];
+  const [key, { title, run }] = [KEYS[who], KINDS[kind]];
   at("none").hidden = true;
   const shown = entry(list, who, title, question);
   running = new AbortController();
@@ -80,22 +63,19 @@ async function ask(question) {
   let said = "";
   const add = (piece) => { said += piece; shown.add(piece); };
   try {
-    let why;
+    const history = histories[who] ?? [];
+    const why = await run({ key, text: question, history, signal: running.signal, ...shown, add, said: sourceOf });
     if (kind === "chat") {
-      const history = histories[who] ?? [];
-      why = await chat(path, key, { text: question, history }, running.signal, add);
       histories[who] = [...history, { role: "user", content: question }, { role: "assistant", content: said }];
-    } else {
-      const answer = await (await post(path, key, { text: question }, running.signal)).json();
-      add(textOf(answer));
-      why = answer.why;
     }
-    shown.settle(why, async (good) => (await (await post("grade", key, { handle: why.handle, good })).json()).counted);
-    at("status").textContent = `${why.tier} answered, for ${why.cost}.`;
+    if (why) {
+      shown.settle(why, async (good) => (await (await post("grade", key, { handle: why.handle, good })).json()).counted);
+    }
+    at("status").textContent = why ? `${why.tier} answered, for ${why.cost}.` : "Done.";
     at("text").value = "";
   } catch (error) {
     if (error.name === "AbortError") {
-      shown.stopped(kind === "chat");
+      shown.stopped(kind);
       at("status").textContent = "Stopped.";
     } else {
       const refused = error instanceof Refused ? error : new Refused(null, "", null);
@@ -118,7 +98,7 @@ function busy(is) {
 }
 
 choices(at("who"), "who", Object.keys(KEYS).map((who) => [who, who]));
-choices(at("kind"), "kind", Object.entries(KINDS).map(([kind, { name }]) => [kind, name]));
+choices(at("kind"), "kind", Object.entries(KINDS).map(([kind, { name, group }]) => [kind, name, group]));
 at("who").addEventListener("change", () => { showChat(); void showPlan(); });
 at("kind").addEventListener("change", showExamples);
 at("ask").addEventListener("submit", (event) => {
@@ -137,3 +117,4 @@ at("anew").addEventListener("click", () => {
 });
 showExamples();
 void showPlan();
+behind(() => chosen("who"), showPlan);

@@ -19,23 +19,52 @@ async function refusalOf(response) {
   return new Refused(response.status, title, Number.isFinite(after) ? after : null);
 }
 
-/** POST, as JSON. Raises Refused for all but 2xx. */
-export async function post(path, key, body, signal) {
-  const response = await fetch(path, {
-    method: "POST",
-    headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
-    body: JSON.stringify(body),
-    signal,
-  });
+/** Any method. Raises Refused for all but 2xx. */
+export async function send(method, path, key, more = {}) {
+  const headers = { authorization: `Bearer ${key}`, ...more.headers };
+  const response = await fetch(path, { ...more, method, headers });
   if (!response.ok) throw await refusalOf(response);
   return response;
 }
 
+/** POST, as JSON. */
+export function post(path, key, body, signal) {
+  return send("POST", path, key, { headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+}
+
 /** GET, as JSON. */
-export async function get(path, key) {
-  const response = await fetch(path, { headers: { authorization: `Bearer ${key}` } });
-  if (!response.ok) throw await refusalOf(response);
-  return response.json();
+export async function get(path, key, signal) {
+  return (await send("GET", path, key, { signal })).json();
+}
+
+/** GET, as text. */
+export async function textOf(path, key) {
+  return (await send("GET", path, key)).text();
+}
+
+/** GET again and again, a little later each time, until it is what is waited for. */
+export async function until(path, key, signal, there) {
+  for (let wait = 250; ; wait = Math.min(2 * wait, 4000)) {
+    const found = await get(path, key, signal);
+    if (there(found)) return found;
+    await new Promise((done, stopped) => {
+      const timer = setTimeout(done, wait);
+      signal.addEventListener("abort", () => { clearTimeout(timer); stopped(signal.reason); }, { once: true });
+    });
+  }
+}
+
+/** Say one thing on a WebSocket, and give what is answered. No header can be sent with one: the key is offered as a protocol. */
+export function talk(path, key, text, signal) {
+  const url = new URL(path, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  return new Promise((done, failed) => {
+    const socket = new WebSocket(url, ["desk", `desk-key.${key}`]);
+    signal.addEventListener("abort", () => { socket.close(); failed(signal.reason); }, { once: true });
+    socket.addEventListener("open", () => socket.send(text));
+    socket.addEventListener("message", (event) => { done(JSON.parse(event.data)); socket.close(); });
+    socket.addEventListener("close", (event) => failed(new Refused({ 1008: 402, 1013: 429 }[event.code] ?? null, event.reason, null)));
+  });
 }
 
 /** Split what has come into whole events and the rest. */

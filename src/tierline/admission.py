@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tierline.routes import Route
 
 _MOST_COMBINATIONS: Final = 1_000
+_MOST_ADMISSIONS: Final = 1_000
 
 
 class Admission(NamedTuple):
@@ -30,6 +31,19 @@ class Admission(NamedTuple):
     lines: tuple[Line, ...]
     route: str | None
     tenant: str | None
+
+
+class _InForce(NamedTuple):
+    """What some policies come to, together with what the app says everywhere.
+
+    `known` has what calls are admitted with, by route and tenant; None where a budget asks the app on every call, or
+    has an account for each request.
+    """
+
+    policy: Effective
+    version: str
+    budgets: tuple[Budget, ...]
+    known: dict[tuple[str | None, str | None], Admission] | None
 
 
 class Rules:
@@ -43,7 +57,7 @@ class Rules:
         self.policy = policy
         self.hard: set[str] = set()
         """Names of the hard budgets that are known at start-up: those of the app and of its routes."""
-        self._combined: dict[tuple[Policy, ...], tuple[Effective, str, tuple[Budget, ...]]] = {}
+        self._combined: dict[tuple[Policy, ...], _InForce] = {}
         self._now = (self.budgets, policy, self._combined)
         """What a call is admitted by: read, and exchanged, as one."""
         self._checked: dict[str, Budget] = {}
@@ -84,20 +98,28 @@ class Rules:
 
     def known(self) -> dict[str, Budget]:
         """Every budget that is known by now, by name: of the Router, of policies that it has seen."""
-        lately = (budget for _, _, budgets in tuple(self._combined.values()) for budget in budgets)
+        lately = (budget for found in tuple(self._combined.values()) for budget in found.budgets)
         return self._checked | {budget.name: budget for budget in lately}
 
     def policy_of(self, now: Context, binding: Binding) -> Effective:
         """What a call may do here."""
-        return self._in_force(now, binding, _route_of(binding))[0]
+        return self._in_force(now, binding, _route_of(binding)).policy
 
     def admission(self, now: Context, binding: Binding) -> Admission:
         """All that a call from here is known to be. Errors as for `combine` and `Budget.line`."""
         scope, route = binding.scope, _route_of(binding)
-        policy, version, budgets = self._in_force(now, binding, route)
+        policy, version, budgets, known = self._in_force(now, binding, route)
         name = binding.fixed_route or (route.name if route is not None else None)
-        tenant, run = binding.tenant, binding.run
-        lines = []
+        tenant = binding.tenant
+        if known is not None and not binding.accounts:
+            if (found := known.get((name, tenant))) is not None:
+                return found
+            lines = [budget.line(budget.account_of(scope, tenant=tenant, route=name, request="")) for budget in budgets]
+            if len(known) >= _MOST_ADMISSIONS:
+                known.clear()
+            found = known[name, tenant] = Admission(policy, version, tuple(lines), name, tenant)
+            return found
+        run, lines = binding.run, []
         for budget in budgets:
             if (account := binding.accounts.get(budget.name)) is not None:
                 lines.append(budget.line(account))
@@ -116,9 +138,7 @@ class Rules:
         """The policies that hold here beside the Router's own, outermost first."""
         return _rules_in(now, binding, _route_of(binding))
 
-    def _in_force(
-        self, now: Context, binding: Binding, route: Route | None
-    ) -> tuple[Effective, str, tuple[Budget, ...]]:
+    def _in_force(self, now: Context, binding: Binding, route: Route | None) -> _InForce:
         """All policies that hold here as one, the version of it, and all budgets."""
         everywhere, outermost, combined = self._now
         rules = (*((outermost,) if outermost is not None else ()), *_rules_in(now, binding, route))
@@ -130,7 +150,8 @@ class Rules:
             if len(combined) >= _MOST_COMBINATIONS:
                 combined.clear()
             budgets = tuple(dict.fromkeys((*everywhere, *policy.budgets)))
-            known = combined[rules] = (policy, version, budgets)
+            told = all(budget.told for budget in budgets)
+            known = combined[rules] = _InForce(policy, version, budgets, {} if told else None)
         return known
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from tierline.binding import SCOPE_KEY
+from tierline.binding import bound_to
 from tierline.errors import BUSY, BusyError, TierlineError
 from tierline.limits import retry_after
 
@@ -89,7 +89,7 @@ def prepare(binding: Binding) -> None:
 
 async def _handle(connection: Any, raised: Exception) -> JSONResponse | None:
     # The handlers are those of a whole app; what is told is a matter of the request.
-    binding: Binding | None = connection.scope.get(SCOPE_KEY)
+    binding = bound_to(connection.scope)
     error = told(raised, busy_as_503=binding is not None and binding.busy_as_503)
     if error is None:
         raise raised

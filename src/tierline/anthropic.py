@@ -7,6 +7,7 @@ same class, and whatever takes such a client takes this one.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
@@ -187,6 +188,14 @@ def detached(client: Any) -> Any:
     return type(client).copy(client, max_retries=0, middleware=others)
 
 
+@lru_cache(maxsize=256)
+def _metered(url: str) -> str:
+    """The path of a request that spends, or asks what would be spent; empty for any other."""
+    # `client.post` takes a path without its slash too, and a whole address.
+    path = f"/{urlsplit(url).path.strip('/')}"
+    return path if path.endswith(_METERED) or _SESSIONS in path else ""
+
+
 def _endpoint(client: Any) -> int:
     """Tells apart the address and the key of clients; the same for copies that change neither. No key is kept."""
     return hash(tuple(str(getattr(client, name, "")) for name in _ADDRESSED_BY))
@@ -237,13 +246,13 @@ class Seam(Middleware):
 
     def _read(self, request: APIRequest) -> Call | None:
         """The call that a request is; None for one that is passed on as it is."""
-        # `client.post` takes a path without its slash too, and a whole address.
-        path = f"/{urlsplit(request.options.url).path.strip('/')}"
-        if not (path.endswith(_METERED) or _SESSIONS in path) or request.options.method.lower() != "post":
+        options = request.options
+        path = _metered(options.url)
+        if not path or options.method.lower() != "post":
             return None
         kind: Literal["create", "count"] = "create" if path.endswith(_CREATE) else "count"
         counted = path.endswith(_COUNT)
-        call = read_call(kind, request.options.json_data) if kind == "create" or counted else None
+        call = read_call(kind, options.json_data) if kind == "create" or counted else None
         if call is None:
             if path.endswith(_BATCHES):
                 self.router.gate.refuse_unreadable("a batch of its own making: give the requests to router.batches")

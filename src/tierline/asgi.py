@@ -8,16 +8,17 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from tierline.answers import answer_to, close_code, prepare, say, told
-from tierline.binding import SCOPE_KEY, Binding, Context, context, enter
+from tierline.binding import SCOPE_KEY, Binding, Context, bound_to, context, enter
 from tierline.errors import ClientGoneError, ConfigurationError
 from tierline.headers import SERVER_TIMING, shown, timed
 from tierline.router import Router
 from tierline.routes import RouteTable, outermost, segments_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("tierline")
 
 _SERVER_ERROR: Final = 500
+_TYPE: Final = len(b"content-type")
+_ENCODING: Final = len(b"content-encoding")
 _OF_THE_BODY: Final = (b"content-type", b"content-length", b"content-encoding", b"etag")
 """Headers that speak of a body, and go with it."""
 
@@ -95,15 +98,15 @@ class TierlineMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        around: Binding | None = scope.get(SCOPE_KEY)
+        around = bound_to(scope)
         binding = self._bind(scope, around)
         scope[SCOPE_KEY] = binding
         before = context()
         # A block around the app holds in it.
         enter(Context(binding, before.blocks))
-        sent = _Sent(send, binding, self.router, headers=self.headers, timing=self.server_timing)
+        sent = _Sent(receive, send, binding, self.router, headers=self.headers, timing=self.server_timing)
         try:
-            await self.app(scope, sent.received(receive), sent)
+            await self.app(scope, sent.receive, sent)
         except Exception as raised:
             if sent.deserted and isinstance(raised, ClientGoneError):
                 return
@@ -114,11 +117,13 @@ class TierlineMiddleware:
                 raise
         finally:
             enter(before)
-            if around is not None:
-                scope[SCOPE_KEY] = around
+            # Each leads to the other: what is left of the request would wait for the garbage collector.
+            scope[SCOPE_KEY] = ref(binding) if around is None else around
             # One that joined leaves it to the middleware around, unless that has gone before.
             if around is None or around.of(self.router) is None or binding.over:
-                await self.router.end(binding, whole=sent.over and not sent.deserted)
+                binding.end()
+                if binding.open or binding.request_lines:
+                    await self.router.end(binding, whole=sent.over and not sent.deserted)
 
     def _bind(self, scope: Scope, around: Binding | None) -> Binding:
         """The Binding of the request: a new one, or that of the middleware around, which this one then joins."""
@@ -130,7 +135,7 @@ class TierlineMiddleware:
             binding.app = binding.app or scope.get("app") or outermost(self.app)
         else:
             binding = known if known is here else known.view(scope, here)
-        if all(table is not self.routes for table, *_ in binding.tables):
+        if not binding.tables or all(table is not self.routes for table, *_ in binding.tables):
             binding.tables.append((self.routes, segments_before(scope), str(scope.get("path", ""))))
         elif here is not around:
             # It has passed here before: the app calls itself, perhaps several times at once.
@@ -140,29 +145,27 @@ class TierlineMiddleware:
                 # Who asks is said here for what runs inside, and not for what the app around does afterwards.
                 binding = binding.view(scope, binding.outer)
             binding.tenants = [*binding.tenants, self.tenant]
-        binding.busy_as_503 |= self.busy_as_503
+        if self.busy_as_503:
+            binding.busy_as_503 = True
         return binding
 
 
 class _Sent:
-    """What the app has sent of its answer, and the end of it where Tierline has to write that."""
+    """What the app has sent of its answer, and the end of it where Tierline has to write that.
+
+    It is called for every piece of every answer, and so does nothing that can be done at the end.
+    """
 
     __slots__ = (
-        "answered",
-        "begun",
-        "binding",
-        "deserted",
-        "events",
-        "headers",
-        "over",
-        "router",
-        "send",
+        "_listen", "_send", "answered", "begun", "binding", "deserted", "events", "headers", "last", "over", "router",
         "timing",
-        "whole",
-    )
+    )  # fmt: skip
 
-    def __init__(self, send: Send, binding: Binding, router: Router[Any], *, headers: bool, timing: bool) -> None:
-        self.send = send
+    def __init__(
+        self, listen: Receive, send: Send, binding: Binding, router: Router[Any], *, headers: bool, timing: bool
+    ) -> None:
+        self._listen = listen
+        self._send = send
         self.binding = binding
         self.router = router
         self.headers = headers
@@ -172,55 +175,44 @@ class _Sent:
         self.begun = self.events = self.over = self.deserted = False
         self.answered = False
         """Whether the answer has been written here, and what the app sends of one is dropped."""
-        self.whole = True
-        """Whether the last event has ended: another may follow."""
+        self.last = b""
+        """The last piece of an answer of events. Where it has no end, nothing can follow."""
 
-    async def __call__(self, message: Message) -> None:
-        """Pass a message of the app on."""
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Pass a message of the app on. What is awaited is the server's own: nothing stands in between."""
         kind = message["type"]
         if self.answered:
-            return
-        if kind == "http.response.start" and message["status"] == _SERVER_ERROR and self.binding.error is not None:
-            await self._tell(self.binding.error, message)
-            return
+            return _dropped()
         if kind == "http.response.body":
             self.over = not message.get("more_body", False)
             if self.events and (body := message.get("body")):
-                self.whole = body.endswith(b"\n\n")
+                self.last = body
         elif kind == "http.response.start":
+            if message["status"] == _SERVER_ERROR and self.binding.error is not None:
+                return self._tell(self.binding.error, message)
             self.begun = True
-            headers = {name.lower(): value for name, value in message.get("headers", ())}
-            # What is compressed cannot be written on.
-            self.events = (
-                headers.get(b"content-type", b"").startswith(b"text/event-stream")
-                and b"content-encoding" not in headers
-            )
-            message = self._shown(message)
+            self.events = _are_events(message.get("headers", ()))
+            if self.headers or self.timing:
+                message = self._shown(message)
         elif kind == "websocket.close":
             self.over = True
-        await self.send(message)
+        return self._send(message)
 
     def _shown(self, start: Message) -> Message:
         """The start of a response, with what it is to show of its calls."""
-        if not (self.headers or self.timing):
-            return start
         there = [(name.lower(), value) for name, value in start.get("headers", ())]
         more = shown(self.binding.decisions, [name for name, _ in there]) if self.headers else []
         if self.timing:
             more += timed(self.binding.decisions, [value for name, value in there if name == SERVER_TIMING])
         return {**start, "headers": [*start.get("headers", ()), *more]} if more else start
 
-    def received(self, receive: Receive) -> Receive:
+    async def receive(self) -> Message:
         """`receive`, as the app may have it: somebody asks it whether the client is still there."""
-
-        async def listen() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect" and self.begun and not self.over:
-                self.deserted = True
-                self.router.deserted(self.binding)
-            return message
-
-        return listen
+        message = await self._listen()
+        if message["type"] == "http.disconnect" and self.begun and not self.over:
+            self.deserted = True
+            self.router.deserted(self.binding)
+        return message
 
     async def _tell(self, error: TierlineError, message: Message) -> None:
         """Answer instead of a framework that knows an error of Tierline only as a failure. Its other headers stay."""
@@ -231,8 +223,8 @@ class _Sent:
             (name, value) for name, value in message.get("headers", ()) if name.lower() not in _OF_THE_BODY
         ]
         start = {"type": message["type"], "status": answer.status_code, "headers": answer.raw_headers}
-        await self.send(self._shown(start))
-        await self.send({"type": "http.response.body", "body": answer.body})
+        await self._send(self._shown(start))
+        await self._send({"type": "http.response.body", "body": answer.body})
 
     async def finish(self, error: TierlineError, scope: Scope, receive: Receive) -> bool:
         """Tell the client of an error that nobody else has answered. False where that cannot be done."""
@@ -243,11 +235,26 @@ class _Sent:
         say(error)
         with suppress(OSError):  # the client is gone
             if scope["type"] == "websocket":
-                await self.send({"type": "websocket.close", "code": close_code(error), "reason": error.title})
+                await self._send({"type": "websocket.close", "code": close_code(error), "reason": error.title})
             elif not self.begun:
                 await answer_to(error)(scope, receive, self)
             else:
                 event = f"event: error\ndata: {json.dumps(error.problem)}\n\n".encode()
-                body = event if self.whole else b"\n\n" + event
-                await self.send({"type": "http.response.body", "body": body, "more_body": False})
+                body = event if not self.last or self.last.endswith(b"\n\n") else b"\n\n" + event
+                await self._send({"type": "http.response.body", "body": body, "more_body": False})
         return True
+
+
+async def _dropped() -> None:
+    pass
+
+
+def _are_events(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer is one of server-sent events that can be written on: what is compressed cannot."""
+    events = False
+    for name, value in headers:
+        if len(name) == _TYPE and name.lower() == b"content-type":
+            events = value.startswith(b"text/event-stream")
+        elif len(name) == _ENCODING and name.lower() == b"content-encoding":
+            return False
+    return events

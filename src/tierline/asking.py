@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tierline.binding import Context, OwnCall, context, enter
@@ -61,8 +60,7 @@ def shares_of(cost: int, count: int) -> list[int]:
     return [each + (place < more) for place in range(count)]
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
+class Desk(NamedTuple):
     """Where questions are put, and whose they are.
 
     `claude` asks with a body, within so many seconds (see `Upstream.ask`), and `client` is what it asks with. `tier` is

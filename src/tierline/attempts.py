@@ -170,7 +170,7 @@ class Books:
     def opened(self, attempt: OpenAttempt) -> None:
         """Renew this attempt's lease from now on."""
         self._open.add(attempt)
-        loop = asyncio.get_running_loop()
+        loop = attempt.loop
         if loop not in self._beats:
             for closed in [known for known in tuple(self._beats) if known.is_closed()]:
                 self._beats.pop(closed, None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections import deque
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
+from weakref import ref
 
 from tierline.budgets import LONGEST_NAME, is_key
 from tierline.errors import ConfigurationError
@@ -87,6 +87,7 @@ class Binding:
     """
 
     __slots__ = (
+        "__weakref__",
         "accounts",
         "app",
         "blocks",
@@ -153,11 +154,11 @@ class Binding:
         self.chat: str | None = None
         self.pace: Pace | None = None
         """What holds its calls back, where there is one: not those of what is bound inside."""
-        self.run_name = _checked_run(run)
+        self.run_name = run if run is None else _checked_run(run)
         self.ended = False
         self.deserted_on: AbstractEventLoop | None = None
         self.failure: TierlineError | None = None
-        self.decisions: deque[Decision] = deque(maxlen=KEPT_DECISIONS)
+        self.decisions: list[Decision] = []
         self.open: set[Ending] = set()
         self.request_lines: set[Line] = set()
         """Accounts that end with this request."""
@@ -329,6 +330,8 @@ class Binding:
                 self.decisions[place] = decision
                 return
         self.decisions.append(decision)
+        if len(self.decisions) > KEPT_DECISIONS:
+            del self.decisions[0]
 
 
 def _checked_run(name: str | None) -> str | None:
@@ -358,8 +361,13 @@ class OwnCall:
     """Most tokens of output that a policy allows it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+def bound_to(scope: Scope) -> Binding | None:
+    """The Binding of the request that has this scope; after its end only where somebody still has that."""
+    found: Any = scope.get(SCOPE_KEY)
+    return found() if isinstance(found, ref) else found
+
+
+class Context(NamedTuple):
     """The value of the context variable: the request, the `with policy(…)` blocks around, and whose call it is.
 
     A block that was entered in a generator has the id of its frame, others have 0.
@@ -374,7 +382,7 @@ class Context:
         return self.binding and (self.binding.of(owner) or self.binding)
 
 
-_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (frozen)
+_context: ContextVar[Context] = ContextVar("tierline", default=Context())  # noqa: B039  (a tuple)
 
 
 def context() -> Context:

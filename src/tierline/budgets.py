@@ -192,6 +192,11 @@ class Budget:
         except ConfigurationError as error:
             raise ConfigurationError(f"budget {self.name!r}, account {account!r:.80}: {error}") from error
 
+    @property
+    def told(self) -> bool:
+        """Whether the line of a call follows from its route and its tenant alone, and asks no function of the app's."""
+        return self.per in (None, "tenant", "route") and self._fixed is not None
+
     def _parsed(self, amount: object) -> Limit:
         limit = parse_limit(amount, self.timezone)
         # Runs come and go: a total for each of them, kept for ever, would fill any store.

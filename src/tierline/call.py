@@ -41,6 +41,9 @@ _MOST: Final = 1_000_000_000
 _MOST_USES: Final = 10_000
 """More uses of a server tool than this are no bound."""
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False)
+"""What leads back to itself ends in a RecursionError all the same: to look for it takes a third of the time."""
+
 # What the API's own tools cost beside tokens is bounded only where `max_uses` is.
 _SERVER_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "advisor", "mcp_toolset")
 
@@ -254,11 +257,12 @@ class _Size:
                 self._content(message.get("content"))
             else:
                 self.add_plain(message)
-        for tool in tools:
-            self.tokens += _TOOL_TOKENS
-            self.add_plain(tool)
-            if isinstance(tool, dict) and (control := tool.get("cache_control")):
-                self._control(control)
+        if tools:
+            self.tokens += (_TOOL_TOKENS + _MESSAGE_TOKENS) * len(tools)
+            self.add_plain(tools)
+            for tool in tools:
+                if isinstance(tool, dict) and (control := tool.get("cache_control")):
+                    self._control(control)
         for key in ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences"):
             if (extra := body.get(key)) is not None:
                 self.add_plain(extra)
@@ -326,8 +330,8 @@ class _Size:
     def add_plain(self, value: object) -> None:
         """Add what has no more tokens than its JSON has characters."""
         try:
-            self.tokens += len(json.dumps(value, ensure_ascii=True, default=str)) + _MESSAGE_TOKENS
-        except (ValueError, TypeError):
+            self.tokens += len(_JSON.encode(value)) + _MESSAGE_TOKENS
+        except (ValueError, TypeError, RecursionError):
             self.open_ended = True
 
 
@@ -335,6 +339,8 @@ def text_bytes(text: str) -> int:
     """The UTF-8 length of a text, also of one with lone surrogates."""
     if text.isascii():
         return len(text)
+    if len(text) <= _PART:
+        return len(text.encode("utf-8", "surrogatepass"))
     # In parts, because most of them are ASCII in most texts, and then need no encoding: a third of the time.
     parts = (text[at : at + _PART] for at in range(0, len(text), _PART))
     return sum(len(part) if part.isascii() else len(part.encode("utf-8", "surrogatepass")) for part in parts)

@@ -69,7 +69,8 @@ class Consultation:
         except Exception as error:  # noqa: BLE001  (a classifier is the app's code: it must not break its calls)
             self.reasons.append(failure(classifier, error))
         finally:
-            end_classify(span, classifier.name, classifier.fingerprint, found)
+            if span is not None:
+                end_classify(span, classifier.name, classifier.fingerprint, found)
         if found is None:
             self.reasons.append("no opinion")
         return found
@@ -87,7 +88,8 @@ class Consultation:
             if found is not None:
                 self.desk.looked_up(True)
             return found if found is not None else await classifier.classify(view, self)
-        age = self.cache.age(key) if self.trace is not None and self.trace.recording else None
+        recording = self.trace is not None and self.trace.recording
+        age = self.cache.age(key) if recording else None
         found = None
         if self.stakes is not None:
             # What is there is free; what is not is weighed, before anybody could wait for one who does not ask.
@@ -102,7 +104,7 @@ class Consultation:
             about = About(view, self.desk.tenant, classifier.fingerprint, self.policy_version)
             found, hit = await self.cache.get_or_ask(key, lambda: classifier.classify(view, self), about)
         self.desk.looked_up(hit)
-        if self.trace is not None:
+        if recording and self.trace is not None:
             self.trace.event("cache.lookup", {"hit": hit} if age is None else {"hit": hit, "age_s": age})
         return found
 

@@ -121,10 +121,8 @@ class Dispatch:
             self.trace.budget("refuse", held.needed, Remaining(held.budget, held.account, held.limit, left))
             raise BudgetExceededError(held)
         self._note_admission(held)
-        # What a budget left out is left out for a failure too.
-        elsewhere = list(self.plan.offers[held.skipped + 1 :] if held.skipped else self.plan.fallbacks)
         self._budget.called(self.origin.tenant)
-        return await self._through(held, "first", elsewhere)
+        return await self._through(held, "first")
 
     async def another(
         self, offer: Offer, role: Role, let_go: Callable[[], Awaitable[None]], *, thresholds: bool
@@ -165,8 +163,12 @@ class Dispatch:
         self.later.clear()
         return await self._through(held, role, [])
 
-    async def _through(self, held: Reservation, role: Role, elsewhere: list[Offer]) -> Reply:
-        """Attempts, beginning with one that the money is held for."""
+    async def _through(self, held: Reservation, role: Role, elsewhere: list[Offer] | None = None) -> Reply:
+        """Attempts, beginning with one that the money is held for. `elsewhere` is where else they may be made.
+
+        Where it is None, those are the plan's. What a budget left out is left out for a failure too.
+        """
+        skipped = held.skipped
         number = 0
         while True:
             tier = self._tier(held.offer)
@@ -183,6 +185,8 @@ class Dispatch:
                     self._budget.give_back(self.origin.tenant)
                 return reply
             number += 1
+            if elsewhere is None:
+                elsewhere = list(self.plan.offers[skipped + 1 :] if skipped else self.plan.fallbacks)
             role, again = await self._again(reply, held.offer, elsewhere)
             if again is None or isinstance(again, Refusal):
                 return reply
@@ -357,8 +361,9 @@ class Dispatch:
 
     async def _attempt(self, held: Reservation, role: Role, number: int, tier: TierHealth, entry: Entry) -> Reply:
         self.offer, self.reservation = held.offer, held
-        self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons if role != "retry"]
-        span = self.trace.child(f"attempt {held.offer.tier}")
+        if held.offer.reasons and role != "retry":
+            self.reasons += [f"{held.offer.tier}: {said}" for said in held.offer.reasons]
+        span = self.trace.child(f"attempt {held.offer.tier}") if self.trace.recording else None
         if span is not None and role == "escalation":
             span.set_attribute("tierline.escalation.reason", self.why)
         body, facts = adapt(self.call, held.offer), model_of(held.offer.model)
@@ -403,7 +408,8 @@ class Dispatch:
             await attempt.cut_off(self.cut if isinstance(error, asyncio.CancelledError) else "error")
             raise
         finally:
-            tier.ended(heard, began, entry, again=role == "retry", silence=silence_of(body))
+            silence = silence_of(body) if heard is not None and heard.error else 0.0
+            tier.ended(heard, began, entry, again=role == "retry", silence=silence)
             if attempt.result is not None:
                 self.attempts.append(attempt.result)
         return reply

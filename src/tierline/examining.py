@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from functools import partial
 from inspect import isawaitable, iscoroutinefunction, isroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -127,7 +126,7 @@ class Examiner:
     async def _check(self, document: bytes, left: float) -> bool | None:
         """What the app's own check says. One that fails says nothing, and a note tells of it."""
         before = context()
-        enter(replace(before, blocks=(*before.blocks, _NOT_AGAIN)))
+        enter(before._replace(blocks=(*before.blocks, _NOT_AGAIN)))
         try:
             async with asyncio.timeout(max(0.0, min(self.rules.check_timeout, left - LEAST_LEFT))):
                 said = await self._ask(self._upstream.message(document))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import math
 from contextlib import suppress
@@ -82,7 +81,8 @@ class Exchange:
     ) -> None:
         self.client = client
         self.chat = chat
-        self.endpoint = _endpoint_of(endpoint, request.headers)
+        headers = request.headers
+        self.endpoint = _endpoint_of(endpoint, headers) if headers else endpoint
         self.retries = retries
         self._request = request
         self._timeout = request.options.timeout
@@ -250,7 +250,7 @@ class Exchange:
         fast = body.get("speed") == "fast"  # a tier may have none
         self._terms = self._call.terms if fast == self._call.terms.fast else self._call.terms._replace(fast=fast)
         try:
-            response: Any = await _value(self._call_next(request) if self._bridge is None else self._unread(request))
+            response: Any = await self._call_next(request) if self._bridge is None else self._unread(request)
         except APITimeoutError as error:
             return _no_answer(error, "timeout")
         except APIConnectionError as error:
@@ -316,19 +316,15 @@ class Exchange:
         """The usage of a whole answer, through the SDK's own parsing, which it keeps for the app."""
         message = None
         if not _is_raw(self._request):
-            # The app meets the same error when it parses: the bill comes first.
-            with suppress(Exception):
-                message = await _value(response.parse())
+            try:
+                message = await response.parse() if self._bridge is None else response.parse()
+            except Exception:  # noqa: BLE001  (the app meets the same error when it parses: the bill comes first)
+                message = None
         usage = getattr(message, "usage", None)
         if usage is None:
             return _usage_in(raw, self._terms)
         message_id, stop = getattr(message, "id", ""), getattr(message, "stop_reason", "")
         return metered(usage.model_dump(warnings=False), self._terms, message_id, stop)
-
-
-async def _value(given: Any) -> Any:
-    """What an asynchronous client gives when it is awaited, and a synchronous one at once."""
-    return await given if inspect.isawaitable(given) else given
 
 
 def _raw_of(response: Any) -> httpx2.Response:
@@ -344,7 +340,7 @@ def _let_go(reply: Reply) -> None:
 
 def _endpoint_of(endpoint: Hashable, headers: Any) -> Hashable:
     """Where a request goes: limits and outages of a key that it brings itself are not those of the client's."""
-    if not headers or not isinstance(headers, dict):
+    if not isinstance(headers, dict):
         return endpoint
     keys = tuple(value for name, value in headers.items() if name.lower() in _KEYS and isinstance(value, str))
     return hash((endpoint, keys)) if keys else endpoint  # no key is kept
@@ -352,7 +348,8 @@ def _endpoint_of(endpoint: Hashable, headers: Any) -> Hashable:
 
 def _is_raw(request: APIRequest) -> bool:
     """Whether the caller parses for itself, perhaps into another type."""
-    return request.headers.get(_RAW) is not None if isinstance(request.headers, dict) else False
+    headers = request.headers
+    return isinstance(headers, dict) and headers.get(_RAW) is not None
 
 
 def _usage_in(raw: httpx2.Response, terms: Terms) -> Metered | None:

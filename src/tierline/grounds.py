@@ -86,9 +86,13 @@ class Inquiry:
     @property
     def reasons(self) -> tuple[str, ...]:
         """What came of asking."""
-        asked = tuple(self._consulted.reasons) if self._consulted is not None else ()
-        step = (self._step.why,) if self._step is not None else ()
-        return (*((STEERED,) if self._unbelieved else ()), *self._failed, *asked, *step)
+        reasons = [STEERED] if self._unbelieved else []
+        reasons += self._failed
+        if self._consulted is not None:
+            reasons += self._consulted.reasons
+        if self._step is not None:
+            reasons.append(self._step.why)
+        return tuple(reasons)
 
     async def grounds(self, policy: Effective, trace: CallTrace | None, silent: str = "") -> Grounds:
         """On what a tier is chosen under `policy`. `silent` says why Claude is not asked; empty where it may be."""
@@ -156,12 +160,13 @@ class Inquiry:
             self._learns = True
             if enough(asked.evidence, router.learn_after):  # before the text is read for it
                 self.forecast = asked.forecast()
-        places = range(policy.floor, policy.ceiling + 1)
-        taught = lesson(self.forecast, router.ladder, places, policy.quality, router.learn_after)
-        if taught is not None and self.forecast is not None:
-            if taught.place is not None:
+        if self.forecast is not None:
+            places = range(policy.floor, policy.ceiling + 1)
+            taught = lesson(self.forecast, router.ladder, places, policy.quality, router.learn_after)
+            if taught is not None and taught.place is not None:
                 return Grounds(None, self.forecast)
-            silent = silent or f"the route has {self.forecast.evidence:.0f} outcomes"
+            if taught is not None:
+                silent = silent or f"the route has {self.forecast.evidence:.0f} outcomes"
         return Grounds(await self._opinion(classifier, view, policy, trace, silent), self.forecast, usual=usual)
 
     def _certain(self, classifier: Classifier, view: View) -> Classification | None:

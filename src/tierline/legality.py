@@ -107,10 +107,12 @@ def fit(
     facts = model_of(model)
     if facts is None:
         return AS_IT_IS
-    wrong = facts.rejects & call.features
+    features, size = call.features, call.input_bound
+    wrong = facts.rejects & features if features else features
     over = limit is not None and limit > facts.max_output
     # How long a prompt is may be asked of any.
-    long = call.kind == "create" and _room(call, facts, counted.get(model)) == "none"
+    short = not counted and size is not None and size <= facts.window >= call.text_bytes
+    long = not short and call.kind == "create" and _room(call, facts, counted.get(model)) == "none"
     if not (wrong or over or long):
         return AS_IT_IS
     kinds = dict.fromkeys(map(_kind, sorted(wrong)))

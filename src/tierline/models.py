@@ -221,7 +221,8 @@ LARGEST_WINDOW: Final = 1_000_000
 
 def model_of(model: str) -> Model | None:
     """What is known of a model id, in the spelling of any platform."""
-    return MODELS.get(base_id(model))
+    found = MODELS.get(model)  # most ids are written as the table has them
+    return found if found is not None else MODELS.get(base_id(model))
 
 
 def reads_thoughts(reader: str, writer: str) -> bool:

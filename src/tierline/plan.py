@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from tierline.call import API_CHOOSES, AUTO, extended
 from tierline.choice import LEARN_AFTER, beginning, choose, lesson
 from tierline.errors import IllegalRequestError, UnknownModelError
 from tierline.policies import Effective
+from tierline.values import Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from tierline.call import Call
     from tierline.escalation.beginning import Beginning
     from tierline.ladder import Ladder, Tier
     from tierline.legality import Fit
-    from tierline.values import Classification, Forecast, Offer, Source
+    from tierline.values import Classification, Forecast, Source
 
     Fitting = Callable[[Call, str, int | None], Fit]
     Worst = Callable[[Call, str, int | None], Offer]
@@ -40,6 +41,39 @@ class Request(NamedTuple):
     """Which of the body's `fallbacks` may be asked, by their place; None: all."""
 
 
+class Later(Sequence[Offer]):
+    """Offers that are made when somebody looks at them: most calls never do. As good as a tuple of them."""
+
+    __slots__ = ("_made", "_make", "_places")
+
+    def __init__(self, made: tuple[Offer, ...], make: Callable[[int], Offer], places: Sequence[int]) -> None:
+        self._made, self._make, self._places = made, make, places
+
+    def _all(self) -> tuple[Offer, ...]:
+        if self._places:
+            self._made, self._places = (*self._made, *map(self._make, self._places)), ()
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._made) + len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Offer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Offer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Offer | tuple[Offer, ...]:
+        return self._all()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._all() == (other._all() if isinstance(other, Later) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+
 class Plan(NamedTuple):
     """The ordered offers of a call.
 
@@ -49,7 +83,7 @@ class Plan(NamedTuple):
     """
 
     offers: tuple[Offer, ...]
-    fallbacks: tuple[Offer, ...]
+    fallbacks: Sequence[Offer]
     requested: str
     thresholds: bool
     source: Source
@@ -195,14 +229,12 @@ def plan(
         return Plan((offer,), (), name, False, chosen.source, None, chosen.confidence, tuple(reasons))
 
     routed = request.target is None
-    allowed = range(policy.floor, policy.ceiling + 1)
+    floor, ceiling = policy.floor, policy.ceiling
     limits, patched, fits = _sendable(call, request, ladder, None, fit)
-    taught = None
     # What refuses is what the app wants to be refused, and no reason to go elsewhere.
     asked = routed and (forecast is not None or begin is not None)
-    among = [p for p in allowed if not fits[p].blocked or fits[p].refuse] if asked else []
-    if routed and forecast is not None:
-        taught = lesson(forecast, ladder, among, policy.quality, learn_after)
+    among = [p for p, found in fits.items() if not found.blocked or found.refuse] if asked else []
+    taught = lesson(forecast, ladder, among, policy.quality, learn_after) if asked else None
     begun = begin(among) if begin is not None and among else None
     chosen = beginning(begun, reasons) if begun else choose(request, opinion, taught, ladder, sure, usual, reasons)
     if chosen.label in ladder.caps and not policy.critical and chosen.source != "step":  # caps are for what people ask
@@ -213,7 +245,7 @@ def plan(
     if routed:
         stays, why = hold(target)
         kept = False
-        if stays in allowed and not fits[stays].blocked:
+        if floor <= stays <= ceiling and not fits[stays].blocked:
             reasons += (why,) if why else ()
             kept = stays != target
             source = "sticky" if kept else source
@@ -226,25 +258,26 @@ def plan(
                 target, explored = other, True
     # What is held, and then moved for a budget's sake, goes where it would have gone: tiers between are as cold.
     below = min(target - 1, wanted)
-    cheaper = (
-        [p for p in range(below, policy.floor - 1, -1) if not fits[p].blocked] if routed and not policy.critical else []
-    )
-    above = target if policy.critical else below
-    dearer = [p for p in range(above + 1, policy.ceiling + 1) if p != target and not fits[p].blocked] if routed else []
+    above, low = (target, below + 1) if policy.critical or not routed else (below, floor)
+    cheaper = [p for p in range(below, low - 1, -1) if not fits[p].blocked]
+    dearer = [p for p in range(above + 1, ceiling + 1) if p != target and not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
         tier, found, sent = ladder[place], fits[place], patched[place]
         limit = found.changes.get("max_tokens", limits[place])
         billed = sent if found.terms is None else sent._replace(terms=found.terms)
         own = {name: value for name, value in sent.body.items() if name not in call.body} if sent is not call else {}
-        return worst(billed, tier.model, limit)._replace(
-            tier=tier.name, changes={**own, **found.changes, **held}, reasons=found.reasons, terms=found.terms
-        )
+        changes = {**own, **found.changes, **held} if own or held else found.changes
+        most = worst(billed, tier.model, limit)
+        return Offer(
+            tier.name, most.model, most.cost, most.input_cost, most.unbounded, most.max_tokens, changes,
+            found.reasons, found.terms,
+        )  # fmt: skip
 
-    offers = tuple(offer_at(p) for p in (target, *cheaper))
+    offers = (offer_at(target), *map(offer_at, cheaper))
     return Plan(
         offers=offers,
-        fallbacks=(*offers[1:], *(offer_at(p) for p in dearer)),
+        fallbacks=Later(offers[1:], offer_at, dearer),
         requested=offers[0].tier,
         thresholds=routed and not policy.critical,
         source=source,
@@ -259,15 +292,21 @@ def plan(
 
 def _sendable(
     call: Call, request: Request, ladder: Ladder, label: str | None, fit: Fitting
-) -> tuple[list[int | None], dict[int, Call], dict[int, Fit]]:
+) -> tuple[dict[int, int | None], dict[int, Call], dict[int, Fit]]:
     """`max_tokens` as it will be asked for on each tier, and of those that are allowed the patched call and its fit."""
     policy, written = request.policy, request.source == "explicit"
     cap = ladder.caps.get(label) if label and not policy.critical else None
     capped = not written and not policy.critical
-    limits = [_limit(call, policy, cap, tier.max_tokens if capped else None) for tier in ladder]
-    allowed = range(policy.floor, policy.ceiling + 1)
-    patched = {p: call if written else _patched(call, ladder[p], limits[p]) for p in allowed}
-    return limits, patched, {p: fit(patched[p], ladder[p].model, limits[p]) for p in allowed}
+    most = _limit(call, policy, cap)
+    limits: dict[int, int | None] = {}
+    patched: dict[int, Call] = {}
+    fits: dict[int, Fit] = {}
+    for place in range(policy.floor, policy.ceiling + 1):
+        tier = ladder[place]
+        limit = _limit(call, policy, cap, tier.max_tokens) if capped and tier.max_tokens is not None else most
+        sent = call if written or not tier.patch else _patched(call, tier, limit)
+        limits[place], patched[place], fits[place] = limit, sent, fit(sent, tier.model, limit)
+    return limits, patched, fits
 
 
 def _neighbour(target: int, fits: Mapping[int, Fit]) -> int | None:

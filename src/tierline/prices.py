@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
+from time import time as clock
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tierline.errors import ConfigurationError
@@ -17,7 +19,7 @@ from tierline.models import LARGEST_WINDOW, model_of
 from tierline.values import NANO, NO_PRICE, REGIONAL, Offer, Terms, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelInfo, ModelPrice
@@ -51,6 +53,8 @@ _SCALE: Final = _MTOK * _PLAIN_TENTHS
 _MOST_ROWS: Final = 1024
 _LONGEST_ID: Final = 256
 
+_EPOCH: Final = date(1970, 1, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -80,14 +84,25 @@ class Rates:
             raise ConfigurationError("Rates: `step_above` and `stepped` belong together; give both or neither")
 
 
+class _Level(NamedTuple):
+    """The most that is asked for prompts of up to `step` tokens (None: of any length), in `_SCALE`-ths of nano-USD."""
+
+    step: int | None
+    input: Mapping[str | None, int]
+    """For a token of the prompt, by how long the request asks to have it cached."""
+    output: int
+    search: int
+
+
 class _Row(NamedTuple):
-    """What the table holds for one (model, terms): rates, and the tenths that geography makes of them."""
+    """What the table holds for one (model, terms): rates, and what geography and caching make of them."""
 
     rates: Rates
     tenths: int
     """11 where the call ran in the US, else 10."""
-    most_tenths: int
-    """11 where it may run there."""
+    window: int
+    levels: tuple[_Level, ...]
+    """The worst case: it may run in the US, and all of its prompt may be written to the cache."""
 
 
 class _Table(NamedTuple):
@@ -99,7 +114,13 @@ class _Table(NamedTuple):
 
 
 def _utc_today() -> date:
-    return datetime.now(UTC).date()
+    return _day(int(clock() // 86_400))
+
+
+@lru_cache(maxsize=2)
+def _day(number: int) -> date:
+    """A day in UTC, by how many passed since the epoch: making a date on every call costs more than the price."""
+    return _EPOCH + timedelta(days=number)
 
 
 class PriceBook:
@@ -139,19 +160,13 @@ class PriceBook:
         `terms.geo` is where the call ran, as its answer says; None counts as not in the US.
         """
         row = self._row(model, terms)
-        if row is None:
-            return None
-        rates = row.rates
-        while rates.stepped is not None and rates.step_above is not None and usage.prompt_tokens > rates.step_above:
-            rates = rates.stepped
-        tokens = (
-            usage.input_tokens * rates.input
-            + usage.output_tokens * rates.output
-            + usage.cache_write_5m * rates.cache_write_5m
-            + usage.cache_write_1h * rates.cache_write_1h
-            + usage.cache_read * rates.cache_read
-        )
-        return -(-(tokens * row.tenths + usage.web_searches * rates.web_search * _SCALE) // _SCALE)
+        return None if row is None else _cost(row, usage)
+
+    def costs(self, models: Iterable[str], usage: Usage, terms: Terms = STANDARD) -> list[int | None]:
+        """The same of several models, in their order."""
+        table = self._now()
+        rows = [self._row(model, terms, table) for model in models]
+        return [None if row is None else _cost(row, usage) for row in rows]
 
     def worst(
         self,
@@ -188,41 +203,17 @@ class PriceBook:
         row = self._row(model, terms)
         if row is None:
             return None
-        rates: Rates | None = row.rates
-        entry = most = 0
-        while rates is not None:
-            step = rates.step_above
-            prompt = input_tokens if step is None else min(input_tokens, step)
-            each = max(rates.input, rates.cache_read)
-            if cache_ttl is not None:
-                each = max(each, rates.cache_write_5m)
-            if cache_ttl == "1h":
-                each = max(each, rates.cache_write_1h)
-            fresh = prompt * each * row.most_tenths
-            entry = max(entry, fresh)
-            rest = output_tokens * rates.output * row.most_tenths + web_searches * rates.web_search * _SCALE
-            most = max(most, fresh + rest)
-            # Both sides of a step count: nothing says that the far side is the dearer one.
-            rates = rates.stepped if step is not None and input_tokens > step else None
-        return -(-entry // _SCALE), -(-most // _SCALE)
+        return _bounds(row, input_tokens, output_tokens, web_searches, cache_ttl)
 
     def offer(self, call: Call, model: str, max_tokens: int | None) -> Offer:
         """The offer of a model with its worst case; its cost is None where there is no bound, with the reason."""
-        facts = model_of(model)
-        window = facts.window if facts is not None else LARGEST_WINDOW
-        prompt = window if call.input_bound is None else min(call.input_bound, window)
-        prompt *= call.rounds
-        bounds = self.bounds(
-            model,
-            prompt,
-            max_tokens or 0,
-            web_searches=call.web_searches,
-            cache_ttl=call.cache_ttl,
-            terms=call.terms,
-        )
-        if bounds is None:
+        row = self._row(model, call.terms)
+        if row is None:
             return Offer("", model, None, 0, NO_PRICE, max_tokens)
-        entry, most = bounds
+        prompt = call.input_bound
+        if prompt is None or prompt > row.window:
+            prompt = row.window
+        entry, most = _bounds(row, prompt * call.rounds, max_tokens or 0, call.web_searches, call.cache_ttl)
         if call.unbounded or max_tokens is None:
             return Offer("", model, None, entry, call.unbounded, max_tokens)
         for place, other in enumerate(call.fallbacks):
@@ -235,7 +226,8 @@ class PriceBook:
             most += further.cost
         return Offer("", model, most, entry, "", max_tokens)
 
-    def _row(self, model: str, terms: Terms) -> _Row | None:
+    def _now(self) -> _Table:
+        """The table of today."""
         if self._snapshot is None:
             # 190 ms: paid with the first price, and not by `import tierline`.
             from genai_prices.data_snapshot import get_snapshot  # noqa: PLC0415
@@ -245,6 +237,10 @@ class PriceBook:
         if table is None or table.day != day or table.snapshot is not snapshot:
             # Swapped whole, so that a thread never writes an old price into a new day.
             self._table = table = _Table(day, snapshot, {})
+        return table
+
+    def _row(self, model: str, terms: Terms, table: _Table | None = None) -> _Row | None:
+        table = table or self._now()
         key = (model, terms)
         try:
             return table.rows[key]
@@ -272,11 +268,60 @@ class PriceBook:
         name = model if info is None else info.id
         before = _BEFORE_REGIONAL if terms.geo == REGIONAL else _BEFORE_GEO
         dearer = provider != "aws" and not name.startswith(before)
+        facts = model_of(model)
         return _Row(
             rates,
             tenths=_GEO_TENTHS if dearer and terms.geo not in _NO_GEO else _PLAIN_TENTHS,
-            most_tenths=_GEO_TENTHS if dearer and terms.geo != "global" else _PLAIN_TENTHS,
+            window=facts.window if facts is not None else LARGEST_WINDOW,
+            levels=tuple(_levels(rates, _GEO_TENTHS if dearer and terms.geo != "global" else _PLAIN_TENTHS)),
         )
+
+
+def _levels(rates: Rates | None, tenths: int) -> Iterator[_Level]:
+    """The worst case of a model's rates, from its first tokens on."""
+    while rates is not None:
+        fresh = max(rates.input, rates.cache_read)
+        short = max(fresh, rates.cache_write_5m)
+        most = {None: fresh, "5m": short, "1h": max(short, rates.cache_write_1h)}
+        yield _Level(
+            rates.step_above,
+            {cached: each * tenths for cached, each in most.items()},
+            rates.output * tenths,
+            rates.web_search * _SCALE,
+        )
+        rates = rates.stepped
+
+
+def _cost(row: _Row, usage: Usage) -> int:
+    rates = row.rates
+    while rates.stepped is not None and rates.step_above is not None and usage.prompt_tokens > rates.step_above:
+        rates = rates.stepped
+    tokens = usage.input_tokens * rates.input + usage.output_tokens * rates.output
+    if usage.cache_read or usage.cache_write_5m or usage.cache_write_1h:
+        tokens += (
+            usage.cache_write_5m * rates.cache_write_5m
+            + usage.cache_write_1h * rates.cache_write_1h
+            + usage.cache_read * rates.cache_read
+        )
+    most = tokens * row.tenths
+    if usage.web_searches:
+        most += usage.web_searches * rates.web_search * _SCALE
+    return -(-most // _SCALE)
+
+
+def _bounds(
+    row: _Row, input_tokens: int, output_tokens: int, web_searches: int, cache_ttl: Literal["5m", "1h"] | None
+) -> tuple[int, int]:
+    entry = most = 0
+    for step, rates, output, search in row.levels:
+        over = step is not None and input_tokens > step
+        fresh = (step if over and step is not None else input_tokens) * rates[cache_ttl]
+        # Both sides of a step count: nothing says that the far side is the dearer one.
+        entry = max(entry, fresh)
+        most = max(most, fresh + output_tokens * output + web_searches * search)
+        if not over:
+            break
+    return -(-entry // _SCALE), -(-most // _SCALE)
 
 
 def _find(snapshot: DataSnapshot, model: str) -> tuple[str, ModelInfo | None]:

@@ -6,7 +6,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Mapping  # noqa: TC003  (FastAPI reads the annotations of what an endpoint returns)
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from tierline.budgets import run_account
 from tierline.values import usd
@@ -26,6 +26,9 @@ NO_ROUTE: Final = "(no route)"
 NO_TENANT: Final = "(no tenant)"
 KEPT_LATENCIES: Final = 10_000
 KEPT_DOWNGRADES: Final = 100
+
+_Sums: TypeAlias = dict[str, list[int]]
+"""Calls and their cost by name, in lists: they are added to on every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +269,11 @@ class Tally:
     shadows_dropped: int = 0
     shadow_cost: int = 0
     prompt_caching_saved: int = 0
-    _by_tier: dict[str, Spend] = field(default_factory=dict)
-    _by_route: dict[str, Spend] = field(default_factory=dict)
-    _by_account: dict[str, Spend] = field(default_factory=dict)
-    _by_tag: dict[str, Spend] = field(default_factory=dict)
-    _by_run: dict[str, Spend] = field(default_factory=dict)
+    _by_tier: _Sums = field(default_factory=dict)
+    _by_route: _Sums = field(default_factory=dict)
+    _by_account: _Sums = field(default_factory=dict)
+    _by_tag: _Sums = field(default_factory=dict)
+    _by_run: _Sums = field(default_factory=dict)
     _observed: Observation = Observation()
     _batched: Batched = Batched()
     _all_on: Counter[str] = field(default_factory=Counter)
@@ -289,9 +292,10 @@ class Tally:
             self.saved += decision.saved
             self.failures += failed
             self.explored += decision.explored
-            self.fallbacks += any(attempt.role == "fallback" for attempt in decision.attempts)
-            self.escalations += any(attempt.role == "escalation" for attempt in decision.attempts)
-            self._by_tier[decision.tier] = self._by_tier.get(decision.tier, Spend()).plus(cost)
+            roles = [attempt.role for attempt in decision.attempts]
+            self.fallbacks += "fallback" in roles
+            self.escalations += "escalation" in roles
+            _count(self._by_tier, decision.tier, cost)
             _count(self._by_route, decision.route or NO_ROUTE, cost)
             _count(self._by_account, decision.tenant or NO_TENANT, cost)
             if decision.run is not None:
@@ -368,10 +372,10 @@ class Tally:
                 cost=self.cost,
                 classifier_cost=self.classifier_cost,
                 saved=self.saved,
-                by_tier=_ordered(self._by_tier, self.tiers),
-                by_route=dict(self._by_route),
-                by_account=dict(self._by_account),
-                by_tag=dict(self._by_tag),
+                by_tier=_ordered(_spends(self._by_tier), self.tiers),
+                by_route=_spends(self._by_route),
+                by_account=_spends(self._by_account),
+                by_tag=_spends(self._by_tag),
                 observed=replace(self._observed, by_tier=_ordered(self._observed.by_tier, self.tiers)),
                 all_on=_ordered(self._all_on, self.tiers),
                 cache_hits=cache_hits,
@@ -398,7 +402,7 @@ class Tally:
                 latency_p95=_quantile(latency, 0.95),
                 classifier_latency_p50=_quantile(classifying, 0.5),
                 classifier_latency_p95=_quantile(classifying, 0.95),
-                by_run=dict(self._by_run),
+                by_run=_spends(self._by_run),
                 batched=replace(self._batched, by_tier=_ordered(self._batched.by_tier, self.tiers)),
             )
 
@@ -424,11 +428,18 @@ def _with(seen: Observation, call: Observed, classifying: int) -> Observation:
     )
 
 
-def _count(table: dict[str, Spend], name: str, cost: int, calls: int = 1) -> None:
+def _count(table: _Sums, name: str, cost: int, calls: int = 1) -> None:
     """Add to a name's row; names past the bound share one."""
-    if name not in table and len(table) >= MOST_NAMES:
-        name = OTHER
-    table[name] = table.get(name, Spend()).plus(cost, calls)
+    row = table.get(name)
+    if row is None:
+        row = table.setdefault(name if len(table) < MOST_NAMES else OTHER, [0, 0])
+    row[0] += calls
+    row[1] += cost
+
+
+def _spends(table: _Sums) -> dict[str, Spend]:
+    """The rows as a report has them."""
+    return {name: Spend(calls, cost) for name, (calls, cost) in table.items()}
 
 
 def _quantile(ordered: Sequence[float], q: float) -> float:

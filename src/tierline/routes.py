@@ -133,7 +133,7 @@ def _routes_within(router: object, depth: int = 0) -> Iterator[Any]:
 def segments_before(scope: Scope) -> int:
     """How many segments of the path stand before an app that is called with this scope: those of the mounts around."""
     mounted, parameters = _mounted(scope)
-    return Route(mounted, "", parameters).segments[1]
+    return Route(mounted, "", parameters).segments[1] if mounted else 0
 
 
 def _mounted(scope: Scope) -> tuple[str, Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from tierline.grounds import Grounds, Inquiry
 from tierline.ledger.base import Origin
 from tierline.ledger.checks import plain
 from tierline.legality import fit
+from tierline.models import SMALLEST_WINDOW
 from tierline.plan import adapt, admit, plan, unenforced
 from tierline.policies import Policy, combine
 from tierline.speculation import speculation_of
@@ -267,7 +268,8 @@ class CallRun:
                     self.speculation, self.inquiry.asking = speculation, speculation.begin
                 grounds = await self.inquiry.grounds(request.policy, trace, silence)
         counted: dict[str, int] = {}
-        if self.call.kind == "create" and self.own is None and request.model is None:
+        sure = self.call.input_bound is not None and self.call.input_bound <= SMALLEST_WINDOW
+        if not sure and self.call.kind == "create" and self.own is None and request.model is None:
             tiers = router.ladder[request.policy.floor : request.policy.ceiling + 1]
             counted = await router.counts.of(self.call, tiers, self.upstream.count, self.tenant)
         found = self.planned(request, grounds, counted, begin)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from starlette.responses import JSONResponse
 
-from tierline.binding import SCOPE_KEY, Context, context, enter
+from tierline.binding import SCOPE_KEY, Context, bound_to, context, enter
 from tierline.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,8 +38,10 @@ def routing_of(connection: HTTPConnection) -> Binding:
 
     ConfigurationError where no TierlineMiddleware is around the app.
     """
-    binding: Binding | None = connection.scope.get(SCOPE_KEY)
+    binding = bound_to(connection.scope)
     if binding is None:
+        if SCOPE_KEY in connection.scope:
+            raise ConfigurationError("the request is over: take its client, or its Binding, before it ends")
         raise ConfigurationError("no TierlineMiddleware is around this app: app.add_middleware(TierlineMiddleware, …)")
     now = context()
     if now.binding is None or not now.binding.is_of(binding):

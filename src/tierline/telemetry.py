@@ -34,6 +34,8 @@ __all__ = [
 
 MOST_ITEMS: Final = 20
 """Most entries of a list attribute."""
+_INACTIVE: Final = nullcontext()
+"""It keeps nothing, so one is enough for all."""
 
 
 def tracer_of(provider: TracerProvider | None) -> Tracer:
@@ -162,14 +164,12 @@ class CallTrace:
 def active(span: Span | None) -> AbstractContextManager[Any]:
     """Make a span current around an await. Never around a `yield`: its context would leak into the consumer."""
     if span is None:
-        return nullcontext()
+        return _INACTIVE
     return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
 
 
-def end_classify(span: Span | None, name: str, version: str, opinion: Classification | None) -> None:
+def end_classify(span: Span, name: str, version: str, opinion: Classification | None) -> None:
     """Close a `classify` span."""
-    if span is None:
-        return
     values: dict[str, Any] = {"tierline.classifier.name": name, "tierline.classifier.version": version}
     if opinion is not None:
         values |= {

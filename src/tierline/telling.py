@@ -15,7 +15,9 @@ from tierline.values import Decision, Observed, Terms, Usage
 
 if TYPE_CHECKING:
     from tierline.budgets import Fit
+    from tierline.decisionlog import DecisionLog
     from tierline.run import CallRun
+    from tierline.values import Offer
 
 _USUAL: Final = Terms(geo="global")
 
@@ -25,8 +27,8 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
     router, found, dispatch, asked = run.router, run.plan, run.dispatch, run.inquiry
     beside = run.speculation.attempts if run.speculation is not None else ()
     own = tuple(dispatch.attempts) if dispatch is not None else ()
-    attempts = (*beside, *own)
-    offer = dispatch.offer if dispatch is not None and dispatch.offer is not None else None
+    attempts = (*beside, *own) if beside else own
+    offer = dispatch.offer if dispatch is not None else None
     first = found.offers[0] if found is not None else None
     taken = offer or first
     answered = own[0].usage if own else Usage()
@@ -37,22 +39,16 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
         usage = usage + attempt.usage
     spent = asked.spent if asked is not None else 0
     graded = run.chain.spent if run.chain is not None else 0
-    cost = sum(attempt.cost for attempt in attempts) + spent + graded
+    cost, estimated = spent + graded, False
+    for attempt in attempts:
+        cost += attempt.cost
+        estimated = estimated or attempt.estimated
     answer = (dispatch.answered if dispatch is not None else None) or (own[-1] if own else None)
     known = settled and answer is not None and answer.outcome == "ok"
     if settled and answer is not None:
         # One tier alone would have answered once, and not beside a verdict.
         run.costs = _all_on(run, answer.usage if run.chain is not None and run.chain.let_go else answered)
-    top = run.costs.get(router.ladder[router.ladder.top].name) if known else None
-    reasons = (
-        *(asked.reasons if asked is not None else ()),
-        *(found.reasons if found is not None else run.policy.reasons),
-        *(run.speculation.reasons if run.speculation is not None else ()),
-        *(dispatch.reasons if dispatch is not None else ()),
-        *((why,) if why else ()),
-        *(("the prefix is marked for caching",) if run.marked else ()),
-        *((f"only observed: sent to {offer.model[:60]}",) if run.observing and offer is not None else ()),
-    )
+    top = run.costs.get(router.ladder.tiers[-1].name) if known else None
     held = dispatch.reservation if dispatch is not None else None
     decision = Decision(
         id=dispatch.key if dispatch is not None else router.next_id(),
@@ -62,7 +58,7 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
         label=found.label if found is not None else None,
         confidence=found.confidence if found is not None else 0.0,
         source=found.source if found is not None else "default",
-        reasons=reasons,
+        reasons=_reasons(run, offer, why),
         attempts=attempts,
         usage=usage,
         cost=cost,
@@ -72,7 +68,7 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
         latency_s=_took(run) if run.took is None else run.took,
         classifier_latency_s=asked.seconds if asked is not None else 0.0,
         budgets=held.remaining if held is not None else (),
-        estimated=any(attempt.estimated for attempt in attempts),
+        estimated=estimated,
         settled=settled,
         route=run.route,
         tenant=run.tenant,
@@ -86,6 +82,25 @@ def decision_of(run: CallRun, *, settled: bool, why: str = "") -> Decision:
     if run.asked is not None and offer is not None and router.ladder.rung_of(offer.model) is not None:
         decision.with_grader(run.asked)
     return decision
+
+
+def _reasons(run: CallRun, offer: Offer | None, why: str) -> tuple[str, ...]:
+    """What moved a call, in the order in which it did; `offer` is the one that was taken."""
+    reasons: list[str] = []
+    if run.inquiry is not None:
+        reasons += run.inquiry.reasons
+    reasons += run.plan.reasons if run.plan is not None else run.policy.reasons
+    if run.speculation is not None:
+        reasons += run.speculation.reasons
+    if run.dispatch is not None:
+        reasons += run.dispatch.reasons
+    if why:
+        reasons.append(why)
+    if run.marked:
+        reasons.append("the prefix is marked for caching")
+    if run.observing and offer is not None:
+        reasons.append(f"only observed: sent to {offer.model[:60]}")
+    return tuple(reasons)
 
 
 def _took(run: CallRun) -> float:
@@ -109,7 +124,8 @@ def close(run: CallRun, outcome: str, error: str = "", why: str = "") -> None:
     else:
         run.binding.charge(decision.cost)
         record(run, decision)
-        _log(run, decision, outcome)
+        if run.router.decision_log is not None:
+            _log(run, run.router.decision_log, decision, outcome)
         if outcome != "refused" or decision.attempts:
             _count(run, decision, failed=bool(error))
         if (meter := run.router.meter) is not None:
@@ -157,7 +173,9 @@ def fit_of(run: CallRun) -> Fit | None:
     held = run.dispatch.admitted if run.dispatch is not None else None
     if run.plan is None or held is None:
         return None
-    return first_fit(run.plan.offers, run.lines, held.used, thresholds=run.plan.thresholds)
+    # Under the limits that held: an operator's stands over the app's. Whether they are hard the app alone has said.
+    lines = [line.limited(under.limit) for line, (under, _) in zip(run.lines, held.lines, strict=True)]
+    return first_fit(run.plan.offers, lines, held.used, thresholds=run.plan.thresholds)
 
 
 def _late(run: CallRun, outcome: str, error: str, why: str) -> None:
@@ -176,15 +194,14 @@ def _count(run: CallRun, decision: Decision, *, failed: bool) -> None:
         router.tally.downgraded(Downgrade(router.timing.now(), decision.requested_tier, held.offer.tier, held.share))
 
 
-def _log(run: CallRun, decision: Decision, outcome: str) -> None:
-    if (written := run.router.decision_log) is not None:
-        written.write(
-            decision,
-            at=run.router.timing.now(),
-            outcome=outcome,
-            tools=_tools(run),
-            text=turn_of(run.call)[0] if written.text else None,
-        )
+def _log(run: CallRun, written: DecisionLog, decision: Decision, outcome: str) -> None:
+    written.write(
+        decision,
+        at=run.router.timing.now(),
+        outcome=outcome,
+        tools=_tools(run),
+        text=turn_of(run.call)[0] if written.text else None,
+    )
 
 
 def _tools(run: CallRun) -> int:
@@ -194,8 +211,9 @@ def _tools(run: CallRun) -> int:
 
 def _all_on(run: CallRun, usage: Usage) -> dict[str, int]:
     """What a usage would have cost on each tier, at standard prices."""
-    costs = {tier.name: run.router.prices.cost(tier.model, usage, _USUAL) for tier in run.router.ladder}
-    return {name: cost for name, cost in costs.items() if cost is not None}
+    tiers = run.router.ladder.tiers
+    costs = run.router.prices.costs([tier.model for tier in tiers], usage, _USUAL)
+    return {tier.name: cost for tier, cost in zip(tiers, costs, strict=True) if cost is not None}
 
 
 def _observed(run: CallRun, paid: int, spent: int, *, known: bool) -> Observed | None:

@@ -11,9 +11,8 @@ belongs to one process.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
-
-from cachetools import LRUCache
 
 from tierline.errors import ConfigurationError
 from tierline.numeric import is_number
@@ -28,18 +27,21 @@ _PRIOR: Final = 4 * WINDOW
 """Calls of an account that its route stands in for: before it has made some, and the less, the more it has."""
 _MOST_ACCOUNTS: Final = 10_000
 _MOST_ROUTES: Final = 1_000
+_PLACES: Final = tuple(bytes((place,)) for place in range(256))
 
 
 class _Account:
     """Calls of one account on one route."""
 
-    __slots__ = ("places", "recent", "weight")
+    __slots__ = ("before", "places", "recent", "weight")
 
     def __init__(self, tiers: int) -> None:
         self.weight = [0.0] * tiers
         """What it has in the counts of its route."""
         self.places = [0] * tiers
         """All but the last ones, by the place on the ladder."""
+        self.before = 0
+        """How many those are."""
         self.recent = b""
         """The places of the last ones."""
 
@@ -56,8 +58,8 @@ class Upgrades:
         if not is_number(most, 0, 1):
             raise ConfigurationError(f"Router(max_upgrades={most!r:.60}): write a share from 0 to 1; 1 is no bound")
         self._tiers, self._most = tiers, most
-        self._accounts: LRUCache[tuple[str | None, str | None], _Account] = LRUCache(_MOST_ACCOUNTS)
-        self._routes: LRUCache[str | None, list[float]] = LRUCache(_MOST_ROUTES)
+        self._accounts: OrderedDict[tuple[str | None, str | None], _Account] = OrderedDict()
+        self._routes: OrderedDict[str | None, list[float]] = OrderedDict()
         self._nobody = _Account(tiers)
         self._lock = threading.Lock()
 
@@ -79,7 +81,7 @@ class Upgrades:
             others = [whole - mine for whole, mine in zip(places, account.weight, strict=True)]
             if sum(others) >= WINDOW:
                 places = others  # what it did itself is no excuse for doing more
-            own = sum(account.places)
+            own = account.before
             share = (_PRIOR * _above(places, usual) + own * _above(account.places, usual)) / (_PRIOR + own)
             return usual if upgrades > (share + self._most) * WINDOW else None
 
@@ -87,18 +89,30 @@ class Upgrades:
         """A classification sent a call to `place`."""
         if self._most >= 1:
             return
+        key = (route, tenant)
         with self._lock:
-            account = self._accounts.get((route, tenant))
+            account = self._accounts.get(key)
             if account is None:
-                account = self._accounts[route, tenant] = _Account(self._tiers)
+                account = self._accounts[key] = _Account(self._tiers)
+                if len(self._accounts) > _MOST_ACCOUNTS:
+                    self._accounts.popitem(last=False)
+            else:
+                self._accounts.move_to_end(key)
             places = self._routes.get(route)
             if places is None:
                 places = self._routes[route] = [0.0] * self._tiers
-            if len(account.recent) == WINDOW:
-                account.places[account.recent[0]] += 1
-            account.recent = (account.recent + bytes((place,)))[-WINDOW:]
+                if len(self._routes) > _MOST_ROUTES:
+                    self._routes.popitem(last=False)
+            else:
+                self._routes.move_to_end(route)
+            recent = account.recent
+            if len(recent) == WINDOW:
+                account.places[recent[0]] += 1
+                account.before += 1
+                recent = recent[1:]
+            account.recent = recent + _PLACES[place]
             # An account has the less weight the more it has called: no single one makes what is usual for all.
-            weight = WINDOW / (WINDOW + sum(account.places))
+            weight = WINDOW / (WINDOW + account.before)
             account.weight[place] += weight
             places[place] += weight
 

@@ -14,7 +14,9 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from example_app.front import HEADERS, STATIC
-from example_app.main import KEYS, PLANS, build
+from example_app.main import build
+from example_app.offline import said, sorted_as
+from example_app.people import KEYS, PLANS
 from tests.browser.site import PATIENCE, viewer_of
 from tests.serving import serving
 from tierline.ladder import DEFAULT_LADDER
@@ -51,7 +53,7 @@ async def desk_of(browser: Browser, fake: FakeClaude, **options: Any) -> AsyncIt
 async def ask(page: Page, text: str, kind: str = "answer", who: str = "acme") -> None:
     await page.locator(f"label[for=who-{who}]").click()
     await page.locator(f"label[for=kind-{kind}]").click()
-    await page.get_by_label("Your question").fill(text)
+    await page.locator("#text").fill(text)
     await page.get_by_role("button", name="Ask", exact=True).click()
 
 
@@ -120,6 +122,95 @@ async def test_an_order_is_read(browser: Browser) -> None:
         assert [row.split("\t")[:3] for row in rows] == [["haiku", "first", "ok"], ["sonnet", "escalation", "ok"]]
 
 
+async def test_every_stop_of_the_tour(browser: Browser) -> None:
+    """Whatever can be asked is answered, shows what it is about, and offers examples that are answered too."""
+    fake = FakeClaude(answer=said, verdict=sorted_as)
+    async with desk_of(browser, fake) as (viewer, router):
+        page = viewer.page
+        kinds = await page.locator("input[name=kind]").evaluate_all("found => found.map((each) => each.value)")
+        assert len(kinds) == 14
+        for number, kind in enumerate(kinds, 1):
+            await page.locator(f"label[for=kind-{kind}]").click()
+            assert len(await page.locator("#note").inner_text()) > 20
+            await page.locator("#examples button").first.click()
+            await page.get_by_role("button", name="Ask", exact=True).click()
+            await expect(page.get_by_role("article")).to_have_count(number)
+            await expect(page.get_by_role("button", name="Ask", exact=True)).to_be_enabled()
+            article = page.get_by_role("article").first
+            assert await article.locator(".refusal").count() == 0, await article.inner_text()
+            assert await article.locator(".tier, .note").count() >= 1, await article.inner_text()
+        asked = {received.path for received in fake.requests}
+        assert {"/v1/messages", "/v1/messages/batches"} <= asked
+        spent = sum(balance.spent for balance in await router.balances("acme"))
+        assert spent == fake.billed
+
+
+STEPS = [["look_up_order", "haiku"], ["delivery_slots", "haiku"], ["nothing: it answers", "haiku"]]
+TWICE = ["I was charged twice", "billing"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "rows"),
+    [
+        ("agent", "Where is my order 4711?", STEPS),
+        (
+            "sort",
+            "I was charged twice\n\n  My parcel never came\nI was charged twice",
+            [TWICE, ["My parcel never came", "delivery"], TWICE],
+        ),
+        ("job", "My brakes squeak.\nThank you!", [["My brakes squeak.", "haiku"], ["Thank you!", "haiku"]]),
+    ],
+)
+async def test_what_is_more_than_one_call(browser: Browser, kind: str, text: str, rows: list[list[str]]) -> None:
+    """Steps, labels and drafts come as a table, a line for each."""
+    async with desk_of(browser, FakeClaude(answer=said, verdict=sorted_as)) as (viewer, _):
+        page = viewer.page
+        await ask(page, text, kind)
+        await expect(page.locator("article .note")).to_contain_text("$0.")
+        shown = await page.locator("article .texts tbody tr").all_inner_texts()
+        assert [row.split("\t")[:2] for row in shown] == rows
+
+
+async def test_a_socket_is_refused_in_words(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a WebSocket closes with a refusal the page says what it means, as for any other question."""
+    monkeypatch.setitem(PLANS, "acme", "$0.0001/day")
+    async with desk_of(browser, FakeClaude()) as (viewer, _):
+        await ask(viewer.page, "Compare two bikes for me, please.", "talk")
+        await expect(viewer.page.locator(".refusal")).to_contain_text("no room for this in the plan of acme")
+
+
+async def test_behind_the_desk(browser: Browser) -> None:
+    """A plan runs out and is given back, the refusal is explained with its numbers, and the desk may only watch."""
+    async with desk_of(browser, FakeClaude()) as (viewer, router):
+        page, seen, done = viewer.page, viewer.page.locator("#seen"), viewer.page.locator("#done")
+        for view, words in (
+            ("Balances", "Nothing was charged yet."), ("Last refusal", "refused nothing yet"), ("Shadows", "None yet"),
+            ("In flight", "nothing is in flight"), ("Report", '"calls": 0'), ("Metrics", "target_info"),
+        ):  # fmt: skip
+            await page.get_by_role("button", name=view).click()
+            await expect(page.locator("#seen-title")).to_have_text(view)
+            if view == "Last refusal":
+                told(viewer, 404)
+            await expect(seen).to_contain_text(words)
+        await page.get_by_role("button", name="Let this plan run out").click()
+        await expect(done).to_contain_text("The plan of acme is $0.002 a day now")
+        await expect(page.locator("#plan-text")).to_have_text("$0.002 left of $0.002")
+        await ask(page, "hi", "contract")
+        await expect(page.locator(".refusal")).to_contain_text("402")
+        told(viewer, 402)
+        await page.get_by_role("button", name="Last refusal").click()
+        await expect(seen).to_contain_text("refused by budget 'plan', account 'acme'")
+        await page.get_by_label("Mode").select_option("observe")
+        await expect(done).to_contain_text("It only watches")
+        assert router.mode == "observe"
+        await ask(page, "hi", "contract")
+        await expect(page.locator(".observed").first).to_have_text("(would have been refused)")
+        await page.get_by_role("button", name="Give it back").click()
+        await expect(done).to_contain_text("is what it was")
+        await expect(page.locator("#plan-text")).to_contain_text("of $0.50")
+        assert await router.limits() == {}
+
+
 async def test_refusals_are_told_in_words(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spent plan, a question too dear for it, and a busy API: what it means, and whether to come back."""
     fake = FakeClaude()
@@ -172,7 +263,7 @@ async def test_without_a_mouse(browser: Browser) -> None:
         await page.keyboard.press("Tab")
         await page.keyboard.press("ArrowRight")
         await page.keyboard.press("Tab")
-        for _ in range(2):
+        for _ in range(4):
             await page.keyboard.press("ArrowRight")
         await page.keyboard.press("Tab")
         await page.keyboard.type("hi")
@@ -193,6 +284,10 @@ async def test_everybody_can_use_it(browser: Browser, monkeypatch: pytest.Monkey
         told(viewer, 402)
         await page.locator(".thumbs button").first.click()
         await expect(page.locator(".said").first).not_to_be_empty()
+        await ask(page, "\n".join(["A mail of some length that says nothing much at all, twice."] * 3), "job")
+        await expect(page.locator(".texts")).to_be_visible()
+        await page.get_by_role("button", name="Spent").click()
+        await expect(page.locator("#seen")).to_contain_text("/answer")
         for scheme, width in (("light", 1_200), ("dark", 1_200), ("dark", 360), ("light", 360)):
             await page.emulate_media(color_scheme=scheme)
             await page.set_viewport_size({"width": width, "height": 740})

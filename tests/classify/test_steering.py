@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierline.classify import View
-from tierline.classify.steering import unsteered
+from tierline.classify.steering import _STRANGE, unsteered
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,11 @@ def test_long_runs_are_read_in_one_go(part: str) -> None:
     """What repeats for as long as a view ends soon: were it read for its square, nobody would wait for this."""
     text = (part * 4_000)[:3_900] + ". My label: complex"
     assert all(unsteered(View(text)) is not None for _ in range(20))
+
+
+def test_no_plain_letter_hides_a_word() -> None:
+    """In lower case no letter beyond ASCII that is not known as strange becomes a letter of a label."""
+    letters = [chr(code) for code in range(128, 0x110000)]
+    plain = [letter for letter in letters if any(low.isascii() for low in letter.lower())]
+    assert [letter for letter in plain if not _STRANGE.search(letter)] == ["\u0130"]
+    assert "\u0130".lower() == "i\u0307"  # and its dot keeps it out of every word

@@ -109,7 +109,7 @@ def _change(documents: list[Any], chance: random.Random, other: list[Any]) -> No
         del container[key]
         return
     found, name = chance.choice(_places(other))
-    container[key] = copy.deepcopy(found[name]) if chance.random() < _STRUCTURED else chance.choice(_ODD)
+    container[key] = copy.deepcopy(found[name] if chance.random() < _STRUCTURED else chance.choice(_ODD))
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import tempfile
 from contextlib import suppress
 from dataclasses import astuple
@@ -152,7 +153,7 @@ def environment(data: bytes) -> None:
     """A value of a variable of the environment."""
     name, _, value = as_text(data).partition("=")
     with suppress(ConfigurationError):
-        load(environ={f"TIERLINE_{name.upper()}": value, "TIERLINE_CONFIG": ""})
+        load(os.devnull, environ={f"TIERLINE_{name.upper()}": value})
 
 
 def rules(data: bytes) -> None:
@@ -280,7 +281,8 @@ def journal(data: bytes) -> None:
         entry = entries.read("key", 1.0, as_text(data))
     except (ValueError, LookupError, TypeError):
         return
-    assert entries.read("key", 1.0, entries.written(entry)) == entry
+    text = entries.written(entry)
+    assert entries.written(entries.read("key", 1.0, text)) == text
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {

@@ -58,7 +58,7 @@ def test_any_bytes(name: str) -> None:
     """Whatever comes, the errors are those that are promised, and what has to hold does."""
     lead = st.sampled_from([b"", b"\0", b"\1", b"\2", b"\3"])
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(lead, st.binary(max_size=400) | documents(name) | changed(name))
     def tried(first: bytes, data: bytes) -> None:
         TARGETS[name](first + data)

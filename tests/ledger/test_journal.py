@@ -271,19 +271,27 @@ def _raising(error: Exception) -> Any:
 async def test_an_entry_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """An entry that nobody here has written stays in the file, and holds up nothing."""
     journal = DiskJournal(tmp_path / "j.db")
-    for key in "abcd":
+    huge = ["b", "a", 10, "day", "UTC", 0, True, None, None, [10**400]]
+    broken = {
+        "a": "{",
+        "b": json.dumps({"kind": "burn"}),
+        "c": "[]",
+        "d": "[" * 100_000,
+        "e": json.dumps({"kind": "forget", "cost": 0, "estimated": False, "lines": [huge]}),
+    }
+    for key in [*broken, "good"]:
         await journal.put(Entry("release", key))
     with sqlite3.connect(journal.path) as file:
-        for key, body in (("a", "{"), ("b", json.dumps({"kind": "burn"})), ("c", "[]")):
+        for key, body in broken.items():
             file.execute("UPDATE entries SET body = ? WHERE key = ?", (body, key))
     file.close()
-    assert keys(await journal.due(0.0, 10)) == ["d"]
+    assert keys(await journal.due(0.0, 10)) == ["good"]
     await journal.drop([each.number for each in await journal.due(0.0, 10)])
     assert await journal.next_due() is None
     with sqlite3.connect(journal.path) as file:
-        assert file.execute("SELECT key, due FROM entries").fetchall() == [("a", inf), ("b", inf), ("c", inf)]
+        assert file.execute("SELECT key, due FROM entries").fetchall() == [(key, inf) for key in broken]
     file.close()
-    assert caplog.text.count("cannot be read") == 3
+    assert caplog.text.count("cannot be read") == 5
     await journal.aclose()
 
 

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from subprocess import run
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.ledger.words import offer
+from tests.ledger.leased import Leased
+from tests.ledger.words import hold, money, offer
 from tests.redis_server import RedisServer, fresh_namespace, redis_server
 from tierline.budgets import Line
-from tierline.ledger.base import NOWHERE, Origin
+from tierline.errors import ConfigurationError, LedgerUnavailableError
+from tierline.ledger.base import Origin
 from tierline.ledger.redis import RedisLedger
 from tierline.store.redis import RedisStore
 from tierline.testing import LedgerConformance
@@ -20,10 +30,9 @@ from tierline.values import Refusal
 from tierline.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tierline.ledger import Ledger, Reservation
-    from tierline.values import Offer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -33,20 +42,6 @@ def server() -> Iterator[RedisServer]:
     """One server for the tests that leave it alone: each has a namespace of its own."""
     with redis_server() as server:
         yield server
-
-
-class Leased(RedisLedger):
-    """A ledger that is used as a Router does: out of a slice where there is one."""
-
-    async def reserve(
-        self, key: str, offers: Sequence[Offer], lines: Sequence[Line], *, thresholds: bool = True,
-        origin: Origin = NOWHERE,
-    ) -> Reservation | Refusal:  # fmt: skip
-        assert self.slices is not None
-        held = self.slices.admit(key, offers, lines, thresholds=thresholds, origin=origin)
-        if held is not None:
-            return held
-        return await super().reserve(key, offers, lines, thresholds=thresholds, origin=origin)
 
 
 class TestLeasedRedis(LedgerConformance):
@@ -68,6 +63,14 @@ class TestLeasedRedis(LedgerConformance):
         assert isinstance(ledger, RedisLedger)
         store = RedisStore(self.url, namespace=ledger.store.namespace, timeout=5)
         return Leased(store, clock=clock, lease=lease, slices=0.05)
+
+
+def slices_of(url: str, namespace: str) -> dict[str, int]:
+    """What each slice holds, by what is kept of it in the store."""
+    with redis.Redis.from_url(url) as client:
+        ids = [each.decode() for each in client.zrange(f"{{{namespace}}}:leases", 0, -1)]
+        records = {each: json.loads(client.get(f"{{{namespace}}}:h:{each}")) for each in ids}
+    return {each: int(kept["cost"]) for each, kept in records.items() if "idle" in kept}
 
 
 # Several processes and a model of what they really do
@@ -139,7 +142,7 @@ def play(url: str, examples: int) -> None:
             self.namespace = fresh_namespace()
             self.truth = Truth()
             self.asked = 0
-            self.estates: dict[str, tuple[int, int]] = {}
+            self.estates: dict[str, int] = {}
             self.made = 0
             self.run(self.open())
 
@@ -151,7 +154,7 @@ def play(url: str, examples: int) -> None:
             store = RedisStore(url, namespace=self.namespace, timeout=5)
             ledger = Leased(store, clock=self.clock, lease=LEASE, slices=0.2)
             assert ledger.slices is not None
-            ledger.slices.wake = lambda: None  # reports come where the story says so
+            ledger.slices.wake = lambda _: None  # reports come where the story says so
             ledger.slices.hot = 1
             return ledger
 
@@ -175,7 +178,7 @@ def play(url: str, examples: int) -> None:
             while not task.done():
                 for number, ledger in self.live.items():
                     if number != asking:
-                        await ledger._slicing.round()
+                        await ledger.slicing.round()
                 await asyncio.wait((task,), timeout=0.02)
             return await task
 
@@ -189,7 +192,7 @@ def play(url: str, examples: int) -> None:
             lines = lines_of(tenant) if whole else lines_of(tenant)[:2]
             for turn in range(times):
                 if turn % reports == 1:
-                    self.run(self.live[number]._slicing.round())
+                    self.run(self.live[number].slicing.round())
                 self.asked += 1
                 key = f"k{self.asked}"
                 offers = [offer(cost) for cost in sorted(costs, reverse=True)]
@@ -197,12 +200,12 @@ def play(url: str, examples: int) -> None:
                 found = self.run(self.while_others_report(number, asking))
                 room = min(line.limit - self.truth.used(line.budget, line.account) for line in lines if line.hard)
                 if isinstance(found, Refusal):
-                    dead = sum(cost for cost, _ in self.estates.values())
+                    dead = sum(self.estates.values())
                     assert min(costs) > room - dead, f"a phantom refusal: {found}"
                     return
                 assert found.cost <= room, "overshoot"
                 if not found.leased:
-                    dead = sum(cost for cost, _ in self.estates.values())
+                    dead = sum(self.estates.values())
                     best = next((each.cost for each in offers if each.cost <= room - dead), None)
                     assert best is None or found.cost >= best, "a dearer offer would have fitted"
                 self.truth.charges[key] = Charge(found, number, self.clock.now + LEASE)
@@ -232,7 +235,7 @@ def play(url: str, examples: int) -> None:
 
         @rule(data=st.data())
         def report(self, data: Any) -> None:
-            self.run(self.live[self.any_process(data)]._slicing.round())
+            self.run(self.live[self.any_process(data)].slicing.round())
 
         @rule(by=st.sampled_from([0.5, 1, 5, 12]))
         def pass_time(self, by: float) -> None:
@@ -245,7 +248,7 @@ def play(url: str, examples: int) -> None:
                     if charge.by == number and charge.settled is None
                 ]
                 self.run(ledger.renew(mine))
-                self.run(ledger._slicing.round())
+                self.run(ledger.slicing.round())
 
         @rule(data=st.data())
         def kill(self, data: Any) -> None:
@@ -257,12 +260,10 @@ def play(url: str, examples: int) -> None:
             self.run(ledger.store.aclose())
             self.live[self.made] = self.process()
             self.made += 1
-            survivor = next(iter(self.live.values()))
-            mine = {charge.held.id for charge in self.truth.charges.values() if charge.by in self.live}
             slices = {found.id for each in self.live.values() for found in each.slices.all()}
-            for hold in self.run(super(Leased, survivor).holds()):
-                if hold.id not in mine and hold.id not in slices and hold.id not in self.truth.charges:
-                    self.estates[hold.id] = (hold.cost, number)
+            for name, size in slices_of(url, self.namespace).items():
+                if name not in slices:
+                    self.estates[name] = size
 
         @rule()
         def look(self) -> None:
@@ -287,7 +288,7 @@ def play(url: str, examples: int) -> None:
                     charge.settled = 1
             for ledger in self.live.values():
                 ledger.slices.close()
-                await ledger._slicing.sync()
+                await ledger.slicing.sync()
                 assert ledger.slices.empty
             self.clock.now += 2 * LEASE
             ledger = next(iter(self.live.values()))
@@ -322,3 +323,454 @@ def play(url: str, examples: int) -> None:
 def test_processes_that_lease(server: RedisServer) -> None:
     """Whatever several processes lease, report and leave behind: no overshoot, no phantom refusal, nothing lost."""
     play(server.url, examples=25)
+
+
+# One process, or two, step by step
+
+DAY = Line("day", "global", 10**9, Window("day"))
+TENANT = Line("hour", "acme", 10**9, Window("hour"))
+MOST = 10**9
+
+
+class Steps:
+    """Ledgers on one state, with a clock that is moved by hand. Reports are made where a test says so."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.namespace, self.clock = url, fresh_namespace(), Clock()
+        self.made: list[Leased] = []
+        self.numbers = count()
+
+    def process(self, slices: float = 0.1, hot: int = 1) -> Leased:
+        store = RedisStore(self.url, namespace=self.namespace, timeout=5)
+        ledger = Leased(store, clock=self.clock, lease=LEASE, slices=slices)
+        assert ledger.slices is not None
+        ledger.slices.wake = lambda _: None
+        ledger.slices.hot = hot
+        self.made.append(ledger)
+        return ledger
+
+    async def hold(self, ledger: Leased, cost: int, *lines: Line, leased: bool | None = None) -> Reservation:
+        found = await ledger.reserve(f"s{next(self.numbers)}", [offer(cost)], lines or (DAY, TENANT))
+        assert not isinstance(found, Refusal), found
+        assert leased is None or found.leased == leased
+        return found
+
+    async def lease(self, ledger: Leased, cost: int = 1_000, *lines: Line) -> None:
+        """Have a slice, as after some calls."""
+        for _ in range(3):
+            await ledger.settle(await self.hold(ledger, cost, *lines), 0)
+            await report(ledger)
+        assert await ledger.settle(await self.hold(ledger, 0, *lines, leased=True), 0)
+
+
+async def report(ledger: Leased) -> None:
+    """What a process does every second."""
+    await ledger.slicing.round()
+
+
+async def sizes(ledger: Leased) -> list[int]:
+    """What slices hold, by the store."""
+    return list(slices_of(ledger.store._url, ledger.store.namespace).values())
+
+
+@pytest.fixture
+async def steps(server: RedisServer) -> AsyncIterator[Steps]:
+    found = Steps(server.url)
+    yield found
+    for ledger in found.made:
+        await ledger.aclose()
+
+
+async def test_one_trip_in_fifty_calls(server: RedisServer, steps: Steps) -> None:
+    """A busy process asks for the first calls, and then reports."""
+    ledger = steps.process(hot=20)
+    with server.client() as client:
+        client.config_resetstat()
+        leased = 0
+        for number in range(1_000):
+            held = await steps.hold(ledger, 1_000)
+            leased += held.leased
+            assert await ledger.settle(held, 10)
+            if number % 100 == 99:
+                await report(ledger)
+        found = client.info("commandstats")
+    trips = found["cmdstat_evalsha"]["calls"] + found["cmdstat_eval"]["calls"]
+    assert leased == 900
+    assert trips < 1_000 / 4, "two for each of the first hundred, and a few reports"
+    assert await money(ledger) == {"day": (10_000, 0), "hour": (10_000, 0)}
+    (row,) = await ledger.history(0)
+    assert (row.attempts, row.cost, row.estimated) == (1_000, 10_000, 0)
+
+
+async def test_rows_are_those_of_the_calls(steps: Steps) -> None:
+    """Spend by hour knows tenants, routes, tiers, own questions and estimates, though many calls are told at once."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    made = []
+    for tenant, tier, own, cost in (("acme", "haiku", False, 3), ("acme", "opus", False, 5), (None, "haiku", True, 7)):
+        for number in range(3):
+            held = await ledger.reserve(
+                f"{tenant}{tier}{number}", [offer(1_000, tier)], [DAY, TENANT], origin=Origin(tenant, "/x", own)
+            )
+            assert not isinstance(held, Refusal)
+            assert held.leased
+            made.append((held, cost, number == 2))
+    for held, cost, estimated in made:
+        assert await ledger.settle(held, cost, estimated=estimated)
+    rows = {(row.tenant, row.tier): row for row in await ledger.history(0) if row.route == "/x"}
+    assert {name: (row.attempts, row.cost, row.own, row.estimated) for name, row in rows.items()} == {
+        ("acme", "haiku"): (3, 9, 0, 3), ("acme", "opus"): (3, 15, 0, 5), (None, "haiku"): (0, 21, 21, 7),
+    }  # fmt: skip
+
+
+async def test_a_slice_counts_apart(steps: Steps) -> None:
+    """What a slice holds idle is held for nobody's call: no threshold goes by it, and no balance shows it."""
+    one, two = steps.process(slices=0.5), steps.process()
+    line = Line("b", "a", 10**6, Window("day"), True, 0.7, 0.9)
+    await steps.lease(one, 10_000, line)
+    (size,) = await sizes(one)
+    assert size > 100_000
+    held = await two.reserve("other", [offer(5_000, "opus"), offer(1)], [line])
+    assert not isinstance(held, Refusal)
+    assert (held.offer.tier, held.used) == ("opus", (0,))
+    assert await money(two) == {"b": (0, 5_000)}
+    assert (await two.fullest(1)).balances[0].held == 5_000
+
+
+async def test_a_threshold_is_no_later_for_a_slice(steps: Steps) -> None:
+    """However calls are spread over processes with slices, a threshold moves them when it is reached."""
+    ledgers = [steps.process(slices=0.3) for _ in range(3)]
+    line = Line("b", "a", 100_000, Window("day"), True, 0.5, 0.8)
+    spent = 0
+    for number in range(400):
+        ledger = ledgers[number % 3]
+        held = await ledger.reserve(f"t{number}", [offer(300, "opus"), offer(250, "sonnet"), offer(100)], [line])
+        if isinstance(held, Refusal):
+            break
+        expected = "opus" if spent < 50_000 else "sonnet" if spent < 80_000 else "haiku"
+        # Others may have spent since this process was last told: at most what their slices held.
+        assert held.offer.tier == expected or (held.leased and abs(spent - (50_000, 80_000)[spent > 60_000]) < 15_000)
+        assert await ledger.settle(held, held.cost)
+        spent += held.cost
+        if number % 3 == 2:
+            await asyncio.gather(*map(report, ledgers))
+    assert 90_000 < spent <= 100_000
+
+
+async def test_what_others_hold_idle_is_asked_back(steps: Steps) -> None:
+    """A call that fits but for slices waits until they are given back, and is not refused, nor moved down."""
+    one, two = steps.process(slices=0.5), steps.process()
+    line = Line("b", "a", 1_000_000, Window("day"))
+    await steps.lease(one, 10_000, line)
+    asked = asyncio.create_task(two.reserve("all", [offer(1_000_000, "opus"), offer(1)], [line]))
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    await report(one)
+    await report(one)
+    held = await asked
+    assert not isinstance(held, Refusal)
+    assert held.offer.tier == "opus"
+    assert await sizes(one) == [] or await sizes(one) == [0]
+    assert isinstance(await one.reserve("more", [offer(1)], [line]), Refusal)
+
+
+async def test_who_does_not_give_back_is_waited_for_in_bounds(steps: Steps) -> None:
+    """A process that says nothing holds what it holds until its lease ends: then it is spent."""
+    one, two = steps.process(slices=0.5), steps.process()
+    line = Line("b", "a", 1_000_000, Window("day"))
+    await steps.lease(one, 10_000, line)
+    (size,) = await sizes(one)
+    found = await two.reserve("all", [offer(1_000_000)], [line])
+    assert isinstance(found, Refusal)
+    assert (found.spent, found.held) == (0, size)
+    steps.clock.now += LEASE + 1
+    (balance,) = await RedisLedger.balances(two)
+    assert (balance.spent, balance.held, balance.estimated) == (size, 0, size)
+
+
+async def test_a_slice_that_lapsed_is_put_right(steps: Steps) -> None:
+    """A process that was away for longer than a lease says what its calls came to after all."""
+    one, two = steps.process(), steps.process()
+    await steps.lease(one)
+    held = [await steps.hold(one, 1_000, leased=True) for _ in range(3)]
+    assert await one.settle(held[0], 10)
+    steps.clock.now += LEASE + 1
+    (size,) = {each.spent for each in await RedisLedger.balances(two)}
+    assert size > 3_000
+    assert not (await steps.hold(one, 5)).leased, "its lease is over"
+    assert await one.settle(held[1], 20)
+    await report(one)  # learns that it has lapsed; one call is in flight, and nobody renews it
+    await report(one)
+    assert await one.settle(held[2], 30), "late, and taken all the same"
+    await report(one)
+    assert {(each.spent, each.held, each.estimated) for each in await two.balances()} == {(60, 5, 0)}
+    assert sum(row.cost for row in await two.history(0)) == 60
+    assert sum(row.attempts for row in await two.history(0)) == 7
+
+
+async def test_a_call_that_nobody_renews(steps: Steps) -> None:
+    """It is charged whole when its lease is over though its slice lives on, and a late settlement replaces that."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    lost, kept = await steps.hold(ledger, 1_000, leased=True), await steps.hold(ledger, 500, leased=True)
+    for _ in range(5):
+        steps.clock.now += LEASE / 4
+        await ledger.renew([kept])
+        await ledger.settle(await steps.hold(ledger, 1, leased=True), 0)
+        await report(ledger)
+    assert await money(ledger) == {"day": (1_000, 500), "hour": (1_000, 500)}
+    assert await ledger.settle(lost, 7)
+    assert not await ledger.settle(lost, 8)
+    assert await ledger.settle(kept, 2)
+    assert {(each.spent, each.held, each.estimated) for each in await ledger.balances()} == {(9, 0, 0)}
+
+
+async def test_a_window_ends(steps: Steps) -> None:
+    """Near its end calls are asked for; what is settled later is charged to the window in which it was made."""
+    steps.clock.now = DAY.window.span(steps.clock.now).until - 100
+    ledger = steps.process()
+    await steps.lease(ledger)
+    held = await steps.hold(ledger, 1_000, leased=True)
+    steps.clock.now += 99.5
+    await ledger.renew([held])
+    await report(ledger)
+    await steps.hold(ledger, 1, leased=False)
+    steps.clock.now += 1
+    assert await ledger.settle(held, 1_000)
+    fresh = await steps.hold(ledger, 5, leased=False)
+    assert fresh.used == (0, 0)
+    await report(ledger)
+    assert await money(ledger) == {"day": (0, 5), "hour": (0, 5)}
+
+
+async def test_a_limit_that_is_set(steps: Steps) -> None:
+    """What a slice holds stays, also where a limit is lowered below it; with its next report it is given back."""
+    one, two = steps.process(), steps.process()
+    await steps.lease(one)
+    await two.set_limit("day", None, 2_000)
+    await report(one)
+    found = await one.reserve("big", [offer(3_000)], [DAY, TENANT])
+    assert isinstance(found, Refusal)
+    assert found.limit == 2_000
+    assert await sizes(one) in ([], [0])
+    await one.set_limit("day", None, 10**9)
+    steps.clock.now += 5
+    await steps.lease(one)
+    held = await steps.hold(one, 5_000, leased=True)
+    assert held.lines[0][0].limit == 10**9
+
+
+async def test_erased_names_do_not_come_back(steps: Steps) -> None:
+    """What another process has yet to report of a name that was erased is reported without it."""
+    one, two = steps.process(), steps.process()
+    await steps.lease(one)
+    held = await one.reserve("a", [offer(1_000)], [DAY, TENANT], origin=Origin("acme", "/x"))
+    assert not isinstance(held, Refusal)
+    assert held.leased
+    await one.settle(held, 40)
+    await two.erase("acme")
+    await report(one)
+    assert {row.tenant for row in await two.history(0) if row.cost} == {None}
+    assert await money(two) == {"day": (40, 0)}
+
+
+async def test_a_report_whose_answer_is_lost(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told again, as it was, and counts once."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    held = await steps.hold(ledger, 1_000, leased=True)
+    run = ledger.store.script
+    lose = [False]
+
+    async def unlucky(name: str, *rest: Any) -> Any:
+        answer = await run(name, *rest)
+        if name == "ledger/slice" and lose[0]:
+            raise LedgerUnavailableError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(ledger.store, "script", unlucky)
+    for cost in (100, 200):
+        lose[0] = True
+        assert await ledger.settle(held, cost)
+        with pytest.raises(LedgerUnavailableError):
+            await report(ledger)
+        held = await steps.hold(ledger, 1_000, leased=True)
+        with pytest.raises(LedgerUnavailableError):
+            await report(ledger)
+        lose[0] = False
+        await report(ledger)
+    await ledger.settle(held, 0)
+    assert await money(ledger) == {"day": (300, 0), "hour": (300, 0)}
+    assert sum(row.attempts for row in await ledger.history(0)) == 7
+
+
+async def test_data_that_are_lost_are_given_back(server: RedisServer, steps: Steps) -> None:
+    """After a loss a process gives back its slices, and reports them as if nothing had been."""
+    one, two = steps.process(), steps.process()
+    await steps.lease(one)
+    await two.ping()
+    await one.ping()
+    held = await steps.hold(one, 1_000, leased=True)
+    await one.settle(held, 70)
+    with server.client() as client:
+        for key in client.keys(f"{one.store.prefix}*"):
+            client.delete(key)
+    with pytest.raises(LedgerUnavailableError):
+        await report(one)
+    waiting = {one, two}
+    async with asyncio.timeout(10):
+        while waiting:
+            for each in tuple(waiting):
+                with suppress(LedgerUnavailableError):
+                    await each.ping()
+                    waiting.discard(each)
+            await asyncio.sleep(0.1)
+    await report(one)
+    await report(one)
+    found = {(each.budget): each.spent for each in await two.balances()}
+    assert found == {"day": 70, "hour": 70}
+
+
+async def test_data_that_are_lost_and_confirmed(server: RedisServer, steps: Steps) -> None:
+    """Where an operator goes on without them, what calls came to is charged all the same, once."""
+    one = steps.process()
+    await steps.lease(one)
+    done, open_now = [await steps.hold(one, 1_000, leased=True) for _ in range(2)]
+    await one.settle(done, 70, estimated=True)
+    with server.client() as client:
+        for key in client.keys(f"{one.store.prefix}*"):
+            client.delete(key)
+    await one.confirm()
+    await report(one)
+    await report(one)
+    assert await one.settle(open_now, 5)
+    await report(one)
+    await report(one)
+    assert {(each.spent, each.held, each.estimated) for each in await one.balances()} == {(75, 0, 70)}
+    (row,) = await one.history(0)
+    assert (row.cost, row.estimated, row.attempts) == (75, 70, 3)
+    assert one.slices.empty
+
+
+async def test_what_is_never_leased(steps: Steps) -> None:
+    """Calls without budgets, without a bound, with an account twice, or near the end of a window are asked for."""
+    ledger = steps.process()
+    assert ledger.slices.admit("a", [offer(1)], [], thresholds=True) is None
+    await steps.lease(ledger)
+    assert ledger.slices.admit("b", [offer(None)], [DAY, TENANT], thresholds=True) is None
+    for lines in ([DAY, DAY], [Line("m", "a", MOST, Window("rolling", seconds=60))]):
+        for _ in range(3):
+            await steps.hold(ledger, 1, *lines, leased=False)
+            await report(ledger)
+    asked = await steps.hold(ledger, 10**8)
+    assert not asked.leased
+    again = await ledger.reserve(asked.id, [offer(10**8)], [DAY, TENANT])
+    assert again == asked
+
+
+async def test_ids(steps: Steps) -> None:
+    """One that is held here is the same reservation; one that has ended here holds nothing any more."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    held = await ledger.reserve("a", [offer(10)], [DAY, TENANT])
+    assert held.leased
+    assert await ledger.reserve("a", [offer(99)], [DAY, TENANT]) == held
+    assert not await ledger.post(held, 5)
+    assert await ledger.release("a")
+    assert not await ledger.release("a")
+    assert not await ledger.post(held, 5)
+    with pytest.raises(ValueError, match="ended"):
+        await ledger.reserve("a", [offer(1)], [DAY, TENANT])
+    assert not await ledger.release("never")
+    with pytest.raises(ValueError, match="ended"):
+        await ledger.reserve("never", [offer(1)], [DAY, TENANT])
+    assert await money(ledger) == {"day": (0, 0), "hour": (0, 0)}
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 0.6, True, "0.1", float("nan")])
+def test_shares_that_cannot_be(share: Any) -> None:
+    """A share is named at start-up that cannot be one."""
+    with pytest.raises(ConfigurationError, match="above 0 and at most"):
+        RedisLedger("redis://localhost", slices=share)
+
+
+async def test_a_task_reports_and_gives_back(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an app nobody has to do anything: slices are taken, reported, and given back when calls end."""
+    monkeypatch.setattr("tierline.ledger.slicing.PERIOD", 0.02)
+    store = RedisStore(server.url, namespace=fresh_namespace(), timeout=5)
+    ledger = Leased(store, slices=0.1)
+    leased = 0
+    for number in range(300):
+        held = await hold(ledger, f"{number}", 1_000, DAY, TENANT)
+        leased += held.leased
+        await asyncio.sleep(0.001)
+        assert await ledger.settle(held, 10)
+    assert leased > 200
+    async with asyncio.timeout(10):
+        while slices_of(server.url, store.namespace):  # noqa: ASYNC110  (a task gives them back)
+            await asyncio.sleep(0.05)
+    assert await money(ledger) == {"day": (3_000, 0), "hour": (3_000, 0)}
+    assert ledger.slicing._watcher is None
+    await ledger.aclose()
+
+
+def test_loop_after_loop(server: RedisServer) -> None:
+    """Threads with loops of their own share slices, and what one loop leaves another one reports."""
+    ledger = Leased(RedisStore(server.url, namespace=fresh_namespace(), timeout=5), slices=0.1)
+
+    async def spend(number: int) -> int:
+        leased = 0
+        for turn in range(200):
+            held = await hold(ledger, f"{number}-{turn}", 1_000, DAY, TENANT)
+            await asyncio.sleep(0)
+            assert await ledger.settle(held, 1)
+            leased += held.leased
+        return leased
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda number: asyncio.run(spend(number)), range(4))) > 100
+    assert asyncio.run(spend(9)) > 0
+    found = asyncio.run(money(ledger))
+    assert found == {"day": (1_000, 0), "hour": (1_000, 0)}
+
+
+FORK = """
+import asyncio, os, sys
+from tests.ledger.test_slicing import DAY, TENANT, Leased, hold
+from tierline.store.redis import RedisStore
+
+ledger = Leased(RedisStore(sys.argv[1], namespace=sys.argv[2], timeout=5), slices=0.1)
+
+async def spend(who):
+    for number in range(200):
+        held = await hold(ledger, f"{who}-{number}", 1_000, DAY, TENANT)
+        await asyncio.sleep(0)
+        await ledger.settle(held, 1)
+    assert held.leased, who
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(spend("before"))
+child = os.fork()
+if child == 0:
+    async def work():
+        await spend("child")
+        await ledger.aclose()
+    asyncio.run(work())
+    os._exit(0)
+loop.run_until_complete(spend("parent"))
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child failed"
+loop.run_until_complete(spend("after"))
+loop.run_until_complete(ledger.aclose())
+loop.close()
+"""
+
+
+async def test_fork_with_slices(server: RedisServer) -> None:
+    """A child has no part of its parent's slices, and takes its own."""
+    namespace = fresh_namespace()
+    command = [sys.executable, "-W", "error", "-c", FORK, server.url, namespace]
+    await asyncio.to_thread(run, command, check=True, timeout=60, cwd=Path(__file__).parents[2])
+    ledger = RedisLedger(RedisStore(server.url, namespace=namespace, timeout=2))
+    assert await money(ledger) == {"day": (800, 0), "hour": (800, 0)}
+    assert await ledger.holds() == []
+    await ledger.aclose()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ledger.leased import Leased
 from tests.redis_server import RedisServer
 from tierline.ledger import RedisLedger, SQLiteLedger
 from tierline.store.redis import RedisStore
@@ -23,13 +24,20 @@ if TYPE_CHECKING:
 def ledger_of(url: str, lease: float = 30.0, ahead: Callable[[], float] | None = None) -> Ledger:
     """The ledger of a URL. A machine on which everybody is busy is no outage: it has time to answer.
 
-    Its clock is so many seconds `ahead` of that of all others.
+    Its clock is so many seconds `ahead` of that of all others. `leased+redis://…` leases slices, and is used as a
+    Router uses it.
     """
     clock = None if ahead is None else lambda: time.time() + ahead()
+    if url.startswith("leased+"):
+        store = RedisStore(url.removeprefix("leased+"), timeout=5.0)
+        ledger = Leased(store, lease=lease, slices=0.4, clock=clock)
+        assert ledger.slices is not None
+        ledger.slices.hot = 1  # however slow the machine is
+        return ledger
     if url.startswith("redis"):
         return RedisLedger(RedisStore(url, timeout=5.0), lease=lease, clock=clock)
-    store = SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0)
-    return SQLiteLedger(store, lease=lease, clock=clock or time.time)
+    file = SQLiteStore(url.removeprefix("sqlite:///"), timeout=5.0)
+    return SQLiteLedger(file, lease=lease, clock=clock or time.time)
 
 
 @pytest.fixture(params=["sqlite", "redis"])

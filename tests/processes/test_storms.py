@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.processes.stores import fresh
-from tests.processes.storm import rage, reckon
+from tests.processes.storm import rage, reckon, reckon_leased
+from tests.redis_server import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,18 @@ async def test_processes_and_kills(fresh: Callable[[], str]) -> None:
     found = await reckon(store, storm, lease=8.0)
     assert found["admitted"] > 300
     assert found["refused"] > 100
+
+
+@pytest.mark.parametrize("kills", [0, 1])
+async def test_processes_that_lease_and_kills(kills: int) -> None:
+    """Four processes that lease slices, 25 calls at a time, none or one of them killed."""
+    with redis_server() as server:
+        store = f"leased+{server.url}"
+        storm = rage(store, processes=4, concurrency=25, calls=2_000, kills=kills, total=15, lease=5.0, seed=11)
+        assert sorted(storm.codes) == [-9] * kills + [0] * (4 - kills)
+        found = await reckon_leased(store, storm, lease=5.0)
+    assert found["leased"] > 40, found
+    assert found["refused"] > 30, found
 
 
 @pytest.mark.soak

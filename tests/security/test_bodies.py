@@ -15,7 +15,8 @@ import httpx
 import pytest
 from anthropic import AnthropicError, AsyncAnthropic
 
-from example_app.main import OPERATOR_KEY, PAGE_TOKEN, build
+from example_app.main import build
+from example_app.people import OPERATOR_KEY, PAGE_TOKEN
 from tests.redis_server import redis_server
 from tests.serving import serving
 from tierline import Budget, Router, policy

@@ -18,12 +18,11 @@ _BLANK_IN: Final = 28
 """Of so many characters, one is a blank or a line's end. In prompts of benchmarks more are, formulas among them."""
 _START: Final = 400
 """Bytes in which letters are looked at."""
-_UNHEARD: Final = tuple(
-    (one + other).encode()
-    for ones, others in (("bdfghjkmptvwxz", "q"), ("fghjqvwz", "x"), ("q", "bcdfghjkmnpstvwyz"), ("fjx", "vwz"))
-    for one in ones
-    for other in others
-)
+_BEFORE_Q: Final = frozenset("bdfghjkmptvwxz")
+_AFTER_Q: Final = frozenset("bcdfghjkmnpstvwyz")
+_BEFORE_X: Final = frozenset("fghjqvwz")
+_AFTER_X: Final = frozenset("vwz")
+_OTHERS: Final = ("fv", "fw", "fz", "jv", "jw", "jz")
 """Of pairs of random letters, one in fourteen. Formulas have `dx`, `bx`, `sqrt`, French `cq`, `rq`, pinyin `qi`."""
 _SHARE: Final = 40
 """So many bytes for each such pair are too few for a text of words."""
@@ -36,6 +35,18 @@ def is_prose(reading: Reading) -> bool:
     raw = reading.raw
     if (raw.count(b" ") + raw.count(b"\n") + 1) * _BLANK_IN < reading.looked:
         return False
-    start = raw[:_START]
-    unheard = sum(map(start.count, _UNHEARD))
+    start = raw[:_START].decode("latin-1")
+    unheard = (
+        _beside(start, "q", _BEFORE_Q, _AFTER_Q)
+        + _beside(start, "x", _BEFORE_X, _AFTER_X)
+        + sum(map(start.count, _OTHERS))
+    )
     return unheard <= _FEW or unheard * _SHARE < len(start)
+
+
+def _beside(text: str, letter: str, before: frozenset[str], after: frozenset[str]) -> int:
+    """How often the letter stands behind one of those before it, and before one of those after it."""
+    parts = text.split(letter)
+    if len(parts) == 1:
+        return 0
+    return sum([part[-1:] in before for part in parts[:-1]]) + sum([part[:1] in after for part in parts[1:]])

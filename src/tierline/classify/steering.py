@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from string import ascii_letters, digits
+from typing import TYPE_CHECKING, AnyStr, Final
 from unicodedata import normalize
 
 if TYPE_CHECKING:
@@ -29,8 +30,15 @@ _HINTS: Final = (
     "</before-",
 )
 """What a text must contain, one at least, to speak of a label, a tier, or the tags that a question is written with."""
+_RAW_HINTS: Final = (b"simple", b"moderate", b"complex", b"haiku", b"sonnet", b"opus", b"<")
+"""One of these is in the bytes of a text in which there is a hint, and nothing strange."""
+_ASCII: Final = bytes(range(128))
 _LONG_WORD: Final = 20
 """A word of so many characters may be something else in base64."""
+_LETTERS: Final = (ascii_letters + digits + "+/_-").encode()
+_BASE64: Final = bytes(ord("a") if code in _LETTERS else ord(" ") for code in range(256))
+"""A table that tells the letters of base64 from all others."""
+_RUN: Final = b"a" * _LONG_WORD
 _DEEP: Final = 2
 """Layers of base64 that are looked under."""
 
@@ -46,7 +54,7 @@ _TAGS: Final = {0xE0000 + code: code for code in range(0x20, 0x7F)}
 """Tag characters: ASCII that nobody sees."""
 _ALIKE: Final = str.maketrans("аеорсухіјѕԁһӏմоαορεικνχ", "aeopcyxijsdhlnoaopeikvx")
 """Letters of Cyrillic and Greek that pass for Latin ones."""
-_ENCODED: Final = re.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}")
+_ENCODED: Final = re.compile(rf"[A-Za-z0-9+/_-]{{{_LONG_WORD},}}={{0,2}}")
 
 _LABEL: Final = "(?:simple|moderate|complex)"
 _TIER: Final = "(?:haiku|sonnet|opus)"
@@ -158,20 +166,24 @@ def _without(text: str, depth: int = 0) -> str | None:
     """A text without what speaks to a classifier; None where nothing does."""
     if not text:
         return None
-    folded = text.lower() if text.isascii() else _folded(text)
+    # On every call, so it is done on bytes: that takes a fifth of the time of looking at characters.
+    raw = text.encode("utf-8", "surrogatepass")
+    beyond = raw.translate(None, _ASCII) if len(raw) != len(text) else b""
+    strange = bool(beyond) and _STRANGE.search(beyond.decode("utf-8", "surrogatepass")) is not None
+    folded = _folded(text) if strange else text.lower() if _has(raw.lower(), _RAW_HINTS) else ""
     left: str | None = None
-    if _has(folded, _HINTS) and (spans := _spans(folded)):
+    if folded and _has(folded, _HINTS) and (spans := _spans(folded)):
         # Lower case is as long as the text, folded text need not be: what is left of it has the same shape.
         whole = text if len(folded) == len(text) else folded
         left = _cut_out(whole, spans)
-    if depth < _DEEP and max(map(len, text.split()), default=0) >= _LONG_WORD:
+    if depth < _DEEP and (strange or _RUN in raw.translate(_BASE64)):
         whole = text if left is None else left
         hidden = [m.span() for m in _ENCODED.finditer(whole) if (inner := _decoded(m[0])) and _speaks(inner, depth + 1)]
         left = _cut_out(whole, hidden) if hidden else left
     return left
 
 
-def _has(text: str, words: tuple[str, ...]) -> bool:
+def _has(text: AnyStr, words: tuple[AnyStr, ...]) -> bool:
     # A loop, because a generator takes twice as long, on every call.
     for word in words:  # noqa: SIM110
         if word in text:
@@ -216,9 +228,7 @@ def _cut_out(text: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _folded(text: str) -> str:
-    """What a text looks like to a reader, in lower case."""
-    if _STRANGE.search(text) is None:
-        return text.lower()
+    """What a text with something strange in it looks like to a reader, in lower case."""
     return normalize("NFKC", _HIDDEN.sub("", text.translate(_TAGS))).lower().translate(_ALIKE)
 
 

@@ -15,6 +15,7 @@ from tierline.decisionlog.record import SCHEMA
 from tierline.errors import TierlineError
 from tierline.escalation.beginning import Beginning, Known, begin
 from tierline.evaluation.opinions import Offline, opinion, view_of
+from tierline.evaluation.rows import usage_of
 from tierline.evaluation.strategies import assumed, began, beyond, climb, escalated_alike, in_loop, walk
 from tierline.legality import AS_IT_IS, Fit
 from tierline.plan import admit, plan
@@ -369,8 +370,10 @@ class Replay:
 
 def _parts(record: Mapping[str, Any], usage: Usage) -> list[tuple[str, Usage]]:
     """Each attempt that used something, with its model: the last is that of the answer."""
-    tried = [(str(each["model"]), Usage(**each["usage"])) for each in record.get("attempts") or () if each.get("usage")]
-    return [each for each in tried if each[1] != Usage()] or [(str(record.get("model")), usage)]
+    tried = [(str(each["model"]), usage_of(each.get("usage"))) for each in record.get("attempts") or ()]
+    return [(model, used) for model, used in tried if used is not None and used != Usage()] or [
+        (str(record.get("model")), usage)
+    ]
 
 
 def _begins_alike(record: Mapping[str, Any], offer: Offer) -> bool:

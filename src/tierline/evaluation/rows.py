@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 16 * 1024 * 1024
 """Characters of a cell; the csv module's own bound is 128 Ki."""
+_MOST_TOKENS: Final = 10**12
+"""Of one answer: far above what any has, and what can be priced."""
 _SQLITE: Final = (".db", ".sqlite", ".sqlite3")
 _TABLES: Final = {".csv": ",", ".tsv": "\t"}
 UNNAMED: Final = "(no route)"
@@ -250,11 +252,10 @@ def _grades(where: str, row: Mapping[str, Any]) -> tuple[tuple[str, float], ...]
 
 def _usage(where: str, row: Mapping[str, Any], *, logged: bool) -> Usage | None:
     if logged:
-        counts = row.get("usage")
         try:
-            return Usage(**counts) if isinstance(counts, dict) else None
-        except TypeError:
-            raise ConfigurationError(f"{where}: its usage is of another version; read it with that one") from None
+            return usage_of(row.get("usage"))
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: its usage {error}") from None
     counts = {name: row.get(name) for name in ("in_tokens", "out_tokens")}
     for name, count in counts.items():
         if count is not None and not is_whole(count, 0):
@@ -262,6 +263,19 @@ def _usage(where: str, row: Mapping[str, Any], *, logged: bool) -> Usage | None:
     if counts["in_tokens"] is None or counts["out_tokens"] is None:
         return None
     return Usage(counts["in_tokens"], counts["out_tokens"])
+
+
+def usage_of(counts: object) -> Usage | None:
+    """The usage in a record; None for what is no table. ValueError for what no Router of this version writes."""
+    if not isinstance(counts, dict):
+        return None
+    for name, count in counts.items():
+        if not is_whole(count, 0, _MOST_TOKENS):
+            raise ValueError(f"has {name}={count!r:.60}, and a count is a whole number of tokens")
+    try:
+        return Usage(**counts)
+    except TypeError:
+        raise ValueError("is of another version; read it with that one") from None
 
 
 def _key(route: str | None, text: str | None, where: str) -> str:

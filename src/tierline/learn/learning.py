@@ -175,7 +175,7 @@ class Learning:
     def begin(self) -> None:
         """A call begins on this loop: read what others have learned, if it is time for that."""
         self._loop = asyncio.get_running_loop()
-        if self._clock() >= self._next:
+        if self._next != inf and self._clock() >= self._next:
             self._next = self._clock() + self._every
             self._start()
         elif self._waiting:

@@ -70,9 +70,12 @@ class Reservation(NamedTuple):
     @property
     def remaining(self) -> tuple[Remaining, ...]:
         """Each budget as it stood when the call was admitted, this hold included; below 0 is past the limit."""
+        cost = self.cost
         return tuple(
-            Remaining(line.budget, line.account, line.limit, line.limit - used - self.cost, line.hard)
-            for (line, _), used in zip(self.lines, self.used, strict=True)
+            [
+                Remaining(line.budget, line.account, line.limit, line.limit - used - cost, line.hard)
+                for (line, _), used in zip(self.lines, self.used, strict=True)
+            ]
         )
 
 

@@ -65,6 +65,13 @@ def written(entry: Entry) -> str:
 
 def read(key: str, due: float, body: str) -> Entry:
     """The entry in a row. ValueError, LookupError or TypeError for one that nobody here has written."""
+    try:
+        return _read(key, due, body)
+    except (ArithmeticError, RecursionError) as error:  # numbers beyond all floats, JSON without a bottom
+        raise ValueError(type(error).__name__) from error
+
+
+def _read(key: str, due: float, body: str) -> Entry:
     found = json.loads(body)
     if found["kind"] not in get_args(Kind):
         raise ValueError(found["kind"])

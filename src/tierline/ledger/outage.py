@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tierline.ledger.base import Alert, Balance, Fullest, Hold, Ledger, Origin, Reservation, Spent
     from tierline.ledger.journal import Journal
     from tierline.ledger.slices import Slices
+    from tierline.ledger.slicing import Slicing
     from tierline.values import Offer
 
 log: Final = logging.getLogger("tierline")
@@ -87,7 +88,8 @@ class GuardedLedger:
         self._clock = clock
         self._on_change = on_change
         self._owned = owned
-        self._slices: Slices | None = getattr(ledger, "slices", None)
+        self._slicing: Slicing | None = getattr(ledger, "slicing", None)
+        self._slices: Slices | None = self._slicing and self._slicing.slices
         """What this process holds of its budgets: calls that are admitted against it go on while it is away."""
         self._seen = Seen()
         self._allowance: Allowance | None = None
@@ -302,6 +304,8 @@ class GuardedLedger:
             if not there:
                 log.warning("the ledger is away, and was not told all that was spent: %s", self.journal.fate)
         await self.journal.aclose()
+        if self._slicing is not None:
+            await self._slicing.aclose()
         if self._owned:
             await self.behind.aclose()
 

@@ -82,12 +82,12 @@ class RedisLedger:
         self.instant = False
         self.store = RedisStore(store, namespace=namespace) if isinstance(store, str) else store
         self._session = Session(self.store, lease=lease, retention=retention, clock=clock)
-        self._slicing = None if slices is None else Slicing(self._session, slices, lease, self._post)
+        self.slicing: Final = None if slices is None else Slicing(self._session, slices, lease, self._post)
 
     @property
     def slices(self) -> Slices | None:
         """What this process holds to admit calls against without asking; None where every call is asked for."""
-        return None if self._slicing is None else self._slicing.slices
+        return None if self.slicing is None else self.slicing.slices
 
     async def reserve(
         self,
@@ -100,7 +100,7 @@ class RedisLedger:
     ) -> Reservation | Refusal:
         """Hold the worst case of the first offer that fits: see `Ledger`."""
         check_offers(offers)
-        slicing = self._slicing
+        slicing = self.slicing
         if slicing is not None:
             slicing.slices.asked(key)
         costs = [offer.cost for offer in offers]
@@ -214,10 +214,10 @@ class RedisLedger:
     async def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it had been settled before."""
         amount = str(bounded_cost(cost))
-        if self._slicing is not None and reservation.leased:
-            if self._slicing.slices.settle(reservation, cost, estimated=estimated):
+        if self.slicing is not None and reservation.leased:
+            if self.slicing.slices.settle(reservation, cost, estimated=estimated):
                 return True
-            await self._slicing.sync()  # it may have been given up, as nobody renewed it
+            await self.slicing.sync()  # it may have been given up, as nobody renewed it
         arguments = (
             reservation.id,
             amount,
@@ -236,7 +236,7 @@ class RedisLedger:
 
     async def release(self, key: str) -> bool:
         """Give the hold back. False where there is none, or it had been settled before."""
-        if self._slicing is not None and self._slicing.slices.release(key):
+        if self.slicing is not None and self.slicing.slices.release(key):
             return True
         status, *_ = await self._session.run("settle", key, "0", "0", "0", "")
         self._session.recall.ended(key)
@@ -245,7 +245,7 @@ class RedisLedger:
     async def post(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Charge `cost`, without asking for room. False where this id is held here, or has ended before."""
         bounded_cost(cost)
-        if self._slicing is not None and self._slicing.slices.knows(reservation.id):
+        if self.slicing is not None and self.slicing.slices.knows(reservation.id):
             return False
         return await self._post(reservation, cost, estimated=estimated)
 
@@ -271,8 +271,8 @@ class RedisLedger:
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """Begin the lease of every hold anew; those that have ended are left alone."""
-        if self._slicing is not None:
-            self._slicing.slices.renew(held.id for held in reservations if held.leased)
+        if self.slicing is not None:
+            self.slicing.slices.renew(held.id for held in reservations if held.leased)
         there = [held.id for held in reservations if not held.leased]
         if there or not reservations:
             await self._session.run("renew", *there)
@@ -280,8 +280,8 @@ class RedisLedger:
     async def forget(self, lines: Sequence[Line]) -> None:
         """Drop the balances of these accounts. A hold on one of them ends as any other, and is charged nowhere."""
         names = tuple(form(line).name for line in lines)
-        if self._slicing is not None:
-            await self._slicing.give_back(lines)
+        if self.slicing is not None:
+            await self.slicing.give_back(lines)
         await self._session.run("forget", *names)
         self._session.recall.dropped(names)
 
@@ -291,8 +291,8 @@ class RedisLedger:
 
     async def aclose(self) -> None:
         """Let go of the connections of this loop. The process that closes its last ones is not waited for any more."""
-        if self._slicing is not None:
-            await self._slicing.aclose()
+        if self.slicing is not None:
+            await self.slicing.aclose()
         await self._session.aclose()
 
     # What operators ask
@@ -325,8 +325,8 @@ class RedisLedger:
 
     async def _report(self) -> None:
         """What calls of this process came to is there when it is asked for."""
-        if self._slicing is not None:
-            await self._slicing.sync()
+        if self.slicing is not None:
+            await self.slicing.sync()
 
     async def _accounts(self, account: str) -> list[dict[str, str]]:
         """What is kept of accounts, in the order in which they came to be."""
@@ -338,7 +338,7 @@ class RedisLedger:
         return sorted(found.values(), key=lambda fields: int(fields["g"]))
 
     async def holds(self) -> list[Hold]:
-        """Every hold, oldest first. A slice is one: it holds for all calls that are admitted against it."""
+        """Every hold, oldest first. What is in flight of a slice is one, of which the id begins with `slice-`."""
         await self._report()
         found: dict[str, Hold] = {}
         cursor = ""
@@ -346,7 +346,8 @@ class RedisLedger:
             _, now, cursor, rows = await self._session.run("holds", cursor or "0")
             for place in range(0, len(rows), 3):
                 key = rows[place]
-                found[key] = read_hold(key, float(rows[place + 1]), now, rows[place + 2])
+                if (hold := read_hold(key, float(rows[place + 1]), now, rows[place + 2])) is not None:
+                    found[key] = hold
         return sorted(found.values(), key=lambda hold: hold.at)
 
     async def history(self, since: float, until: float | None = None) -> list[Spent]:
@@ -382,9 +383,9 @@ class RedisLedger:
 
     async def erase(self, account: str) -> None:
         """Drop all that is kept under a name. Holds of it end as any other, and are charged to their other accounts."""
-        if self._slicing is not None:
-            self._slicing.slices.close()
-            await self._slicing.sync()
+        if self.slicing is not None:
+            self.slicing.slices.close()
+            await self.slicing.sync()
         for step in ("accounts", "holds", "lapsed", "hours", "limits"):
             cursor = ""
             while cursor != "0":

@@ -61,9 +61,9 @@ class Slice:
     """
 
     __slots__ = (
-        "admitted", "alarmed", "base", "busy", "expires", "guess", "id", "lapsed", "largest", "left", "lines", "name",
-        "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows", "seen", "size",
-        "spent", "started", "until", "version", "woken",
+        "admitted", "alarmed", "base", "busy", "cap", "due", "expires", "guess", "id", "lapsed", "largest", "left",
+        "lines", "name", "number", "open", "origin", "orphan", "pairs", "peak", "pending", "quiet", "reporting", "rows",
+        "seen", "size", "spent", "started", "until", "version", "woken",
     )  # fmt: skip
 
     def __init__(self, name: Name, lines: tuple[Line, ...], started: Reservation, wanted: int) -> None:
@@ -79,13 +79,15 @@ class Slice:
         self.orphan = False
         """Whether the ledger has lost it."""
         self.size = self.busy = self.spent = self.guess = self.base = self.admitted = 0
+        self.cap = 0
+        """How much of it may be admitted while a report is under way: all of it, but where there is less room now."""
         self.peak = wanted
         """The most that was needed at once since the last report."""
         self.largest = 0
         self.seen: tuple[int, ...] = ()
         self.alarmed = False
         self.until = min(span.until for _, span in started.lines) - MARGIN
-        self.expires = 0.0
+        self.expires = self.due = 0.0
         self.version = ""
         """That of the limits that `pairs` are under."""
         self.rows: dict[_Row, Sum] = {}
@@ -93,8 +95,8 @@ class Slice:
         self.number = 0
         self.pending: Report | None = None
         self.reporting = False
-        self.quiet = False
-        """Whether nothing was admitted since it was last looked after."""
+        self.quiet = 0
+        """How many times it was looked after since a call came."""
         self.woken = False
         """Whether somebody was called because it is nearly used up."""
         self.origin: Origin | None = None
@@ -126,7 +128,7 @@ class Slice:
         if self.open and moment < self.expires and not self.lapsed:
             least = _FEWEST * self.largest
             want = min(max(_AHEAD * max(self.peak, used), 2 * least), MOST_MONEY)
-            keep = max(min(self.room, max(self.peak, least)), 0)
+            keep = max(min(self.room, want, self.cap), 0)
         elif self.number == 0:
             least = _FEWEST * self.largest
             want = min(max(_AHEAD * self.peak, 2 * least), MOST_MONEY)
@@ -142,10 +144,10 @@ class Slice:
         self.size = self.busy + keep
         return self.pending
 
-    def accepted(self, report: Report, idle: int, seen: Sequence[int], expires: float) -> None:
+    def accepted(self, report: Report, idle: int, cap: int, seen: Sequence[int], expires: float) -> None:
         """The ledger has a report, and holds so much more than what was in flight by it."""
         self.pending = None
-        self.size = report.busy + idle
+        self.size, self.cap = report.busy + idle, cap
         self.base = report.busy
         self.seen = tuple(seen)
         self.alarmed = any(used >= line.alarm_from for (line, _), used in zip(self.pairs, seen, strict=True))

@@ -28,6 +28,10 @@ HOT: Final = 20
 """Calls under the same accounts, within one second, from which on a slice is worth its report of every second."""
 _COOL: Final = 3.0
 """Seconds after which a slice that there was no room for is asked for again."""
+_QUIET: Final = 3
+"""Reports in a row without a call after which a slice is given back."""
+_DUE: Final = 5.0
+"""Seconds after a report from which on it is looked whether there is still somebody who reports."""
 _MOST_SLICES: Final = 256
 _MOST_COUNTED: Final = 4_096
 """Of how many combinations of accounts the calls of a second are counted."""
@@ -53,12 +57,13 @@ class Slices:
     """All slices of this process, for any number of its threads and event loops.
 
     `share` is the largest part of what an account has left that one slice takes, above 0 and at most 0.5. `time` gives
-    the ledger's time, `version` that of the limits that are set, `wake` is called where there is something to report.
+    the ledger's time, `version` that of the limits that are set. `wake` sees to it that somebody reports, with True at
+    once.
     """
 
     def __init__(
         self, share: float, lease: float, *, time: Callable[[], float], version: Callable[[], str],
-        wake: Callable[[], None] = lambda: None,
+        wake: Callable[[bool], None] = lambda _: None,
     ) -> None:  # fmt: skip
         check_share(share)
         self.share = share
@@ -115,6 +120,8 @@ class Slices:
             if found is None:
                 self._count(name, offers, lines, now, origin)
                 return None
+            if now >= found.due:
+                self.wake(False)  # the loop of whoever did may be closed
             if not (found.open and now < found.until and now < found.expires and found.version == self._version()):
                 return None
             if found.lines != tuple(lines):
@@ -132,10 +139,10 @@ class Slices:
             found.largest = max(found.largest, cost)
             needed = found.busy + found.spent + cost
             found.peak = max(found.peak, needed)
-            found.quiet = False
+            found.quiet = 0
             if 4 * needed > 3 * found.size and found.admitted >= self.hot and not found.woken:
                 found.woken = True
-                self.wake()
+                self.wake(True)
             if needed > found.size:
                 return None
             held = Reservation(key, offer, cost, found.pairs, used, left_out, tight, now, origin, leased=True)
@@ -158,7 +165,7 @@ class Slices:
             part_of.note(held._replace(attempts=reservation.attempts), cost, cost if estimated else 0)
             idle = not part_of.open and not part_of.busy
         if idle:
-            self.wake()
+            self.wake(True)
         return True
 
     def release(self, key: str) -> bool:
@@ -168,7 +175,7 @@ class Slices:
             idle = found is not None and not found.part_of.open and not found.part_of.busy
             self._end(key)
         if idle:
-            self.wake()
+            self.wake(True)
         return found is not None
 
     def renew(self, keys: Iterable[str]) -> None:
@@ -178,6 +185,8 @@ class Slices:
             for key in keys:
                 if self._deadlines.pop(key, None) is not None:
                     self._deadlines[key] = deadline
+        if not self.empty:
+            self.wake(False)
 
     def knows(self, key: str) -> bool:
         """Whether this id is held here, or has ended here."""
@@ -254,7 +263,7 @@ class Slices:
         found.largest = max(wanted.largest, 1)
         found.origin = origin
         self._slices[name] = found
-        self.wake()
+        self.wake(True)
 
     # What is reported
 
@@ -267,10 +276,10 @@ class Slices:
             self._lapse(now)
             for found in list(self._slices.values()):
                 if found.number and found.pending is None and (
-                    found.lapsed or found.orphan or not found.open or now >= found.until or found.quiet
+                    found.lapsed or found.orphan or not found.open or now >= found.until or found.quiet >= _QUIET
                 ):  # fmt: skip
                     self._close(found)
-                found.quiet = True
+                found.quiet += 1
             for name in [name for name, until in self._cool.items() if until <= now]:
                 del self._cool[name]
             return [
@@ -278,14 +287,14 @@ class Slices:
                 *(each for each in self._closing if not each.lapsed or not each.busy),
             ]
 
-    def close(self, names: Iterable[Name] | None = None) -> list[Slice]:
-        """Admit nothing more against these slices, or all. Those that are to be reported for it."""
+    def close(self, names: Iterable[Name] | None = None) -> None:
+        """Admit nothing more against these slices, or all."""
+        if self._pid != os.getpid():
+            self._reborn()
         with self._lock:
-            chosen = list(self._slices) if names is None else [name for name in names if name in self._slices]
-            closed = [self._slices[name] for name in chosen]
-            for found in closed:
-                self._close(found)
-            return closed
+            for name in list(self._slices) if names is None else names:
+                if (found := self._slices.get(name)) is not None:
+                    self._close(found)
 
     def touching(self, lines: Iterable[Line]) -> list[Name]:
         """The slices that hold a part of one of these accounts."""
@@ -313,6 +322,8 @@ class Slices:
 
     def all(self) -> list[Slice]:
         """All that there is, in use or closing."""
+        if self._pid != os.getpid():
+            self._reborn()
         with self._lock:
             return [*self._slices.values(), *self._closing]
 
@@ -329,23 +340,32 @@ class Slices:
             found.reporting = True
             return report
 
-    def stopped(self, found: Slice) -> None:
-        """Nobody tells of it any more."""
-        found.reporting = False
+    def stopped(self, found: Slice) -> bool:
+        """Nobody tells of it any more. Whether there is more to tell of it at once, for it is closing."""
+        with self._lock:
+            found.reporting = False
+            if found not in self._closing or (found.lapsed and found.busy):
+                return False
+            return bool(not found.busy or found.size > found.busy or found.rows or found.left)
 
     def accepted(
-        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: int,
+        self, found: Slice, report: Report, pairs: tuple[tuple[Line, Span], ...], version: str, idle: tuple[int, int],
         seen: Sequence[int], sent: float, *, back: bool,
     ) -> None:  # fmt: skip
-        """The ledger has it. `pairs` are its lines under the limits that hold."""
+        """The ledger has it. `pairs` are its lines under the limits that hold.
+
+        `idle` is how much more it holds than was in flight, and how much of that is still so when the next report is
+        under way.
+        """
         with self._lock:
             found.pairs, found.version = pairs, version
-            found.accepted(report, idle, seen, sent + 0.9 * self.lease)
+            found.accepted(report, *idle, seen, sent + 0.9 * self.lease)
+            found.due = sent + _DUE
             if report.final:
                 self._drop(found)
             elif found not in self._closing:
                 found.open = True
-                if back or not idle:
+                if back or not idle[0]:
                     self._cool[found.name] = self._time() + _COOL
                     self._close(found)
 

@@ -30,6 +30,8 @@ PERIOD: Final = 1.0
 _SOON: Final = 0.005
 """Seconds after which it is looked again whether another task has told of a slice."""
 _TURNS: Final = 200
+_MOST_REPORTS: Final = 4
+"""Reports in a row: one that is told again, what came since, what it was left with meanwhile, and the end."""
 
 
 class Slicing:
@@ -81,16 +83,22 @@ class Slicing:
             if not found.reporting:
                 break
             await asyncio.sleep(_SOON)
-        report = self.slices.begin(found)
-        if report is None:
-            return
-        try:
-            if found.orphan:
-                await self._charge(found, report)
-            else:
-                await self._report(found, report)
-        finally:
-            self.slices.stopped(found)
+        again = found.pending is not None  # what has come since is told after it
+        for _ in range(_MOST_REPORTS):
+            report = self.slices.begin(found)
+            if report is None:
+                return
+            more = False
+            try:
+                if found.orphan:
+                    await self._charge(found, report)
+                else:
+                    await self._report(found, report)
+            finally:
+                more = self.slices.stopped(found)
+            if not more and not again:
+                return
+            again = False
 
     async def _report(self, found: Slice, report: Report) -> None:
         session = self._session
@@ -113,7 +121,9 @@ class Slicing:
         if status == "done":
             idle, seen, back, spent = int(rest[0]), [int(used) for used in rest[1]], bool(rest[2]), rest[3]
             pairs = tuple(charged)
-            self.slices.accepted(found, report, pairs, session.version, idle, seen, sent, back=back or not all(spent))
+            cap = int(rest[4])
+            back = back or not all(spent)
+            self.slices.accepted(found, report, pairs, session.version, (idle, cap), seen, sent, back=back)
             session.recall.charged(found.started, spent)
             if report.final:
                 session.recall.ended(found.id)
@@ -174,13 +184,14 @@ class Slicing:
         """Held for no longer than an assignment, and never over an await. A forked child has one of its own."""
         return self._locks.get(os.getpid()) or self._locks.setdefault(os.getpid(), Lock())
 
-    def _wake(self) -> None:
-        """See to it that a task on some loop looks after the slices, without delay. On a loop."""
+    def _wake(self, now: bool) -> None:
+        """See to it that a task on some loop looks after the slices, without delay if it is to be `now`. On a loop."""
         with self._lock:
             watcher = self._watcher
             if watcher is None or not watcher.alive:
                 self._watcher = watcher = Watcher(self._look_after)
-        watcher.wake()
+        if now:
+            watcher.wake()
 
     async def _look_after(self, watcher: Watcher) -> None:
         while self._watcher is watcher:

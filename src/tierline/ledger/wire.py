@@ -171,15 +171,18 @@ def read_balance(row: Sequence[Any]) -> tuple[int, Balance]:
     return generation, Balance(budget, account, spent, used - spent, limit, renews_at, estimated, hard, series)
 
 
-def read_hold(key: str, left: float, now: float, record: str) -> Hold:
-    """A hold as operators see it."""
+def read_hold(key: str, left: float, now: float, record: str) -> Hold | None:
+    """A hold as operators see it: of a slice, what is in flight; None where that is nothing."""
     kept = json.loads(record)
+    cost, idle = int(kept["cost"]), int(kept.get("idle", "0"))
+    if idle == cost > 0:
+        return None
     names = [json.loads(slot[0]) for slot in kept["slots"]]
     return Hold(
         key,
         kept["tier"],
         kept["model"],
-        int(kept["cost"]),
+        cost - idle,
         float(kept["at"]),
         now + left,
         tuple((budget, account) for budget, account, _ in names),

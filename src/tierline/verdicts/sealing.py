@@ -63,7 +63,9 @@ class Sealing:
         """What was sealed under this key; None for anything else."""
         version, _, rest = value.partition(".")
         signed, _, content = rest.partition(".")
-        if version != VERSION or not compare_digest(signed.encode(), self._signed(key, content).encode()):
+        if version != VERSION or not compare_digest(
+            signed.encode("utf-8", "surrogatepass"), self._signed(key, content).encode()
+        ):
             return None
         label, confidence, cost, at = json.loads(content)
         return Unsealed(Classification(label, confidence, "cache", cost), at) if isfinite(at) else None

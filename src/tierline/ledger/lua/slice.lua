@@ -13,8 +13,8 @@
 --                         next edge of any account, and nothing where that is less than `least`
 --   hold       what is kept of it
 -- An edge is a limit, or a threshold: below one, no slice can be the reason that a call is on the other side.
--- Answers with: how much it holds more; for each line what was used without what slices hold idle; whether it is asked
--- back; and what is spent in each slot, as for `settle`.
+-- Answers with: how much it holds more; for each line what was used without what slices hold idle; whether it is to
+-- be given back; what is spent in each slot, as for `settle`; and how much of `keep` it may keep.
 local id, version, ask = ARGV[5], ARGV[6], cjson.decode(ARGV[7])
 if not lapse() then
   return answer('more')
@@ -133,10 +133,11 @@ for place, line in ipairs(lines) do
     idle = math.min(idle, math.floor((edge - used) * ask.share))
   end
 end
-if back or ask.final or idle < tonumber(ask.least) then
-  idle = 0
+if back or ask.final or idle < tonumber(ask.least) or idle == 0 then
+  idle, back = 0, true
 end
-idle = string.format('%.0f', ask.final and 0 or math.max(idle, tonumber(ask.keep)))
+local granted = string.format('%.0f', idle)
+idle = ask.final and '0' or not le(ask.keep, granted) and ask.keep or granted
 
 if not hold then
   if idle == '0' then
@@ -166,7 +167,7 @@ end
 if ask.final then
   call('ZREM', LEASES, id)
   forbid(id)
-  return answer('done', '0', used, back, spent)
+  return answer('done', '0', used, back, spent, '0')
 end
 local who = ask.hold
 if without[who.tenant] then
@@ -178,7 +179,7 @@ hold.slots, hold.lines, hold.used, hold.idle, hold.cost = slots, {}, {}, idle, s
 for place, slot in ipairs(slots) do
   hold.lines[place], hold.used[place] = slot[1], '0'
 end
-hold.told = {ask.number, {idle, used, back, spent}}
+hold.told = {ask.number, {idle, used, back, spent, granted}}
 call('SET', key, cjson.encode(hold))
 call('ZADD', LEASES, text(moment + LEASE), id)
-return answer('done', idle, used, back, spent)
+return answer('done', idle, used, back, spent, granted)
