@@ -550,6 +550,20 @@ async def test_what_others_hold_idle_is_asked_back(steps: Steps) -> None:
     assert isinstance(await one.reserve("more", [offer(1)], [line]), Refusal)
 
 
+async def test_only_what_is_in_the_way_is_given_back(server: RedisServer, steps: Steps) -> None:
+    """To drop an account costs no report of slices that hold nothing of it, and takes none of them away."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    other = Line("request", "req-1", 1_000_000, Window("total"))
+    await ledger.settle(await steps.hold(ledger, 10, other, leased=False), 10)
+    with server.client() as client:
+        client.config_resetstat()
+        await ledger.forget([other])
+        found = client.info("commandstats")
+    assert sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha")) == 1
+    assert await ledger.settle(await steps.hold(ledger, 1, leased=True), 0)
+
+
 async def test_who_does_not_give_back_is_waited_for_in_bounds(steps: Steps) -> None:
     """A process that says nothing holds what it holds until its lease ends: then it is spent."""
     one, two = steps.process(slices=0.5), steps.process()

@@ -296,10 +296,11 @@ class Slices:
                 if (found := self._slices.get(name)) is not None:
                     self._close(found)
 
-    def touching(self, lines: Iterable[Line]) -> list[Name]:
-        """The slices that hold a part of one of these accounts."""
+    def close_for(self, lines: Iterable[Line]) -> list[Slice]:
+        """Admit nothing more against the slices that hold a part of one of these accounts. Those, and what is told."""
         accounts = {(line.budget, line.account, line.window.series) for line in lines}
-        return [name for name in tuple(self._slices) if not accounts.isdisjoint(name)]
+        self.close([name for name in tuple(self._slices) if not accounts.isdisjoint(name)])
+        return [found for found in self.all() if not accounts.isdisjoint(found.name)]
 
     def _close(self, found: Slice) -> None:
         found.open = False
