@@ -29,6 +29,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.server import ServerState
 
+from benchmarks.pairs import ratio
 from tierline import Router
 from tierline.asgi import TierlineMiddleware
 
@@ -173,19 +174,20 @@ async def events(_: Request) -> Response:
     return StreamingResponse(chunks(), media_type="text/event-stream")
 
 
+def column(name: str, middleware: Any = None, limiter: Any = None, **options: Any) -> Column:
+    """Two apps with one middleware. `limiter`: where slowapi finds its own."""
+    app = Starlette(routes=[Route("/nothing", nothing), Route("/events", events)])
+    fastapi = FastAPI()
+    fastapi.get("/nothing")(nothing_at_all)
+    for each in (app, fastapi):
+        if middleware is not None:
+            each.add_middleware(middleware, **options)
+        each.state.limiter = limiter
+    return Column(name, app, fastapi)
+
+
 def columns() -> Sequence[Column]:
     """All columns; slowapi's only where it is installed."""
-
-    def column(name: str, middleware: Any = None, **options: Any) -> Column:
-        app = Starlette(routes=[Route("/nothing", nothing), Route("/events", events)])
-        fastapi = FastAPI()
-        fastapi.get("/nothing")(nothing_at_all)
-        for each in (app, fastapi):
-            if middleware is not None:
-                each.add_middleware(middleware, **options)
-            each.state.limiter = limiter
-        return Column(name, app, fastapi)
-
     limiter: Any = None
     if find_spec("slowapi") is not None:
         from slowapi import Limiter  # noqa: PLC0415  (of an environment of its own)
@@ -200,7 +202,7 @@ def columns() -> Sequence[Column]:
         column("Tierline", TierlineMiddleware, router=Router()),
         column("BaseHTTPMiddleware", Dispatching),
     ]
-    return [*found, column("slowapi", SlowAPIASGIMiddleware)] if limiter is not None else found
+    return [*found, column("slowapi", SlowAPIASGIMiddleware, limiter)] if limiter is not None else found
 
 
 async def block(column: Column, what: str, calls: int) -> float:
@@ -228,13 +230,8 @@ async def run(seconds: float) -> None:
                 rounds[column.name].append(await block(column, what, calls))
         print(f"{title} ({len(rounds[NO_OP])} rounds of {calls}): µs of CPU a request, ratio to the no-op middleware")
         for name, found in rounds.items():
-            pairs = [mine / plain for mine, plain in zip(found, rounds[NO_OP], strict=True)]
-            again = random.Random(0)
-            medians = sorted(statistics.median(again.choices(pairs, k=len(pairs))) for _ in range(1_000))
-            print(
-                f"  {name:20} {statistics.median(found):8.1f}  {statistics.median(pairs):6.3f} "
-                f"[{medians[25]:.3f}, {medians[-25]:.3f}]"
-            )
+            middle, low, high = ratio(found, rounds[NO_OP])
+            print(f"  {name:20} {statistics.median(found):8.1f}  {middle:6.3f} [{low:.3f}, {high:.3f}]")
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import pairs
+from benchmarks.calls import create, first_byte, helper, prompt, raw_events
 from benchmarks.ledgers import redis_running
-from benchmarks.upstream import PROSE, STREAM_EVENTS, running
+from benchmarks.spans import Spans
+from benchmarks.upstream import STREAM_EVENTS, running
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier
 from tierline.ledger import RedisLedger
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 PLAIN: Final = "plain SDK"
 PINNED: Final = "claude-haiku-5-5"
-RESAMPLES: Final = 2_000
 SECONDS: Final = 38.0
 """Seconds for each row."""
 QUICK_SECONDS: Final = 2.5
@@ -94,83 +93,25 @@ class Result:
         """The median."""
         return statistics.median(self.rounds[column])
 
-    def ratio(self, column: str) -> tuple[float, float, float]:
+    def ratio(self, column: str) -> pairs.Interval:
         """The median ratio to the plain SDK, and its 95% interval."""
-        pairs = [mine / plain for mine, plain in zip(self.rounds[column], self.rounds[PLAIN], strict=True)]
-        again = random.Random(0)  # the interval of the same figures is the same
-        medians = sorted(statistics.median(again.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES))
-        return statistics.median(pairs), medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
+        return pairs.ratio(self.rounds[column], self.rounds[PLAIN])
 
 
 # What is called
-
-
-def prompt(size: int) -> str:
-    """A question that no rule is sure about, of about `size` characters, with some beyond ASCII as people write."""
-    question = "My bike makes a “strange” noise when I pedal uphill and the battery is at 30%, what could it be? "
-    return (question + PROSE * (size // len(PROSE) + 1))[:size]
-
-
-def create(text: str) -> Callable[[AsyncAnthropic, str], Awaitable[object]]:
-    """A whole answer to `text`."""
-
-    async def call(client: AsyncAnthropic, model: str) -> object:
-        return await client.messages.create(model=model, max_tokens=800, messages=[{"role": "user", "content": text}])
-
-    return call
-
-
-async def raw_events(client: AsyncAnthropic, model: str) -> None:
-    """A stream, event by event."""
-    messages: Any = [{"role": "user", "content": prompt(1_000)}]
-    async for _ in await client.messages.create(model=model, max_tokens=4_000, messages=messages, stream=True):
-        pass
-
-
-async def helper(client: AsyncAnthropic, model: str) -> None:
-    """A stream through the SDK's helper, which builds the message up."""
-    messages: Any = [{"role": "user", "content": prompt(1_000)}]
-    async with client.messages.stream(model=model, max_tokens=4_000, messages=messages) as stream:
-        async for _ in stream.text_stream:
-            pass
-
-
-async def first_byte(client: AsyncAnthropic, model: str) -> float:
-    """Seconds until the first byte of a stream is there. The rest is read too, so that the connection is kept."""
-    messages: Any = [{"role": "user", "content": prompt(1_000)}]
-    began, first = time.perf_counter(), 0.0
-    streaming = client.messages.with_streaming_response
-    async with streaming.create(model=model, max_tokens=4_000, messages=messages, stream=True) as response:
-        async for _ in response.http_response.aiter_raw():
-            first = first or time.perf_counter() - began
-    return first
 
 
 ROWS: Final = (
     Row("create, 1 KB", create(prompt(1_000)), calls=20),
     Row("create, 1 KB, 50 at a time", create(prompt(1_000)), calls=50, concurrency=50),
     Row("create, 500 KB", create(prompt(500_000)), calls=5),
-    Row(f"stream, {STREAM_EVENTS:,} raw events", raw_events, calls=1),
+    Row(f"stream, {STREAM_EVENTS:,} raw events", raw_events(prompt(1_000)), calls=1),
     Row(f"stream, {STREAM_EVENTS:,} events, helper", helper, calls=1),
     Row("stream, time to its first byte", first_byte, calls=3, clock=True),
 )
 
 
 # Who calls
-
-
-class Spans:
-    """An OpenTelemetry SDK that exports in batches, to nowhere."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(BatchSpanProcessor(self.exporter, max_queue_size=10_000))
-
-    def flush(self) -> None:
-        """Export what is waiting, and forget it."""
-        self.provider.force_flush()
-        self.exporter.clear()
 
 
 def leased(url: str) -> RedisLedger:

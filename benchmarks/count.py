@@ -36,7 +36,8 @@ import httpx2
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
-from benchmarks.bench import PINNED, create, prompt, raw_events
+from benchmarks.bench import PINNED
+from benchmarks.calls import create, prompt, raw_events
 from benchmarks.upstream import STREAM_EVENTS, answer_to
 from tierline import Budget, Router
 from tierline.classify import ClaudeClassifier
@@ -70,7 +71,7 @@ ROWS: Final = (
     Row("create, rules first", classifier=False),
     Row("create, cached verdict, spans", spans=True),
     Row("create, 500 KB, cached verdict", create(prompt(500_000)), calls=20),
-    Row("stream, an event", raw_events, parts=STREAM_EVENTS, calls=3),
+    Row("stream, an event", raw_events(prompt(1_000)), parts=STREAM_EVENTS, calls=3),
 )
 
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
-from benchmarks.bench import PINNED, prompt
+from benchmarks.bench import PINNED
+from benchmarks.calls import prompt
 from benchmarks.count import Canned
 from tierline import Budget, Router
 from tierline.call import cut, read_call

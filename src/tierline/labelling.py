@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Final
 
 from tierline.asking import ONE_TEXT, shares_of
-from tierline.classify.labelled import Labelled, Origin, Progress
+from tierline.classify.labelled import BATCH, CONCURRENCY, Labelled, Origin, Progress
 from tierline.classify.sheet import MOST, about_others
 from tierline.errors import BudgetExceededError, ConfigurationError, TierlineError
 from tierline.gathering import MOST_CHARS
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("tierline")
 
-BATCH: Final = 20
-"""Texts of one request."""
-CONCURRENCY: Final = 5
 TIMEOUT: Final = 60.0
 """Seconds that one request may take."""
 TRIES: Final = 6

@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from tierline.classify import steering
 from tierline.classify.base import Preparing
 from tierline.errors import LedgerUnavailableError
 from tierline.models import notice_of
@@ -49,6 +50,7 @@ async def prepare(router: Router[Any]) -> None:
     for each in (router.classifier, router.learning.model):
         if isinstance(each, Preparing):
             await asyncio.to_thread(each.prepare)
+    await asyncio.to_thread(steering.prepare)
 
 
 async def readiness(router: Router[Any], clients: Sequence[Slot], timeout: float, *, closing: bool) -> Readiness:

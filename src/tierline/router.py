@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from tierline import operating
-from tierline.administration import Administration
 from tierline.admission import Rules
 from tierline.alerts import hand_alerts
 from tierline.attempts import GONE, Books, Timing
@@ -24,9 +23,9 @@ from tierline.bound import Bound
 from tierline.budgets import Budget
 from tierline.caching import PromptCaching
 from tierline.choice import LEARN_AFTER
-from tierline.classifications import Classifications
 from tierline.classify import VerdictCache, default_classifier
 from tierline.classify.base import check_classifier, check_confidence
+from tierline.classify.labelled import BATCH, CONCURRENCY
 from tierline.clients import Slot
 from tierline.conversation import Conversations
 from tierline.counting import PromptCounts
@@ -38,7 +37,6 @@ from tierline.gate import Gate
 from tierline.gathering import WINDOW, Gathering
 from tierline.grounds import MOST_EXPLORED
 from tierline.health import Health, breakers_of
-from tierline.labelling import BATCH, CONCURRENCY
 from tierline.ladder import DEFAULT_LADDER, Ladder
 from tierline.learn.learning import HANDLE_TTL
 from tierline.learn.opening import open_learning
@@ -72,11 +70,13 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from tierline.administration import Administration
     from tierline.alerts import Hook
     from tierline.anthropic import Client
     from tierline.batches import Queue
     from tierline.batches.lane import Batches
     from tierline.binding import Binding
+    from tierline.classifications import Classifications
     from tierline.classify import Classifier, Labels, Progress
     from tierline.decisionlog import DecisionLog
     from tierline.errors import BudgetExceededError
@@ -247,7 +247,7 @@ class Router(Generic[ClientT_co]):
             away=partial(is_away, self.ledger),
         )
         """What the routes have taught."""
-        self._classifications = Classifications(self, secret or b"")
+        self._secret = secret or b""
         secret = secret or secrets.token_bytes(32)
         self.conversations, self.counts = Conversations(secret, self.timing.perf), PromptCounts(secret)
         self.caching = PromptCaching(secret, self.timing.perf) if cache_prompt else None
@@ -276,7 +276,6 @@ class Router(Generic[ClientT_co]):
         self.shadowing = shadowing_of(self, shadow, shadow_budget, shadow_judge, self.learning, keep_text=shadow_text)
         self.portal = Portal(self.cache.drain, (self.shadowing or self.books).close, self._let_go)
         """Where the calls of synchronous clients run that come from no worker thread of the app's loop."""
-        self._administration = Administration(self.ledger, self.rules, self.timing.now)
         hand_alerts(self.ledger, on_budget, self.books.background, self.portal)
         self.tally = Tally([tier.name for tier in ladder])
         self._reading = open_reading(connection_of(self.ledger), [tier.name for tier in ladder], self.timing.now)
@@ -327,6 +326,20 @@ class Router(Generic[ClientT_co]):
     def sync_claude(self) -> Anthropic:
         """The routed copy of the synchronous client, for `def` endpoints, scripts and threads of any kind."""
         return cast("Anthropic", self._clients[1].routed(self))
+
+    @cached_property
+    def _administration(self) -> Administration:
+        """What operators ask, and calls do not."""
+        from tierline.administration import Administration  # noqa: PLC0415  (5 ms of every import)
+
+        return Administration(self.ledger, self.rules, self.timing.now)
+
+    @cached_property
+    def _classifications(self) -> Classifications:
+        """The app's own, which most apps have none of."""
+        from tierline.classifications import Classifications  # noqa: PLC0415  (5 ms of every import)
+
+        return Classifications(self, self._secret)
 
     @cached_property
     def batches(self) -> Batches:
@@ -483,8 +496,8 @@ class Router(Generic[ClientT_co]):
     # What operators ask, over all processes that share the ledger: from any thread and loop, and without a client
 
     async def balances(self, account: str | None = None) -> list[Balance]:
-        """Every budget and account, now; or those with one name."""
-        return await self.ledger.balances(account)
+        """Every budget and account, now; or those with one name. There are none with what cannot be a name."""
+        return await self._administration.balances(account)
 
     async def holds(self) -> Holds:
         """What is in flight, with its age and what its lease has left. `str(…)` is a table."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from tierline.values import usd
 
 Origin = Literal["claude", "cache", "file"]
+
+BATCH: Final = 20
+"""Texts of one request, where the app does not say."""
+CONCURRENCY: Final = 5
+"""Requests at a time, where it does not."""
 
 
 @dataclass(frozen=True, slots=True)

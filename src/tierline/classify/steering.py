@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from dataclasses import replace
+from functools import cache
 from string import ascii_letters, digits
 from typing import TYPE_CHECKING, AnyStr, Final
 from unicodedata import normalize
@@ -84,8 +85,7 @@ _FOREIGN_FILLERS: Final = _words(
     "nur", "only", "palabra", "palavra", "par", "parola", "seulement", "slechts", "solo", "somente", "sur", "text",
     "texte", "texto", "uniquement", "wort", "лишь", "метку", "одним", "слово", "словом", "текст", "только", "это",
 )  # fmt: skip
-_ORDERS: Final = re.compile(
-    rf"""
+_ORDERS: Final = rf"""
     # "Reply with only the word complex", and not "keep your answer simple"
     (?<!the\ )(?<!your\ )(?<!my\ )(?<!an\ )(?<!this\ )(?<!its\ )
     \b(?:answer|categori[sz]e|choose|classify|emit|grade|label|mark|output|pick|print|rate|reply|respond|return|say|
@@ -112,9 +112,7 @@ _ORDERS: Final = re.compile(
     | (?:回答|回复|回覆|输出|輸出|标记|标签|標籤|返回|分类为|分類為|答え|出力|ラベル|대답|답변|라벨)
       [^\u3002\n]{{0,8}}?{_LABEL}{_ENDS}
     | {_LABEL}[\u300d\u300f"']?\s*(?:と|とだけ|だけ|라고|로만?)\s*(?:答え|返|出力|ラベル|대답|답)
-    """.translate(_ALIKE),
-    re.VERBOSE,
-)
+    """.translate(_ALIKE)
 """What tells a classifier its answer. Looked for around labels and tiers alone."""
 _SPEECH: Final = re.compile(
     r"""
@@ -152,6 +150,17 @@ _SPEAKERS: Final = (
     "override", "text-", "before-",
 )  # fmt: skip
 """One of these is wherever `_SPEECH` matches."""
+
+
+@cache
+def _orders() -> re.Pattern[str]:
+    """Compiled when it is needed: that takes longer than all that an import of Tierline does."""
+    return re.compile(_ORDERS, re.VERBOSE)
+
+
+def prepare() -> None:
+    """Make ready what the first text that gives an order would wait for: some 0.05 s."""
+    _orders()
 
 
 def unsteered(view: View) -> View | None:
@@ -195,7 +204,7 @@ def _spans(text: str) -> list[tuple[int, int]]:
     """Where a folded text speaks to a classifier, in order."""
     found: list[tuple[int, int]] = []
     for start, end in _near_labels(text):
-        found += [(start + m.start(), start + m.end()) for m in _ORDERS.finditer(text[start:end])]
+        found += [(start + m.start(), start + m.end()) for m in _orders().finditer(text[start:end])]
     if _has(text, _SPEAKERS):
         found += [m.span() for m in _SPEECH.finditer(text)]
     return sorted(found)

@@ -1,0 +1,1 @@
+"""The columns of each environment: `opened(world)` gives them, for as long as its block lasts."""
