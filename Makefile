@@ -15,7 +15,7 @@ PINNED := -m pip install --quiet --disable-pip-version-check --require-hashes -r
 COVER  := $(if $(CI),--cov --cov-report=term-missing:skip-covered --cov-fail-under=95)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run load test soak fuzz check format bench bench-peers count quality strategies docs release-check screenshots lock clean
+.PHONY: help setup demo run load test soak fuzz mutants check format bench bench-peers count quality strategies docs release-check screenshots lock clean
 
 help: ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -66,6 +66,10 @@ soak: $(READY) $(PHOENIX) ## run the tests that take minutes
 fuzz: $(FUZZ) ## fuzz what reads bytes of others (SECONDS=120 for each, TARGETS="body usage": those alone)
 	@$(<D)/bin/python -m tests.fuzz.fuzz --seconds $(or $(SECONDS),120) $(TARGETS)
 
+mutants: $(FUZZ) ## change the code of windows, budgets and the ledger in memory, and see which tests notice (an hour)
+	@PATH=$(abspath $(<D))/bin:$$PATH $(<D)/bin/python -m mutmut run
+	@$(<D)/bin/python -m mutmut results
+
 check: $(READY) ## format, lint, types, import layers, and the pages' JavaScript
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
@@ -112,4 +116,4 @@ lock: $(READY) ## write requirements/*.txt anew: what pyproject.toml asks for, p
 	@$(BIN)/python -m scripts.lock $(UPGRADE)
 
 clean: ## remove what the tasks made
-	rm -rf $(VENV) .fuzz .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist
+	rm -rf $(VENV) .fuzz mutants .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage dist

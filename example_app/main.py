@@ -39,10 +39,11 @@ import logging
 import os
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anthropic import Anthropic, AsyncAnthropic
 from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from example_app.agent import agent_of
@@ -81,6 +82,12 @@ async def on_budget(alert: Alert) -> None:
     )  # fmt: skip
 
 
+async def invalid(_: Request, error: Any) -> JSONResponse:
+    """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
+    found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+    return JSONResponse({"detail": found}, 422)
+
+
 def trace_if_asked() -> None:
     """Send traces to the collector that the environment names, such as Jaeger at http://localhost:4318."""
     if os.environ.keys() & {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER"}:
@@ -115,7 +122,7 @@ def build(client: AsyncAnthropic | None = None) -> FastAPI:
         async with resources, router.lifespan(app):
             yield
 
-    app = FastAPI(title="Support desk", lifespan=lifespan)
+    app = FastAPI(title="Support desk", lifespan=lifespan, exception_handlers={RequestValidationError: invalid})
     app.state.router, app.state.refusals = router, refusals
     # Whoever calls the desk sees the tier and the time in headers, and a busy API as "come back later".
     app.add_middleware(

@@ -16,6 +16,7 @@ import hypothesis
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
+from tests.canaries import Watch, watching
 from tests.serving import serving
 from tierline import Router
 from tierline.attempts import Timing
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
 # A slow machine is no defect.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _canaries(request: pytest.FixtureRequest) -> Iterator[Watch]:
+    """No prompt and no key comes out where nobody asked for it: see `tests.canaries`."""
+    files = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    with watching() as watch:
+        yield watch
+    if request.node.get_closest_marker("texts") is None:
+        assert watch.leaks(files) == []
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ from tierline.budgets import (
     Line,
     Window,
     check_budgets,
+    is_key,
     parse_limit,
     parse_money,
+    run_account,
     within_thresholds,
 )
 from tierline.errors import ConfigurationError
@@ -40,7 +42,8 @@ def test_money_is_read(text: str, nano: int) -> None:
     "text",
     [
         "abc", "", "$", "5", "5 USD", "€5", "$-5", "-$5", "$0", "$0.00", "$NaN", "$inf", "$1e3", "$.5", "$5.", "$1,00",
-        "$0.0000000001", "$1,000,000,000.01", "$" + "9" * 5000, "$٥", "$1_000", "$5 $5", 5, 5.0, None, True,
+        "$0.0000000001", "$1.0000000001", "$1,000,000,000.01", "$" + "9" * 5000, "$٥", "$1_000", "$5 $5", 5, 5.0, None,
+        True,
     ],
 )  # fmt: skip
 def test_money_that_is_none(text: object) -> None:
@@ -297,3 +300,48 @@ def test_thresholds_are_exact(limit: int, thousandths: int, off: int) -> None:
     used = limit * thousandths // 1000 + off
     start, _ = within_thresholds(2, [(line(limit, thousandths / 1000, None), used)])
     assert bool(start) == (Fraction(used, limit) >= Fraction(thousandths, 1000))
+
+
+def test_a_run_is_an_account() -> None:
+    """Of its tenant; a request that says no run is one by itself. An amount alone counts as long as a run lasts."""
+    budget = Budget("$5", per="run")
+    whose = {"scope": {}, "tenant": "acme", "route": "/chat", "request": "r1"}
+    assert budget.account_of(**whose) == "r1"
+    assert budget.account_of(**whose, run="job") == run_account("acme", "job")
+    assert len({run_account(tenant, run) for tenant in ("a", "b") for run in ("c", "d")}) == 4
+    assert budget.line("r1").window.unit == "run"
+    assert budget.line("r1").limit == 5 * NANO
+    assert Budget("$5/day", per="run").line("r1").window == Window("day")
+    assert Budget("$5", per="tenant").line("acme").window == Window("total")
+
+
+def test_names_of_functions() -> None:
+    """A function has its own name in that of its budget, an object the name of its class."""
+
+    class Plan:
+        def __call__(self, account: str) -> str:
+            return "$5/day"
+
+    assert Budget(usd, per=len).name == "usd per len"
+    assert Budget(Plan(), per="tenant").name == "Plan per tenant"
+    assert Budget(" $5  / day", per=len).name == "$5/day per len"
+    assert Budget(Plan(), per="tenant").line("acme").account == "acme"
+
+
+def test_what_is_just_allowed() -> None:
+    """Both thresholds at one share, as many alerts as there may be, a name as long as it may be."""
+    alerts = tuple((number + 1) / 30 for number in range(30))
+    budget = Budget("$5", name="x" * 200, downgrade_at=0.5, cheapest_at=0.5, alert_at=alerts)
+    assert len(budget.line("global").alerts) == 30
+    assert budget.line("global").alarm_from == NANO * 5 // 2
+    for words, culprit in (
+        ({"alert_at": (0.01, *alerts)}, "at most 30"),
+        ({"name": "x" * 201}, "at most 200"),
+        ({"downgrade_at": 2}, " downgrade_at=2"),
+        ({"cheapest_at": 2}, " cheapest_at=2"),
+    ):
+        with pytest.raises(ConfigurationError, match=culprit):
+            Budget("$5", **words)
+    assert is_key("x" * 200)
+    assert not is_key("x" * 201)
+    assert not is_key("")

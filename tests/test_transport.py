@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import os
@@ -22,6 +23,7 @@ import pytest
 from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 
 from tierline import Router
+from tierline.classify import FixedClassifier
 from tierline.transport import AiohttpTransport, _socket
 
 if TYPE_CHECKING:
@@ -623,6 +625,69 @@ def test_the_routers_own_client(fake: FakeClaude, how: str, calls: int) -> None:
         )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [received.status for received in fake.requests] == [200] * calls
+
+
+async def test_without_aiohttp(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where aiohttp is not installed, a Router's own client is the SDK's usual one."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+    monkeypatch.setattr("tierline.anthropic.find_spec", lambda _: None)
+    router = Router(classifier=FixedClassifier("simple"))
+    assert (await router.claude.messages.create(**ASK | {"model": "auto"})).id == "msg_1"
+    assert not isinstance(router.claude._client._transport, AiohttpTransport)
+    await router.aclose()
+
+
+async def test_a_header_of_other_bytes(server: Server, kind: str) -> None:
+    """What is no UTF-8 is not sent as something else."""
+    async with http(kind) as plain:
+        try:
+            await plain.post(server.url, headers=[(b"x-name", b"Zo\xeb")], content=b"{}")
+        except httpx2.LocalProtocolError:
+            return
+    assert b"Zo\xeb" in server.requests[0][0]
+
+
+async def test_closed_on_another_loop(fake: FakeClaude) -> None:
+    """Closing it closes what other loops have, too: of one that runs, of one that stands still, of one that is gone."""
+    with fake.serve_in_thread() as url:
+        client = AsyncAnthropic(api_key=fake.api_key, base_url=url, http_client=http("aiohttp"))
+        still = asyncio.new_event_loop()
+        await asyncio.to_thread(still.run_until_complete, client.messages.create(**ASK))
+        running = asyncio.new_event_loop()
+        thread = threading.Thread(target=running.run_forever)
+        thread.start()
+        made = asyncio.run_coroutine_threadsafe(client.messages.create(**ASK), running)
+        assert (await asyncio.to_thread(made.result)).id
+        here = list(client._client._transport._here.values())  # type: ignore[attr-defined]
+        await client.close()
+        assert await asyncio.to_thread(asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), running).result) is None
+        assert [each.session.closed for each in here] == [True, True]
+        await asyncio.to_thread(still.run_until_complete, asyncio.sleep(0))
+        running.call_soon_threadsafe(running.stop)
+        await asyncio.to_thread(thread.join)
+        for loop in (still, running):
+            loop.close()
+
+
+async def test_dropped_answers(server: Server) -> None:
+    """An answer that is dropped without being read or closed gives its connection back."""
+
+    async def handler(visit: Visit) -> None:
+        await visit.request()
+        visit.stream()
+        visit.event()
+        await visit.reader.read()
+
+    server.handler = handler
+    plain = http("aiohttp")
+    for _ in range(3):  # more than there are connections
+        request = plain.build_request("POST", server.url, content=b"{}", timeout=httpx2.Timeout(10, pool=5))
+        answer = await plain.send(request, stream=True)
+        del answer
+        gc.collect()
+        await asyncio.sleep(0)
+    await plain.aclose()
 
 
 async def test_proxies(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tierline.testing import _eventstream
 from tierline.usage import (
+    LONGEST_FRAME,
     MOST_BUFFERED,
     EventStreamReader,
     Metered,
@@ -468,3 +469,12 @@ def test_a_stream_of_one_delta_is_cut() -> None:
         for at in range(0, len(delta), size):
             reader.feed(delta[at : at + size])
         assert reader.cut
+
+
+def test_an_event_without_an_end() -> None:
+    """An event that never ends is not kept, and all of it counts."""
+    reader = StreamReader(ASKED)
+    for _ in range(5):
+        reader.feed(b"event: content_block_delta\ndata: " + b"x" * LONGEST_FRAME)
+    assert len(reader._tail) <= LONGEST_FRAME
+    assert (reader.cut_bound or 0) >= 5 * LONGEST_FRAME

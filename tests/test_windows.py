@@ -327,3 +327,17 @@ def test_windows_are_values() -> None:
     assert (one, hash(one)) == (other, hash(other))
     assert pickle.loads(pickle.dumps(one)) == one  # noqa: S301
     assert pickle.loads(pickle.dumps(one)).span(at(2026, 1, 1)) == one.span(at(2026, 1, 1))  # noqa: S301
+
+
+def test_how_long_windows_are_shown() -> None:
+    """In hours up to two days, and then in days."""
+    assert [str(Window("rolling", seconds=days * 86_400)) for days in (2, 3)] == ["/48h rolling", "/3d rolling"]
+
+
+def test_series_of_totals_and_runs() -> None:
+    """A total is the same in every time zone; of a run several spans count at a time, and stores are told so."""
+    assert Window("total", "Asia/Kolkata").series == "total"
+    assert Window("run", seconds=60).series == "rolling run"
+    for name in ("run", "total", "rolling"):
+        with pytest.raises(ConfigurationError):
+            parse_window(name, "UTC")

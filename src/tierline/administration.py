@@ -57,6 +57,11 @@ class Administration:
             raise ConfigurationError(f"history: until={until!r:.80} is before since={since!r:.80}")
         return begin, end
 
+    async def balances(self, account: str | None) -> list[Balance]:
+        """Every budget and account, or those with one name."""
+        # Stores take no half characters, and none of them was ever charged to.
+        return await self._ledger.balances(account) if account is None or is_key(account) else []
+
     async def holds(self) -> Holds:
         """What is in flight."""
         # The clock is read last: no call is younger than nothing.

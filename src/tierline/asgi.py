@@ -192,14 +192,15 @@ class _Sent:
                 return self._tell(self.binding.error, message)
             self.begun = True
             self.events = _are_events(message.get("headers", ()))
-            if self.headers or self.timing:
-                message = self._shown(message)
+            message = self._shown(message)
         elif kind == "websocket.close":
             self.over = True
         return self._send(message)
 
     def _shown(self, start: Message) -> Message:
         """The start of a response, with what it is to show of its calls."""
+        if not (self.headers or self.timing):
+            return start
         there = [(name.lower(), value) for name, value in start.get("headers", ())]
         more = shown(self.binding.decisions, [name for name, _ in there]) if self.headers else []
         if self.timing:

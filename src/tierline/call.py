@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from tierline.values import Terms, View
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -35,13 +36,23 @@ _IMAGE_TOKENS: Final = 5_000
 _PART: Final = 4_096
 """Characters of a text that are measured at a time."""
 
-_MOST: Final = 1_000_000_000
+MOST_TOKENS: Final = 1_000_000_000
 """A number past this counts no tokens: sums and prices of what is below it fit into 64 bits and into floats."""
 _MOST_USES: Final = 10_000
 """More uses of a server tool than this are no bound."""
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=True, default=str, check_circular=False)
 """What leads back to itself ends in a RecursionError all the same: to look for it takes a third of the time."""
+
+_FEATURED: Final = frozenset({
+    "temperature", "top_p", "top_k", "output_config", "thinking", "tool_choice", "inference_geo", "speed", "tools",
+})  # fmt: skip
+"""Fields that some model may reject: `features_of` looks at no others, but for who spoke last."""
+_BOUNDLESS: Final = frozenset(("mcp_servers", "fallbacks", "context_management", "compaction"))
+_MEASURED: Final = ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences")
+_MEASURED_SET: Final = frozenset(_MEASURED)
+_PREFILLED: Final = frozenset(("prefill",))
+_NONE: Final[frozenset[str]] = frozenset()
 
 # What the API's own tools cost beside tokens is bounded only where `max_uses` is.
 _SERVER_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "advisor", "mcp_toolset")
@@ -55,6 +66,7 @@ class Fallback(NamedTuple):
     fast: bool | None
 
 
+@veiled("body")
 class Call(NamedTuple):
     """One SDK method call, read once.
 
@@ -97,10 +109,10 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
     max_tokens = whole(body.get("max_tokens"), least=1)
     tools = body.get("tools")
     tools = tools if isinstance(tools, list) else []
-    server_uses, searches, unbounded = _server_tools(tools)
+    server_uses, searches, unbounded = _server_tools(tools) if tools else (0, 0, "")
     unbounded = unbounded or _without_bound(body)
     if max_tokens is None and kind == "create":
-        unbounded = f"max_tokens is not a whole number from 1 to {_MOST}"
+        unbounded = f"max_tokens is not a whole number from 1 to {MOST_TOKENS}"
     size = _Size()
     try:
         size.add_body(body, messages, tools)
@@ -128,7 +140,7 @@ def read_call(kind: Literal["create", "count"], body: object) -> Call | None:
         in_tool_loop=_has_block(messages[-1], "tool_result"),
         threaded=isinstance(thread, dict),
         continues=continues if isinstance(continues, str) else "",
-        fallbacks=fallbacks_of(body),
+        fallbacks=fallbacks_of(body) if "fallbacks" in body else (),
         text_bytes=size.text,
     )
 
@@ -137,7 +149,9 @@ def fallbacks_of(body: Mapping[str, Any]) -> tuple[Fallback, ...]:
     """The `fallbacks` that a body names, each with what it sets itself; empty where they cannot all be told."""
     found = []
     entries = body.get("fallbacks")
-    for entry in entries if isinstance(entries, list) else ():
+    if not isinstance(entries, list):
+        return ()
+    for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
             return ()
         limit = entry.get("max_tokens")
@@ -150,11 +164,13 @@ def fallbacks_of(body: Mapping[str, Any]) -> tuple[Fallback, ...]:
 
 def whole(value: object, *, least: int = 0) -> int | None:
     """`value` if it is a whole number of at least `least` that can count tokens (True is not one), else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_TOKENS else None
 
 
 def _without_bound(body: Mapping[str, Any]) -> str:
     """Why what a request may cost has no bound, whatever its tokens; empty where it has one."""
+    if _BOUNDLESS.isdisjoint(body):
+        return ""
     if body.get("mcp_servers"):
         return "remote tools (mcp_servers) have no bound"
     if body.get("fallbacks") and not fallbacks_of(body):
@@ -186,8 +202,16 @@ def _server_tools(tools: list[Any]) -> tuple[int, int, str]:
 
 def features_of(body: Mapping[str, Any]) -> frozenset[str]:
     """What some model rejects of a Messages request, in the words of `tierline.models`."""
+    messages = body["messages"]
+    if _FEATURED.isdisjoint(body):
+        return _PREFILLED if _prefills(messages) else _NONE
     tools = body.get("tools")
-    return frozenset(_features(body, body["messages"], tools if isinstance(tools, list) else []))
+    return frozenset(_features(body, messages, tools if isinstance(tools, list) else []))
+
+
+def _prefills(messages: list[Any]) -> bool:
+    last = messages[-1]
+    return isinstance(last, dict) and last.get("role") == "assistant"
 
 
 def extended(call: Call, fields: Mapping[str, Any]) -> Call:
@@ -222,8 +246,7 @@ def _features(body: Mapping[str, Any], messages: list[Any], tools: list[Any]) ->
         yield "forced tool"
         if kind == "enabled":
             yield "thinking with a forced tool"
-    last = messages[-1]
-    if isinstance(last, dict) and last.get("role") == "assistant":
+    if _prefills(messages):
         yield "prefill"
     if body.get("inference_geo") is not None:
         yield "inference_geo"
@@ -261,7 +284,7 @@ class _Size:
             for tool in tools:
                 if isinstance(tool, dict) and (control := tool.get("cache_control")):
                     self._control(control)
-        for key in ("output_config", "output_format", "tool_choice", "context_management", "stop_sequences"):
+        for key in () if _MEASURED_SET.isdisjoint(body) else _MEASURED:
             if (extra := body.get(key)) is not None:
                 self.add_plain(extra)
 
@@ -367,13 +390,14 @@ def view_of(call: Call, policy: Effective) -> View:
     messages: list[Any] = call.body["messages"]
     turns = [at for at, message in enumerate(messages) if _is_turn(message)]
     latest = turns[-1] if turns else 0
-    images, documents = _attachments(messages[latest] if turns else messages[-1])
-    text, tools = turn_of(call)
+    turn = messages[latest] if turns else messages[-1]
+    tools = call.body.get("tools")
+    images, documents = _attachments(turn)
     return View(
-        text=text,
+        text=cut(_text_of(turn)),
         context=_text_of(messages[latest - 1])[-CONTEXT_CHARS:] if latest else "",
         turns=max(len(turns), 1),
-        tools=tools,
+        tools=len(tools) if isinstance(tools, list) else 0,
         forced_tool="forced tool" in call.features,
         images=images,
         documents=documents,

@@ -25,6 +25,8 @@ from math import log1p
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
+from tierline.veil import veiled
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -106,6 +108,7 @@ NAMES: Final = (
 WIDTH: Final = len(NAMES)
 
 
+@veiled("raw", "words")
 class Reading(NamedTuple):
     """A request's text as it was looked at: cut, in lower case, its digits 0."""
 

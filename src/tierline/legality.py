@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from tierline.errors import ConfigurationError
 from tierline.models import EFFORTS, model_of
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,6 +61,7 @@ _DENSE: Final = 2
 _WORDIER: Final = 1.3
 
 
+@veiled("changes")
 class Fit(NamedTuple):
     """What it takes to send a call to a model.
 

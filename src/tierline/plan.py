@@ -263,7 +263,7 @@ def plan(
     dearer = [p for p in range(above + 1, ceiling + 1) if p != target and not fits[p].blocked] if routed else []
 
     def offer_at(place: int) -> Offer:
-        tier, found, sent = ladder[place], fits[place], patched[place]
+        tier, found, sent = ladder.tiers[place], fits[place], patched[place]
         limit = found.changes.get("max_tokens", limits[place])
         billed = sent if found.terms is None else sent._replace(terms=found.terms)
         own = {name: value for name, value in sent.body.items() if name not in call.body} if sent is not call else {}
@@ -302,7 +302,7 @@ def _sendable(
     patched: dict[int, Call] = {}
     fits: dict[int, Fit] = {}
     for place in range(policy.floor, policy.ceiling + 1):
-        tier = ladder[place]
+        tier = ladder.tiers[place]
         limit = _limit(call, policy, cap, tier.max_tokens) if capped and tier.max_tokens is not None else most
         sent = call if written or not tier.patch else _patched(call, tier, limit)
         limits[place], patched[place], fits[place] = limit, sent, fit(sent, tier.model, limit)

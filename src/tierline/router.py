@@ -496,8 +496,8 @@ class Router(Generic[ClientT_co]):
     # What operators ask, over all processes that share the ledger: from any thread and loop, and without a client
 
     async def balances(self, account: str | None = None) -> list[Balance]:
-        """Every budget and account, now; or those with one name."""
-        return await self.ledger.balances(account)
+        """Every budget and account, now; or those with one name. There are none with what cannot be a name."""
+        return await self._administration.balances(account)
 
     async def holds(self) -> Holds:
         """What is in flight, with its age and what its lease has left. `str(…)` is a table."""

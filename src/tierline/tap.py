@@ -81,6 +81,7 @@ class _Watch:
         self._decode = decode
         self._take: Callable[[bytes], None] = self._began
         self._look: Callable[[], None] = _nothing
+        self._reader: StreamReader | None = None
         self._closed = False
 
     @property
@@ -96,10 +97,16 @@ class _Watch:
         if reader is None or self._decode is None:
             self._take = _ignore
         elif self._decode is bytes and isinstance(reader, StreamReader):
-            self._take, self._look = reader.waiting.append, reader.look
+            self._reader = reader
+            self._take, self._look = reader.waiting.append, self._looked
         else:
             self._take = self._decoded
         self._take(chunk)
+
+    def _looked(self) -> None:
+        if self._reader is not None:
+            with suppress(Exception):
+                self._reader.look()
 
     def _decoded(self, chunk: bytes) -> None:
         attempt = self._attempt

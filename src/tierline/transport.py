@@ -185,7 +185,7 @@ async def _sent(
     if url.userinfo:
         url = url.copy_with(username=None, password=None)  # it stands in a header
     options: dict[str, Any] = {
-        "headers": request.headers.multi_items(),
+        "headers": [(name.decode(), value.decode()) for name, value in request.headers.raw],
         "allow_redirects": False,
         "timeout": aiohttp.ClientTimeout(
             total=None, connect=connect, sock_connect=connect, sock_read=timeout.get("read")

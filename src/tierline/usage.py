@@ -10,7 +10,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tierline.call import whole
+from tierline.call import MOST_TOKENS
 from tierline.values import REGIONAL, Terms, Usage
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ _STOP: Final = b"event: message_stop"
 _NO_CONTENT: Final = ("message_start", "message_delta", "error")
 MOST_BUFFERED: Final = 32 * 1024 * 1024
 """Most bytes of a whole answer that are kept to read its usage; a longer one is charged as estimated."""
+
+LONGEST_FRAME: Final = 1024 * 1024
+"""Most bytes of one event of a stream that are kept until it ends. A longer one counts as content, and is not read."""
 
 
 class Metered(NamedTuple):
@@ -55,17 +58,19 @@ def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = ""
         return None
     split = raw.get("cache_creation")
     tools = raw.get("server_tool_use")
-    numbers = (
-        whole(raw.get("input_tokens")),
-        whole(raw.get("output_tokens")),
-        _or_none(raw.get("cache_creation_input_tokens")),
-        _or_none(split.get("ephemeral_1h_input_tokens")) if isinstance(split, dict) else 0,
-        _or_none(raw.get("cache_read_input_tokens")),
-        _or_none(tools.get("web_search_requests")) if isinstance(tools, dict) else 0,
-    )
-    if None in numbers:
+    fresh, out = raw.get("input_tokens"), raw.get("output_tokens")
+    if fresh is None or out is None:
         return None
-    fresh, out, written, long, read, searches = (n or 0 for n in numbers)
+    # These may be left out, which is 0.
+    written = raw.get("cache_creation_input_tokens")
+    long = split.get("ephemeral_1h_input_tokens") if isinstance(split, dict) else None
+    read = raw.get("cache_read_input_tokens")
+    searches = tools.get("web_search_requests") if isinstance(tools, dict) else None
+    numbers = [0 if number is None else number for number in (fresh, out, written, long, read, searches)]
+    for number in numbers:
+        if type(number) is not int or not 0 <= number <= MOST_TOKENS:
+            return None
+    fresh, out, written, long, read, searches = numbers
     if long > written:
         return None
     geo, speed, service = raw.get("inference_geo"), raw.get("speed"), raw.get("service_tier")
@@ -80,11 +85,6 @@ def metered(raw: Mapping[str, Any] | None, asked: Terms, message_id: object = ""
     return Metered(
         usage, terms, message_id if isinstance(message_id, str) else "", stop if isinstance(stop, str) else ""
     )
-
-
-def _or_none(value: object) -> int | None:
-    """A number that may be left out, which is 0."""
-    return 0 if value is None else whole(value)
 
 
 class WholeReader:
@@ -216,10 +216,13 @@ class StreamReader:
             # JSON holds no line break, so these are the stream's own. A last one may be half of a pair: it waits.
             data = data.replace(b"\r\n", b"\n")
         end = data.rfind(b"\n\n")
+        self._tail = data[end + 2 :] if end >= 0 else data
+        if len(self._tail) > LONGEST_FRAME:
+            # No frame of the API's. It counts as content, and what is left of it begins no frame.
+            self._delta_bytes += len(self._tail)
+            self._tail = b"."
         if end < 0:
-            self._tail = data
             return
-        self._tail = data[end + 2 :]
         # Only at the start of a frame: a model may well write these words in its answer.
         if data.startswith(_STOP) or data.find(b"\n" + _STOP, 0, end) >= 0:
             self._stopped = True

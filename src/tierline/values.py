@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
+from tierline.veil import veiled
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -136,6 +138,7 @@ class Forecast(NamedTuple):
     familiar: float = 0.0
 
 
+@veiled("text", "context")
 @dataclass(frozen=True, slots=True)
 class View:
     """The bounded part of a request that is classified: never the whole of a long one.
@@ -157,6 +160,7 @@ class View:
     expected_output: int | None = None
 
 
+@veiled("changes")
 class Offer(NamedTuple):
     """A tier that could take the call, and the most that it could cost there.
 

@@ -136,6 +136,24 @@ def test_the_entry_of_a_model() -> None:
     assert " ".join(entry.split()) in " ".join((ROOT / "src/tierline/models.py").read_text("utf-8").split())
 
 
+def slugs(page: Path) -> set[str]:
+    """What the forge makes of a page's headings."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere_on_the_forge(page: Path) -> None:
+    """Each link to a file of the repository has its file, and each to a heading its heading."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for path, heading in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), path
+        if heading and not heading.startswith("tierline."):
+            assert heading in slugs(target), f"{path}#{heading}"
+
+
 def test_every_task_that_is_named_is_there() -> None:
     """`make x` and `python -m x` within the text exist, too."""
     made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))

@@ -45,3 +45,12 @@ def test_nothing_is_asked_of_others(site: Path) -> None:
         text = page.read_text("utf-8")
         loaded = re.findall(r'<(?:script|img)[^>]*\ssrc="([^"]+)"|<link[^>]*rel="stylesheet"[^>]*href="([^"]+)"', text)
         assert not [each for pair in loaded for each in pair if each.startswith(("http:", "https:", "//"))], page
+
+
+def test_lists_and_tables_are_shown_as_such(site: Path) -> None:
+    """The forge is more generous than the site with what stands before a list, and with how far it is indented."""
+    for page in site.rglob("index.html"):
+        text = page.read_text("utf-8")
+        article = text[text.find("<article") : text.find("</article>")]
+        for paragraph in re.findall(r"<p>(.*?)</p>", article, re.DOTALL):
+            assert not re.search(r"\n\s*(?:[-*|] |\d+\. )|```|\]\(", paragraph), (page, paragraph)

@@ -140,6 +140,7 @@ def play(url: str, examples: int) -> None:
             self.runner = asyncio.Runner()
             self.clock = Clock()
             self.namespace = fresh_namespace()
+            self.client = redis.Redis.from_url(url)
             self.truth = Truth()
             self.asked = 0
             self.estates: dict[str, int] = {}
@@ -167,6 +168,7 @@ def play(url: str, examples: int) -> None:
                 for ledger in self.live.values():
                     self.run(ledger.aclose())
             finally:
+                self.client.close()
                 self.runner.close()
 
         def any_process(self, data: Any) -> int:
@@ -185,7 +187,7 @@ def play(url: str, examples: int) -> None:
         @rule(
             data=st.data(), tenant=st.sampled_from(["acme", "umbrella"]),
             costs=st.lists(st.integers(1, 30) | st.integers(1, 4_000), min_size=1, max_size=2), whole=st.booleans(),
-            times=st.integers(1, 12), reports=st.integers(1, 3),
+            times=st.integers(1, 12) | st.just(60), reports=st.integers(1, 3) | st.just(90),
         )  # fmt: skip
         def call(self, data: Any, tenant: str, costs: list[int], times: int, reports: int, *, whole: bool) -> None:
             number = self.any_process(data)
@@ -237,6 +239,24 @@ def play(url: str, examples: int) -> None:
         def report(self, data: Any) -> None:
             self.run(self.live[self.any_process(data)].slicing.round())
 
+        @rule(data=st.data(), arrives=st.booleans())
+        def report_in_vain(self, data: Any, *, arrives: bool) -> None:
+            """The report of a process is lost, or the answer to it is."""
+            ledger = self.live[self.any_process(data)]
+            run = ledger.store.script
+
+            async def unlucky(name: str, *rest: Any) -> Any:
+                if arrives or name != "ledger/slice":
+                    answer = await run(name, *rest)
+                if name == "ledger/slice":
+                    raise LedgerUnavailableError("nobody knows")
+                return answer
+
+            ledger.store.script = unlucky  # type: ignore[method-assign]
+            with suppress(LedgerUnavailableError):
+                self.run(ledger.slicing.round())
+            ledger.store.script = run  # type: ignore[method-assign]
+
         @rule(by=st.sampled_from([0.5, 1, 5, 12]))
         def pass_time(self, by: float) -> None:
             """Everybody who lives renews what it has."""
@@ -277,8 +297,14 @@ def play(url: str, examples: int) -> None:
         def nothing_over(self) -> None:
             for tenant in ("acme", "umbrella"):
                 for line in lines_of(tenant):
-                    if line.hard:
-                        assert self.truth.used(line.budget, line.account) <= line.limit
+                    used = self.truth.used(line.budget, line.account)
+                    assert not line.hard or used <= line.limit
+                    assert used <= self.store_has(line), "calls came to more than was held for them"
+
+        def store_has(self, line: Line) -> int:
+            """What the store has spent and held of an account, slices whole."""
+            name = json.dumps([line.budget, line.account, line.window.series], separators=(",", ":"))
+            return int(self.client.hget(f"{{{self.namespace}}}:a:{name}", "U") or 0)
 
         async def reckon(self) -> None:
             """At rest everything is as it was: what was settled, and what the dead have left."""
@@ -400,6 +426,56 @@ async def test_one_trip_in_fifty_calls(server: RedisServer, steps: Steps) -> Non
     assert await money(ledger) == {"day": (10_000, 0), "hour": (10_000, 0)}
     (row,) = await ledger.history(0)
     assert (row.attempts, row.cost, row.estimated) == (1_000, 10_000, 0)
+
+
+async def used_up(steps: Steps, ledger: Leased, cost: int, *lines: Line) -> int:
+    """What was held, in calls of `cost`, until the ledger had to be asked."""
+    held = 0
+    while ledger.slices.admit(f"u{next(steps.numbers)}", [offer(cost)], lines or (DAY, TENANT), thresholds=True):
+        held += cost
+    return held
+
+
+async def test_a_slice_is_used_up(steps: Steps) -> None:
+    """Calls in flight and what others came to are never more than the store holds; a report makes room again."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    (size,) = await sizes(ledger)
+    for _ in range(3):
+        assert await ledger.settle(await steps.hold(ledger, 1_000, leased=True), 900)
+    assert size - 2_700 - 1_000 < await used_up(steps, ledger, 1_000) <= size - 2_700
+    await report(ledger)
+    (size,) = await sizes(ledger)
+    more = await used_up(steps, ledger, 1_000)
+    assert 0 < more <= size
+
+
+async def test_a_slice_while_a_report_is_in_doubt(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the ledger has asked it back in an answer that was lost, no more is admitted than the ledger holds."""
+    one, two = steps.process(slices=0.5), steps.process()
+    line = Line("b", "a", 1_000_000, Window("day"))
+    await steps.lease(one, 10_000, line)
+    (size,) = await sizes(one)
+    spent = 0
+    while spent < size * 3 // 4:
+        assert await one.settle(await steps.hold(one, 10_000, line, leased=True), 10_000)
+        spent += 10_000
+    asked = asyncio.create_task(two.reserve("all", [offer(1_000_000 - spent)], [line]))
+    await asyncio.sleep(0.1)
+    run = one.store.script
+
+    async def lost(name: str, *rest: Any) -> Any:
+        await run(name, *rest)
+        raise LedgerUnavailableError("nobody knows")
+
+    monkeypatch.setattr(one.store, "script", lost)
+    with pytest.raises(LedgerUnavailableError):
+        await report(one)
+    (left,) = await sizes(one)
+    assert left < size
+    assert await used_up(steps, one, 1_000, line) <= left
+    monkeypatch.undo()
+    assert isinstance(await asked, Refusal)
 
 
 async def test_rows_are_those_of_the_calls(steps: Steps) -> None:
@@ -589,12 +665,13 @@ async def test_a_report_whose_answer_is_lost(steps: Steps, monkeypatch: pytest.M
         return answer
 
     monkeypatch.setattr(ledger.store, "script", unlucky)
-    for cost in (100, 200):
+    for cost, used in ((100, 100), (200, 300)):
         lose[0] = True
         assert await ledger.settle(held, cost)
         with pytest.raises(LedgerUnavailableError):
             await report(ledger)
         held = await steps.hold(ledger, 1_000, leased=True)
+        assert held.used == (used, used)
         with pytest.raises(LedgerUnavailableError):
             await report(ledger)
         lose[0] = False

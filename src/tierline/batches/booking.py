@@ -10,6 +10,7 @@ from tierline.batches.jobs import FINAL
 from tierline.call import turn_of
 from tierline.usage import metered
 from tierline.values import Attempt, Decision, Terms, Usage
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tierline.router import Router
 
 
+@veiled("text")
 class Said(NamedTuple):
     """What the decision log says of a request, as far as it is known when that is taken in. A job keeps it as JSON."""
 

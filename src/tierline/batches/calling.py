@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from tierline.call import read_call
 from tierline.errors import BudgetExceededError, LedgerUnavailableError, TierlineError
 from tierline.limits import retry_after
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from tierline.batches.pacing import Turn
@@ -27,6 +28,7 @@ _FOR_ALL: Final = (401, 402)
 _NO_MESSAGE: Final = "what came back is no message: is there a gateway or a proxy in between?"
 
 
+@veiled("raw")
 class Called(NamedTuple):
     """What became of a request that was sent as a call. `cost` in nano-USD, all attempts and verdicts in it.
 

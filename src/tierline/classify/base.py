@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from tierline.errors import ConfigurationError
 from tierline.numeric import is_number
 from tierline.values import View
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 
+@veiled("text", "context")
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question to the cheapest tier, with a closed set of answers.

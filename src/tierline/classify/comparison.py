@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
 from tierline.classify.question import tag_of, valid
 from tierline.models import model_of
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +48,7 @@ _QUOTED: Final = re.compile(
 )
 
 
+@veiled("request", "a", "b")
 class Comparison(NamedTuple):
     """A request as a judge is shown it, and two answers, in the order in which they are shown."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tierline.classify.comparison import ANSWER_CHARS
 from tierline.classify.question import tag_of, valid
 from tierline.models import model_of
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,7 @@ _QUOTED: Final = re.compile(
 )
 
 
+@veiled("request", "answer")
 class Rating(NamedTuple):
     """A request as a grader is shown it, and its answer."""
 

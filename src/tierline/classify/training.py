@@ -22,6 +22,7 @@ from tierline.classify.weights import Head, Weights
 from tierline.errors import ConfigurationError
 from tierline.features import WIDTH, begun, dense, hashed, read
 from tierline.values import LABELS
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,6 +54,7 @@ _UNLIKELY: Final = 1e-13
 """A label that is said to be less likely than this counts as no worse."""
 
 
+@veiled("text")
 class Example(NamedTuple):
     """A text and the label that is right for it."""
 
@@ -61,6 +63,7 @@ class Example(NamedTuple):
     tools: int = 0
 
 
+@veiled("text", "words")
 class _Row(NamedTuple):
     text: str
     words: list[int]

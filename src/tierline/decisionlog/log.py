@@ -20,6 +20,7 @@ from tierline.decisionlog.lines import Lines
 from tierline.decisionlog.record import record_of
 from tierline.errors import ConfigurationError
 from tierline.numeric import is_whole
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +48,7 @@ _WRITE: Final = (
 )
 
 
+@veiled("text")
 class _Entry(NamedTuple):
     decision: Decision
     at: float

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tierline.veil import veiled
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,6 +28,7 @@ class Answer(NamedTuple):
         return f"<Answer {len(self.text)} characters, {self.stop_reason}>"
 
 
+@veiled("schema", "begins")
 class Wanted(NamedTuple):
     """What a request says of the form of its answer: whether that is JSON, its schema, and how its text begins.
 

@@ -28,6 +28,7 @@ from tierline.errors import ConfigurationError
 from tierline.learn.outcomes import Outcome, check_grade
 from tierline.numeric import is_whole
 from tierline.values import LABELS, Usage
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ UNNAMED: Final = "(no route)"
 """The route of rows that name none."""
 
 
+@veiled("text")
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row, checked. `where` is its file and line, for errors; what the row does not say is None or empty.

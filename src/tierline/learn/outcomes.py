@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from tierline.errors import ConfigurationError
 from tierline.numeric import is_whole
+from tierline.veil import veiled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ REMEMBER: Final = 8 * 86_400.0
 """Seconds for which ids stay taken: longer than a handle lives, for clocks differ."""
 
 
+@veiled("text")
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How good a tier's answer to a request was.

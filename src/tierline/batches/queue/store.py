@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from tierline.veil import veiled
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ State = Literal["waiting", "gathered", "calling", "answered"]
 """Of a request: it waits to be put into a batch; was put into a job; is being called; has its answer."""
 
 
+@veiled("request", "result")
 class Item(NamedTuple):
     """A deferred request. Moments are in seconds since the epoch: see `Times`.
 
@@ -59,6 +62,7 @@ class Group(NamedTuple):
     act_by: float
 
 
+@veiled("request")
 class Member(NamedTuple):
     """A request of a group that has no answer: its place in the job."""
 
