@@ -74,18 +74,18 @@ log = logging.getLogger("uvicorn.error")
 TOO_MANY = 429
 
 
+async def invalid(_: Request, error: Any) -> JSONResponse:
+    """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
+    found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
+    return JSONResponse({"detail": found}, 422)
+
+
 async def on_budget(alert: Alert) -> None:
     """Tell whoever is on duty. A real app posts this to its chat."""
     log.warning(
         "budget %s of %s: %s of %s is spent%s", alert.budget, alert.account, usd(alert.spent), usd(alert.limit),
         "; calls are refused" if alert.refused else "",
     )  # fmt: skip
-
-
-async def invalid(_: Request, error: Any) -> JSONResponse:
-    """Say what is wrong and where, and not what was sent: NaN and half a character cannot be written down again."""
-    found = [{"loc": each["loc"], "msg": each["msg"], "type": each["type"]} for each in error.errors()]
-    return JSONResponse({"detail": found}, 422)
 
 
 def trace_if_asked() -> None:

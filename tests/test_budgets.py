@@ -247,6 +247,11 @@ def test_accounts(per, account: str) -> None:
     assert budget.account_of({"user": "ada"}, tenant="acme", route="/chat", request="r1") == account
 
 
+def test_an_account_without_a_request() -> None:
+    """Outside of requests there is no scope to ask a function about, and it is not called."""
+    assert Budget("$5", per=len).account_of(None, tenant="acme", route="/", request="r1") == "default"
+
+
 def test_first_request_unknown_tenant() -> None:
     """Who cannot be told apart shares one account, which has the limit as all others."""
     budget = Budget("$5/day", per="tenant")
@@ -308,7 +313,9 @@ def test_a_run_is_an_account() -> None:
     whose = {"scope": {}, "tenant": "acme", "route": "/chat", "request": "r1"}
     assert budget.account_of(**whose) == "r1"
     assert budget.account_of(**whose, run="job") == run_account("acme", "job")
-    assert len({run_account(tenant, run) for tenant in ("a", "b") for run in ("c", "d")}) == 4
+    assert run_account("a/b", "c~d") == "a~1b/c~d"
+    assert run_account(None, "x/y~z") == "x~1y~0z"
+    assert run_account("a/b", "c") != run_account("a", "b/c")
     assert budget.line("r1").window.unit == "run"
     assert budget.line("r1").limit == 5 * NANO
     assert Budget("$5/day", per="run").line("r1").window == Window("day")

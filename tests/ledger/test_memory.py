@@ -218,6 +218,34 @@ def test_rows_of_hours_are_bounded(ledger: MemoryLedger, clock: Clock, monkeypat
     assert done(ledger.history(0)) == [Spent(NOON + 2 * HOUR, "acme", None, "haiku", 1, 1)]
 
 
+def test_erased_rows_make_room(ledger: MemoryLedger, monkeypatch) -> None:
+    """What was erased counts no more, so that the bound holds for what is there."""
+    monkeypatch.setattr(rollup_module, "_MOST_ROWS", 4)
+    for number in range(4):
+        spend(ledger, str(number), 1, origin=Origin("acme" if number < 3 else "globex", f"/{number}"))
+    done(ledger.erase("acme"))
+    assert ledger._rollup._rows == 1
+    for number in range(3):
+        spend(ledger, f"more {number}", 1, origin=Origin(f"t{number}"))
+    assert [row.tenant for row in done(ledger.history(0)) if row.tenant is None] == []
+    assert ledger._rollup._rows == 4
+
+
+def test_ids_that_were_posted_are_remembered_in_bounds(ledger: MemoryLedger, monkeypatch) -> None:
+    """As those of holds that ended: what a journal tells twice is charged once."""
+    monkeypatch.setattr(memory_module, "_MOST_ENDED", 10)
+    gots = [held(ledger, str(number), 1, line()) for number in range(40)]
+    for got in gots:
+        done(ledger.release(got.id))
+    other = MemoryLedger(clock=lambda: NOON)
+    for number, got in enumerate(gots):
+        assert done(other.post(got, 1))
+        for recent in gots[max(0, number - 9) : number + 1]:
+            assert not done(other.post(recent, 1))
+        assert len(other._ended) + len(other._ended_before) <= 21
+    assert [each.spent for each in done(other.balances())] == [40]
+
+
 def test_a_lapse_corrects_no_other_row(ledger: MemoryLedger, clock: Clock, monkeypatch) -> None:
     """A late settlement of what was booked to an hour that is gone takes nothing from those that are there."""
     monkeypatch.setattr(rollup_module, "_MOST_ROWS", 3)
