@@ -856,6 +856,30 @@ loop.close()
 """
 
 
+FORK_WITH_THE_LOCK = """
+import os, signal
+from tierline.ledger.slices import Slices
+
+slices = Slices(0.1, 30.0, time=lambda: 0.0, version=str)
+with slices._lock:  # as a thread of the parent may have it
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        slices.asked("a")
+        slices.renew(["b"])
+        assert not slices.release("c")
+        assert slices.knows("c")
+        assert slices.standing() == slices.all() == slices.tend() == []
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, "the child waits for ever"
+"""
+
+
+def test_fork_while_a_thread_is_at_the_slices() -> None:
+    """A child waits for no thread of its parent."""
+    run([sys.executable, "-W", "error", "-c", FORK_WITH_THE_LOCK], check=True, timeout=60)
+
+
 async def test_fork_with_slices(server: RedisServer) -> None:
     """A child has no part of its parent's slices, and takes its own."""
     namespace = fresh_namespace()
