@@ -875,9 +875,10 @@ with slices._lock:  # as a thread of the parent may have it
 """
 
 
-def test_fork_while_a_thread_is_at_the_slices() -> None:
+async def test_fork_while_a_thread_is_at_the_slices() -> None:
     """A child waits for no thread of its parent."""
-    run([sys.executable, "-W", "error", "-c", FORK_WITH_THE_LOCK], check=True, timeout=60)
+    command = [sys.executable, "-W", "error", "-c", FORK_WITH_THE_LOCK]
+    await asyncio.to_thread(run, command, check=True, timeout=60)
 
 
 async def test_fork_with_slices(server: RedisServer) -> None:
