@@ -224,6 +224,24 @@ async def test_a_webhook_that_is_not_wanted_any_more_is_not_sent_again() -> None
         assert len(receiver.bodies) == 1
 
 
+async def test_the_address_of_a_webhook_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Often it is a secret itself, and the client that sends it logs each request at INFO."""
+    came: list[str] = []
+
+    async def hook(request: Request) -> Response:
+        came.append(f"{request.url.path}?{request.url.query} {request.headers['authorization']}")
+        return Response()
+
+    caplog.set_level(logging.DEBUG)
+    async with serving(Starlette(routes=[Route("/t0ken", hook, methods=["POST"])])) as url:
+        target = url.replace("://", "://me:pa55@")
+        sent = await Webhook(f"{target}/t0ken?k=k3y", SECRET).send("msg_1", b"{}", 0.0)
+    assert (sent.good, came) == (True, ["/t0ken?k=k3y Basic bWU6cGE1NQ=="])
+    client = [record.getMessage() for record in caplog.records if record.name.startswith(("httpx", "httpcore"))]
+    assert any("HTTP Request: POST" in line for line in client)
+    assert not [line for line in client if "t0ken" in line or "pa55" in line or "k3y" in line]
+
+
 async def test_a_receiver_that_is_not_there() -> None:
     """Is no reason to lose an answer."""
     sent = await Webhook("http://127.0.0.1:9/hook", SECRET).send("msg_1", b"{}", 0.0)
