@@ -104,8 +104,8 @@ ClientT = TypeVar("ClientT", bound=Client)
 def default_client(*, blocking: bool) -> AsyncAnthropic | Anthropic:
     """A client from the environment, as the SDK makes it.
 
-    An asynchronous one sends with aiohttp where that is installed (`pip install "tierline[aiohttp]"`), which takes a
-    third less CPU, and where the environment names no proxy: those are left to the SDK's own HTTP library.
+    An asynchronous one sends with aiohttp where that is installed (`pip install "tierline[aiohttp]"`), which takes
+    less CPU, and where the environment names no proxy: those are left to the SDK's own HTTP library.
     """
     if blocking:
         return Anthropic()

@@ -260,7 +260,9 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
     assert wanted(SAME, path).unknown == {"written by another version of Tierline": 1}
 
 
-@pytest.mark.parametrize("wrong", [{"at": "noon"}, {"cost": "much"}, {"attempts": [5]}, {"confidence": "very"}])
+@pytest.mark.parametrize(
+    "wrong", [{"at": "noon"}, {"at": 10**400}, {"cost": "much"}, {"attempts": [5]}, {"confidence": "very"}]
+)
 def test_records_that_nobody_wrote(tmp_path: Path, log: tuple[Path, Report], wrong: dict[str, Any]) -> None:
     """A record that was changed by hand is left out, and counted."""
     first = next((row.record or {}) for row in read(log[0]))

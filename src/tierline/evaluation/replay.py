@@ -125,7 +125,7 @@ class Replay:
             ))  # fmt: skip
         except TierlineError as error:
             return Unknown(f"{type(error).__name__} under the new policy")
-        except (TypeError, ValueError, AttributeError, KeyError):
+        except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError):
             return Unknown("the record is not as a Router writes it")
 
     def _decided(self, row: Row, record: Mapping[str, Any], usage: Usage, request: Request) -> Replayed | Unknown:
