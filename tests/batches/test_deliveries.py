@@ -396,6 +396,18 @@ async def test_a_client_asks_until_it_is_answered() -> None:
             assert third.headers["cache-control"] == "no-store"
 
 
+async def test_a_client_is_given_what_is_no_utf8() -> None:
+    """An answer may have half of a surrogate pair in it, where it was cut off or was asked for it."""
+    async with world(answer=lambda _: "half \ud83d") as it:
+        router = it.router(queue=Queue(max_wait="10m"))
+        async with asking(it, router) as http:
+            place = (await http.post("/later", json={"text": "hi"})).headers["location"]
+            await answer(router, place.rpartition("/")[2])
+            told = await http.get(place)
+        assert told.status_code == 200
+        assert told.json()["message"]["content"][0]["text"] == "half \ud83d"
+
+
 async def test_a_client_is_told_nothing_of_others() -> None:
     """Another tenant, nobody, and whoever guesses, are told that there is no such request."""
     async with world() as it:
