@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from dataclasses import replace
 from itertools import cycle
@@ -273,15 +274,19 @@ async def _hangs(message: Any) -> bool:
         (lambda message: None, ""),
     ],
 )
-async def test_a_check_that_says_nothing(proof: Proof, answers: Answers, check: Any, told: str) -> None:
+async def test_a_check_that_says_nothing(
+    proof: Proof, answers: Answers, check: Any, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """One that raises, hangs or says nonsense has no opinion: the call goes on, and the decision tells of it."""
     answers.by.clear()
+    caplog.set_level(logging.DEBUG, "tierline")
     patience = 0.02 if check is _hangs else 30.0
     with policy(escalate=Escalate(check=check, check_timeout=patience)):
         assert text_of(await proof.ask()) == GOOD
     assert proof.models == ["haiku"]
     assert told in proof.reasons()
     assert "canary" not in repr(proof.decisions)
+    assert "canary" not in caplog.text  # with the tracebacks: an app's error may quote the answer
 
 
 async def test_a_plain_check_that_hangs(proof: Proof, answers: Answers) -> None:

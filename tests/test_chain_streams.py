@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import logging
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -206,16 +207,20 @@ async def test_a_beginning_that_is_too_long(proof: Proof, answers: Answers, monk
     assert proof.models == ["haiku"]
 
 
-async def test_what_cannot_be_looked_at(proof: Proof, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_looked_at(
+    proof: Proof, answers: Answers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A stream that is not to be decoded goes through, and the decision tells that it was not checked."""
 
     async def more(held: HeldAnswer) -> bytes | None:
         raise ValueError("canary")
 
     monkeypatch.setattr(HeldAnswer, "more", more)
+    caplog.set_level(logging.DEBUG, "tierline")
     assert (await read(proof))[0] == answers["haiku"]
     assert "the answer was not checked: ValueError" in proof.reasons()
     assert "canary" not in proof.reasons()
+    assert "canary" not in caplog.text
 
 
 class _Lines(httpx2.SyncByteStream):

@@ -89,4 +89,3 @@ class Alerts:
     def _failed(self, error: Exception) -> None:
         # Not its message: that of a webhook may have a key in its URL.
         log.error("the on_budget hook %s failed: %s", self._name, type(error).__name__)
-        log.debug("the on_budget hook %s failed", self._name, exc_info=error)

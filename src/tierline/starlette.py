@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from tierline.binding import SCOPE_KEY, Context, bound_to, context, enter
 from tierline.errors import ConfigurationError
@@ -62,7 +62,7 @@ def accepted(url: str | URL, *, retry_after: int = RETRY_AFTER) -> JSONResponse:
     return JSONResponse({"state": "pending", "url": str(url)}, 202, headers)
 
 
-async def answered(router: Router[Any], handle: str, *, retry_after: int = RETRY_AFTER) -> JSONResponse:
+async def answered(router: Router[Any], handle: str, *, retry_after: int = RETRY_AFTER) -> Response:
     """What a client is told that asks for the answer: 202 while there is none, then 200; 404 for an unknown handle.
 
     Another tenant's is unknown: the app has authenticated who asks, and said so to its TierlineMiddleware. The body has
@@ -77,4 +77,6 @@ async def answered(router: Router[Any], handle: str, *, retry_after: int = RETRY
         return JSONResponse({"state": "pending"}, 202, {**headers, "retry-after": str(retry_after)})
     raw = found.result.raw
     message = None if raw is None else json.loads(raw)
-    return JSONResponse({"state": "answered", "outcome": found.result.outcome, "message": message}, 200, headers)
+    # In ASCII: half of a surrogate pair, which an answer may have, is no UTF-8.
+    body = json.dumps({"state": "answered", "outcome": found.result.outcome, "message": message})
+    return Response(body, 200, headers, "application/json")

@@ -224,6 +224,24 @@ async def test_a_webhook_that_is_not_wanted_any_more_is_not_sent_again() -> None
         assert len(receiver.bodies) == 1
 
 
+async def test_the_address_of_a_webhook_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Often it is a secret itself, and the client that sends it logs each request at INFO."""
+    came: list[str] = []
+
+    async def hook(request: Request) -> Response:
+        came.append(f"{request.url.path}?{request.url.query} {request.headers['authorization']}")
+        return Response()
+
+    caplog.set_level(logging.DEBUG)
+    async with serving(Starlette(routes=[Route("/t0ken", hook, methods=["POST"])])) as url:
+        target = url.replace("://", "://me:pa55@")
+        sent = await Webhook(f"{target}/t0ken?k=k3y", SECRET).send("msg_1", b"{}", 0.0)
+    assert (sent.good, came) == (True, ["/t0ken?k=k3y Basic bWU6cGE1NQ=="])
+    client = [record.getMessage() for record in caplog.records if record.name.startswith(("httpx", "httpcore"))]
+    assert any("HTTP Request: POST" in line for line in client)
+    assert not [line for line in client if "t0ken" in line or "pa55" in line or "k3y" in line]
+
+
 async def test_a_receiver_that_is_not_there() -> None:
     """Is no reason to lose an answer."""
     sent = await Webhook("http://127.0.0.1:9/hook", SECRET).send("msg_1", b"{}", 0.0)
@@ -376,6 +394,18 @@ async def test_a_client_asks_until_it_is_answered() -> None:
             assert (third.status_code, third.json()["outcome"]) == (200, "succeeded")
             assert third.json()["message"]["content"][0]["type"] == "text"
             assert third.headers["cache-control"] == "no-store"
+
+
+async def test_a_client_is_given_what_is_no_utf8() -> None:
+    """An answer may have half of a surrogate pair in it, where it was cut off or was asked for it."""
+    async with world(answer=lambda _: "half \ud83d") as it:
+        router = it.router(queue=Queue(max_wait="10m"))
+        async with asking(it, router) as http:
+            place = (await http.post("/later", json={"text": "hi"})).headers["location"]
+            await answer(router, place.rpartition("/")[2])
+            told = await http.get(place)
+        assert told.status_code == 200
+        assert told.json()["message"]["content"][0]["text"] == "half \ud83d"
 
 
 async def test_a_client_is_told_nothing_of_others() -> None:

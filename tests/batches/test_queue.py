@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.batches.world import params, world
+from tests.batches.world import broken, params, world
 from tierline import Budget, policy
 from tierline.batches import BatchRequest, Queue
 from tierline.batches.calling import Called, call
@@ -355,6 +356,18 @@ async def test_a_call_that_may_succeed_later_is_tried_within_the_deadline() -> N
         assert found.result is not None
         assert found.result.outcome == "succeeded"
         assert called(it) >= 5
+
+
+async def test_a_call_that_the_apps_client_breaks(caplog: pytest.LogCaptureFixture) -> None:
+    """What a middleware of the app's own raises may quote the prompt: the log and the result have its kind."""
+    caplog.set_level(logging.DEBUG, "tierline")
+    async with world() as it:
+        router = it.router(middleware=[broken])
+        found = await answer(router, await router.batches.defer(request("canary"), within="299s"))
+    assert found.result is not None
+    assert (found.result.outcome, found.result.error) == ("errored", "RuntimeError")
+    assert "RuntimeError" in caplog.text
+    assert "canary" not in caplog.text
 
 
 async def test_a_keeper_calls_what_it_is_calling_once(monkeypatch: pytest.MonkeyPatch) -> None:

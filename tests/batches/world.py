@@ -18,7 +18,7 @@ from tierline.classify import FixedClassifier
 from tierline.testing import FakeClaude
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 LADDER = Ladder.of(haiku="claude-haiku-4-5", opus="claude-opus-4-8")
 IDLE = 0.003
@@ -101,9 +101,11 @@ class World:
         self._routers: list[Router] = []
         self._clients: list[AsyncAnthropic] = []
 
-    def router(self, **options: Any) -> Router:
-        """A Router as a process has it."""
-        client = AsyncAnthropic(api_key=self.fake.api_key, base_url=self.url, max_retries=0)
+    def router(self, *, middleware: Sequence[Any] = (), **options: Any) -> Router:
+        """A Router as a process has it; `middleware` is the client's."""
+        client = AsyncAnthropic(
+            api_key=self.fake.api_key, base_url=self.url, max_retries=0, middleware=list(middleware)
+        )
         timing = Timing(now=self.clock, sleep=self.clock.sleep, jitter=lambda: 0.5)
         given = {
             "ladder": LADDER, "store": self.store, "classifier": FixedClassifier("simple"), "timing": timing,
@@ -143,6 +145,11 @@ def _waits(task: asyncio.Task[None]) -> object:
     """What a task awaits."""
     running: Any = task.get_coro()
     return running.cr_await
+
+
+async def broken(request: Any, _: Any) -> Any:
+    """A middleware of the app's own that fails, and quotes what it was given."""
+    raise RuntimeError(str(request.json))
 
 
 @asynccontextmanager

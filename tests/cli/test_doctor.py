@@ -280,11 +280,16 @@ def test_a_table_of_models_that_is_not_up_to_date(api: dict[str, str], monkeypat
 
 
 def test_an_api_that_is_not_there() -> None:
-    """It says so, with the address."""
+    """It says so, with the address, and without a password in it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and nobody listens
-        found = told(ANTHROPIC_API_KEY="k", ANTHROPIC_BASE_URL=f"http://127.0.0.1:{free.getsockname()[1]}")
+        found = told(
+            ANTHROPIC_API_KEY="k", ANTHROPIC_BASE_URL=f"http://me:pa55@127.0.0.1:{free.getsockname()[1]}?k=t0ken"
+        )
     assert (found["API"]["level"], "cannot be asked: APIConnectionError" in found["API"]["said"]) == ("fail", True)
+    assert "http://127.0.0.1:" in found["API"]["said"]
+    assert "pa55" not in str(found)
+    assert "t0ken" not in str(found)
 
 
 # The collector

@@ -199,6 +199,14 @@ def test_what_a_person_sees() -> None:
         assert re.search(rf"^ +{line} *$", done.output, re.MULTILINE), (line, done.output)
 
 
+@pytest.mark.parametrize("tenant", ["[/x]", "[red]acme[/red] :cat:", "[link=https://example.org]acme[/link]"])
+def test_a_tenant_that_reads_like_markup(tenant: str) -> None:
+    """It is shown as it is called."""
+    done = run("Prove it.", *NAMED[:-1], tenant)
+    assert done.exit_code == 0, done.output
+    assert re.search(rf"^ +plan +{re.escape(tenant)} +\$0.00", done.output, re.MULTILINE), done.output
+
+
 def test_it_is_sent_after_all(api: FakeClaude) -> None:
     """With --send what happened is told beside it, and paid for by the accounts of the call."""
     env = {"ANTHROPIC_API_KEY": api.api_key, "ANTHROPIC_BASE_URL": api.url}  # type: ignore[attr-defined]

@@ -188,6 +188,8 @@ def test_budgets_are_not_passed_over() -> None:
         (f"cache_ttl = 1{'0' * 400}", "line 1: cache_ttl: is 1000"),
         ("explore = nan", "line 1: explore: is NaN"),
         ('store = ""', 'line 1: store: is "": write a text'),
+        ('store = ["redis://:s3cret@host"]', "line 1: store: is something else: write a text"),
+        ('store = {url = "redis://:s3cret@host"}', "line 1: store: is something else: write a text"),
         ('stroe = "x"', "line 1: stroe: is no key here: did you mean store?"),
         ("secret = 'x'", "line 1: secret: is no key here"),
         ("[policy]\n\nfloor = 3", "line 3: policy.floor: is 3: write a text"),

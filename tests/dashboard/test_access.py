@@ -304,6 +304,21 @@ async def test_wrong_tokens_are_bounded(make_router: Callable[..., Router], capl
         assert (await sign_in(one)).status_code == 303
 
 
+async def test_an_address_that_somebody_wrote(desk: Router, caplog: pytest.LogCaptureFixture) -> None:
+    """Servers believe a proxy's headers: what is no address is a short and printable text in the log, and no other."""
+    app = dashboard(desk, token=TOKEN)
+    written = "\x1b[2J\x85page: all is well" + "x" * 60_000
+    transport = httpx.ASGITransport(app, client=(written, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://desk.test") as one:
+        for _ in range(TRIES):
+            await sign_in(one, "wrong")
+        with caplog.at_level(logging.WARNING, "tierline"):
+            assert (await sign_in(one)).status_code == 429
+    (line,) = [record.getMessage() for record in caplog.records if "too many wrong tokens" in record.getMessage()]
+    assert line.isprintable()
+    assert len(line) < 200
+
+
 async def test_whom_the_app_lets_in(desk: Router, visit: Callable[..., httpx.AsyncClient]) -> None:
     """True or a name, of a plain function, a coroutine function, an object; an HTTPException says where to sign in."""
 

@@ -82,6 +82,21 @@ def test_urls_that_are_none(url: str) -> None:
         RedisStore(url)
 
 
+@pytest.mark.parametrize("url", ["redis://:12/s3cret@host:6379/0", "rediss://me:1/s3cret@host", "redis://:1?s3cret@host",
+                                 "redis://:1#s3cret@host"])  # fmt: skip
+def test_passwords_that_end_an_address(url: str) -> None:
+    """A password whose / would begin a path is asked for as %2F, and nothing of it is said."""
+    with pytest.raises(ConfigurationError, match="%2F") as raised:
+        RedisStore(url)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_what_may_have_an_at_sign() -> None:
+    """A password that is written as it should be, and a socket."""
+    assert repr(RedisStore("redis://:12%2Fs3cr%40t@host/1")) == "RedisStore('redis://host/1', namespace='tierline')"
+    assert "/run/redis@1.sock" in repr(RedisStore("unix:///run/redis@1.sock"))
+
+
 @pytest.mark.parametrize("options", [{"namespace": ""}, {"namespace": "a{b}"}, {"namespace": "a\n"}, {"timeout": 0}])
 def test_arguments_that_cannot_work(options: dict) -> None:
     """A mistake is named."""

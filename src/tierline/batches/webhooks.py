@@ -64,13 +64,21 @@ class Webhook:
 
         headers = {"content-type": "application/json", **signed(self._keys, id, int(now), body)}
         try:
-            async with (
-                httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False) as client,
-                client.stream("POST", self.url, content=body, headers=headers) as answer,
-            ):
-                good = 200 <= answer.status_code < 300  # noqa: PLR2004
-                wait = retry_after(answer.headers)
-                return Sent(good, f"{answer.status_code}", gone=answer.status_code == _GONE, wait=wait)
+            async with httpx2.AsyncClient(timeout=_TIMEOUT, follow_redirects=False) as client:
+                request = client.build_request("POST", self.url, content=body, headers=headers)
+
+                async def sending(*_: object) -> None:
+                    # The client logs each request at INFO when it is answered. From here on nothing else needs the URL.
+                    request.url = request.url.copy_with(raw_path=b"/", userinfo=b"", fragment=None)
+
+                request.extensions["trace"] = sending
+                answer = await client.send(request, stream=True)
+                try:
+                    good = 200 <= answer.status_code < 300  # noqa: PLR2004
+                    wait = retry_after(answer.headers)
+                    return Sent(good, f"{answer.status_code}", gone=answer.status_code == _GONE, wait=wait)
+                finally:
+                    await answer.aclose()
         except Exception as error:  # noqa: BLE001  (whatever it is, it is tried again, and its text may have the URL in it)
             return Sent(good=False, said=type(error).__name__)
 

@@ -233,7 +233,7 @@ def _classified(found: Foresight, router: Router[Any]) -> Iterator[Any]:
     rows = Table.grid(padding=(0, 2))
     for each in found.heard:
         said = f"{each.opinion.label} {each.opinion.confidence:.2f}" if each.opinion is not None else "-"
-        rows.add_row(plain_text(each.name), said, Text(plain_text(each.note), style="dim"))
+        rows.add_row(Text(plain_text(each.name)), said, Text(plain_text(each.note), style="dim"))
     if found.heard:
         yield rows
     if found.verdict_cost is not None:
@@ -255,7 +255,8 @@ def _tiers(found: Foresight) -> Table:
     expected = _amounts([each.expected for each in found.rungs], "?")
     for each, *amounts in zip(found.rungs, worst, expected, strict=True):
         style = "" if each.open else "dim"
-        rows.add_row(each.tier, each.model, *amounts, Text(plain_text(each.note), style=style), style=style)
+        names = map(Text, map(plain_text, (each.tier, each.model)))
+        rows.add_row(*names, *amounts, Text(plain_text(each.note), style=style), style=style)
     return rows
 
 
@@ -276,7 +277,8 @@ def _budgets(found: Foresight, router: Router[Any]) -> Iterator[Any]:
     )
     for each, amounts in zip(found.accounts, columns, strict=True):
         account = "this request" if each.line.account.startswith("req-") else each.line.account
-        rows.add_row(*map(plain_text, (each.line.budget, account, *amounts, _of_budget(each))))
+        # As they are: a name may read like markup.
+        rows.add_row(*map(Text, map(plain_text, (each.line.budget, account, *amounts, _of_budget(each)))))
     yield rows
     if router.ledger.instant:
         yield "the store is in the app's own memory, which is not seen from here: all begins at 0"

@@ -43,6 +43,7 @@ async def api(router: Router[Any]) -> AsyncIterator[Finding]:
         yield Finding("skip", "key", f"{type(client).__name__} has no list of models: nothing was tried")
         return
     said: list[Finding] = []
+    where = _without_password(str(client.base_url))
     try:
         for tier in router.ladder:
             said += await _model(client, tier.name, tier.model)
@@ -54,11 +55,11 @@ async def api(router: Router[Any]) -> AsyncIterator[Finding]:
         yield Finding(
             "fail",
             "API",
-            f"{client.base_url} cannot be asked: {why}",
+            f"{where} cannot be asked: {why}",
             "see to the network, proxies and ANTHROPIC_BASE_URL",
         )
         return
-    yield Finding("ok", "key", f"{client.base_url} takes it")
+    yield Finding("ok", "key", f"{where} takes it")
     for each in said:
         yield each
 

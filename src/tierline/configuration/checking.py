@@ -110,7 +110,7 @@ def _of_value(path: Path, key: Key, value: object) -> Iterator[Problem]:
     if isinstance(value, bool) and (key.kind == "switch" or key.or_ is True or (key.or_ is False and not value)):
         return
     if not _is(key, value):
-        yield Problem(path, f"is {_shown(value)}: write {words(key)}")
+        yield Problem(path, f"is {'something else' if key.secret and value else _shown(value)}: write {words(key)}")
 
 
 def _is(key: Key, value: object) -> bool:

@@ -27,11 +27,13 @@ class Key:
     most: float | None = None
     or_: bool | None = None
     """A switch that the value may be instead."""
+    secret: bool = False
+    """Whether a password may be in the value: what is wrong with it is said without it."""
 
 
 ROUTER: Final = (
     Key("mode", "choice", "enforce, observe (decides, changes nothing) or off", MODES),
-    Key("store", "text", "Where balances are kept: memory://, sqlite:///tierline.db, redis://localhost"),
+    Key("store", "text", "Where balances are kept: memory://, sqlite:///tierline.db, redis://localhost", secret=True),
     Key(
         "on_ledger_error",
         "choice",

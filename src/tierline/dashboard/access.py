@@ -39,6 +39,8 @@ TRIES: Final = 10
 PAUSE: Final = 60.0
 """Seconds of that, from the last wrong one on."""
 _ADDRESSES: Final = 10_000
+_LONGEST_ADDRESS: Final = 60
+"""Characters that are kept of what is no IP address."""
 _ERRORS: Final = range(300, 600)
 _NAME: Final = 200
 _PREFIX: Final = 64
@@ -203,7 +205,8 @@ def _address(request: Request) -> str:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host
+        # A server may have it from a header that anybody writes.
+        return "".join(letter if letter.isprintable() else "·" for letter in host[:_LONGEST_ADDRESS])
     if address.version == 4:  # noqa: PLR2004
         return host
     return str(ipaddress.ip_network((address.packed, _PREFIX), strict=False))

@@ -66,6 +66,13 @@ class RedisStore:
             raise ConfigurationError(
                 f"a Redis URL begins with redis://, rediss:// or unix://, not {parts.scheme!r:.20}"
             )
+        if parts.scheme != "unix" and (
+            "@" in parts.path + parts.fragment or (not parts.hostname and "@" in parts.query)
+        ):
+            # What follows would be shown as the name of a database, and the server be another.
+            raise ConfigurationError(
+                "a Redis URL has an @ behind its host: in a password write / as %2F, ? as %3F, # as %23 and @ as %40"
+            )
         if not (0 < len(namespace) <= LONGEST_NAMESPACE and namespace.isprintable()) or set("{}") & set(namespace):
             raise ConfigurationError(
                 f"RedisStore(namespace={namespace!r:.120}): a namespace is text of at most {LONGEST_NAMESPACE} "

@@ -156,9 +156,8 @@ class QueueWork:
             found = await call(self._router, request_of(item.handle, item.request or "{}"))
         except LedgerUnavailableError:
             raise
-        except Exception as error:
-            # Of our own making, or of a client of the app's.
-            log.exception("a deferred request cannot be called")
+        except Exception as error:  # noqa: BLE001  (ours, or of a client of the app's: it may quote the request)
+            log.error("a deferred request cannot be called: %s", type(error).__name__)  # noqa: TRY400
             found = Called("errored", error=type(error).__name__, again=True, wait=_LONGEST)
         now = self._now()
         wait = self._wait(item, found)
