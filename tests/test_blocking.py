@@ -206,6 +206,33 @@ def test_portal_goes_with_its_router(portal: Portal) -> None:
     assert (gone(), loop.is_closed(), worker._thread.is_alive()) == (None, True, False)
 
 
+FULL = """
+import os, resource
+import anyio.from_thread
+from tierline.blocking import Portal
+
+portal = Portal()
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+free = os.dup(0)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, most))
+try:
+    portal.loop()
+except OSError as error:
+    failed = error.strerror
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+print(failed, portal.loop().is_running())
+"""
+
+
+def test_portal_where_too_many_files_are_open() -> None:
+    """Who needs a loop, and there can be none, is told so and does not wait; the next one may have it."""
+    found = subprocess.run(  # noqa: S603  (our own interpreter)
+        [sys.executable, "-c", FULL], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert found.stdout == "Too many open files True\n"
+
+
 def test_portal_starts_anew(portal: Portal) -> None:
     """After it was closed a portal starts another thread when it is needed."""
     before = threading.enumerate()  # the last test's portals may be among them

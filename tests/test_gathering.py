@@ -8,7 +8,9 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
+from anthropic import AsyncAnthropic, DefaultAsyncHttpxClient
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -191,6 +193,27 @@ async def test_a_sheet_that_no_budget_has_room_for(make_router: Callable[..., Ro
     ((spent, held, limit),) = [(b.spent, b.held, b.limit) for b in await router.balances()]
     assert (spent, held) == (fake.billed, 0)
     assert spent <= limit
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{"type": "text"}], [{"type": "text", "text": None}], [None], [["text"]], "text", 7, {"type": "text"}, None],
+    ids=str,
+)
+@pytest.mark.parametrize("number", [1, 2])
+async def test_an_answer_that_is_no_message(number: int, content: object) -> None:
+    """Whatever a gateway makes of an answer, nobody waits for a verdict for ever: there is none, and it is paid for."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-haiku-5-5", "content": content,
+               "stop_reason": "end_turn", "usage": {"input_tokens": 300, "output_tokens": 10}}  # fmt: skip
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=message))
+    client = AsyncAnthropic(api_key="k", http_client=DefaultAsyncHttpxClient(transport=transport))
+    router = Router(client=client, budgets=[Budget("$5")])
+    asked = [router.classify(f"text {place}", ("a", "b"), "Which?") for place in range(number)]
+    assert await asyncio.gather(*asked) == [None] * number
+    (balance,) = await router.balances()
+    assert balance.spent > 0
+    assert balance.held == 0
+    await router.aclose()
 
 
 @given(st.integers(0, 10**12), st.integers(1, 100))

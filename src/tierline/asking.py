@@ -117,6 +117,12 @@ class Desk(NamedTuple):
             raise
         finally:
             enter(before)
-        content = getattr(message, "content", None) or ()
-        text = "".join(block.text for block in content if block.type == "text")
-        return Answers(read_sheet(text, questions), own.cost)
+        return Answers(read_sheet(_text_of(message), questions), own.cost)
+
+
+def _text_of(message: object) -> str:
+    """The text of an answer. The SDK checks no answer, and what stands between may make anything of one."""
+    content = getattr(message, "content", None)
+    blocks = content if isinstance(content, list) else []
+    texts = [getattr(block, "text", None) for block in blocks if getattr(block, "type", None) == "text"]
+    return "".join([text for text in texts if isinstance(text, str)])

@@ -101,15 +101,24 @@ class _Worker:
         self._endings = endings
         self._pid = os.getpid()
         self._timeout = 0.0
+        self._failed: Exception | None = None
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="tierline", daemon=True)
         self._thread.start()
         ready.wait()
+        if self._failed is not None:
+            raise self._failed
         atexit.register(self.close)
 
     def _run(self, ready: threading.Event) -> None:
-        with asyncio.Runner(loop_factory=_PortalLoop) as runner:
-            runner.run(self._main(ready))
+        try:
+            with asyncio.Runner(loop_factory=_PortalLoop) as runner:
+                runner.run(self._main(ready))
+        except Exception as error:
+            if ready.is_set():
+                raise
+            self._failed = error  # no loop can be made, such as where too many files are open: who waits is told
+            ready.set()
 
     async def _main(self, ready: threading.Event) -> None:
         self.loop = asyncio.get_running_loop()

@@ -134,6 +134,24 @@ async def test_a_signal_has_it_read_now(file: Path, caplog: pytest.LogCaptureFix
     await router.aclose()
 
 
+async def test_who_is_cancelled_as_it_ends(file: Path) -> None:
+    """Whoever leaves the block and is cancelled in that moment is cancelled."""
+    config = load(file, environ={})
+    router = config.router()
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        async with config.watching(3_600):
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    working = asyncio.create_task(work())
+    await asyncio.wait((working,))
+    assert working.cancelled()
+    await router.aclose()
+
+
 async def test_a_surprise_does_not_end_it(
     file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,8 +36,7 @@ async def watched(path: Path, take: Callable[[], object], seconds: float, on: Si
         if on is not None:
             loop.remove_signal_handler(on)
         watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        await asyncio.wait((watch,))  # not `await watch`: that could not tell whose cancellation it was
 
 
 async def _watch(path: Path, take: Callable[[], object], seconds: float, told: asyncio.Event, taken: object) -> None:
