@@ -288,3 +288,11 @@ def test_the_schema() -> None:
     assert policy["budgets"]["items"]["required"] == ["amount"]
     assert found["properties"]["budgets"]["items"]["properties"]["downgrade_at"]["anyOf"][1] == {"const": False}
     assert json.loads(json.dumps(found)) == found
+
+
+def test_names_of_variables_keep_to_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    """A name with a line break, or with bytes that are no text, is told escaped."""
+    load(environ={"TIERLINE_A\nERROR all is lost": "1", "TIERLINE_\udcff": "1", "TIERLINE_CONFIG": ""})
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all(line.isprintable() for line in said)

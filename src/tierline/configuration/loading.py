@@ -270,7 +270,8 @@ def unheard(environ: Mapping[str, str]) -> dict[str, str]:
             hint = f"[{stem.lower()}] stands in the file alone, not in the environment"
         else:
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "is it the app's own?"
-        found[name] = f"{name} is a variable that Tierline does not know: {hint}"
+        shown = name if name.isprintable() else ascii(name)  # a log has lines of its own
+        found[name] = f"{shown} is a variable that Tierline does not know: {hint}"
     return found
 
 
