@@ -615,6 +615,33 @@ async def test_a_call_that_nobody_renews(steps: Steps) -> None:
     assert {(each.spent, each.held, each.estimated) for each in await ledger.balances()} == {(9, 0, 0)}
 
 
+async def test_a_call_that_lapsed_in_a_slice_that_lapsed(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is settled all the same, also while the ledger cannot be told of it, for another call is in flight."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    late = await steps.hold(ledger, 1_000, leased=True)
+    steps.clock.now += LEASE / 2
+    await report(ledger)
+    other = await steps.hold(ledger, 1_000, leased=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.store, "script", unavailable)
+        for _ in range(2):
+            steps.clock.now += LEASE * 0.6
+            with suppress(LedgerUnavailableError):
+                await report(ledger)
+            await ledger.renew([other])
+    await report(ledger)
+    assert await ledger.settle(late, 10)
+    assert not await ledger.settle(late, 10)
+    assert await ledger.settle(other, 20)
+    await report(ledger)
+    assert [(each.spent, each.held, each.estimated) for each in await ledger.balances()] == [(30, 0, 0)] * 2
+
+
+async def unavailable(*_: object) -> None:
+    raise LedgerUnavailableError("nobody answers")
+
+
 async def test_a_window_ends(steps: Steps) -> None:
     """Near its end calls are asked for; what is settled later is charged to the window in which it was made."""
     steps.clock.now = DAY.window.span(steps.clock.now).until - 100

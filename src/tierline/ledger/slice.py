@@ -111,6 +111,12 @@ class Slice:
         more = self.busy + self.spent - self.base
         return tuple([seen + more for seen in self.seen])
 
+    def add(self, cost: int) -> None:
+        """A call that holds so much is a part of it again, or, below 0, no more. What may yet be admitted stays."""
+        self.busy += cost
+        self.size += cost
+        self.base += cost
+
     def note(self, held: Reservation, cost: int, guess: int) -> None:
         """A call of it came to `cost`."""
         self.spent += cost

@@ -219,12 +219,22 @@ class Slices:
     # With the lock held
 
     def _pop(self, key: str) -> _Held | None:
-        found = self._held.pop(key, None)
+        found = self._held.pop(key, None) or self._late(key)
         if found is not None:
             self._deadlines.pop(key, None)
             found.part_of.busy -= found.reservation.cost
             self._end(key)
         return found
+
+    def _late(self, key: str) -> _Held | None:
+        """A call that was given up, of which the ledger has not been told: it was in time after all."""
+        for part_of in (*self._slices.values(), *self._closing):
+            for held in part_of.left:
+                if held.id == key:
+                    part_of.left.remove(held)
+                    part_of.add(held.cost)
+                    return _Held(held, part_of)
+        return None
 
     def _end(self, key: str) -> None:
         self._ended.add(key)
@@ -318,9 +328,7 @@ class Slices:
                 break
             del self._deadlines[key]
             held, part_of = self._held.pop(key)
-            part_of.busy -= held.cost
-            part_of.size -= held.cost
-            part_of.base -= held.cost
+            part_of.add(-held.cost)
             part_of.left.append(held)
 
     def all(self) -> list[Slice]:
