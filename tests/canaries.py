@@ -54,8 +54,9 @@ class Watch(logging.Handler):
 
     def canaries(self) -> set[str]:
         """Keys, and texts of prompts."""
-        found: set[str] = {fake.api_key for fake in self.fakes}
-        for fake in self.fakes:
+        made = [fake for fake in self.fakes if hasattr(fake, "api_key")]  # arguments that are refused make none
+        found: set[str] = {fake.api_key for fake in made}
+        for fake in made:
             for request in fake.requests:
                 body = request.body if isinstance(request.body, dict) else {}
                 found.update(_texts(body.get("system")))

@@ -7,7 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from anyio import CancelScope, sleep
 
+from tests.ledger.switched import Switched
 from tierline import Budget, Ladder, Router, Tier, current, policy
 from tierline.classify import ClaudeClassifier, FixedClassifier
 from tierline.errors import BudgetExceededError, ConfigurationError
@@ -53,6 +55,20 @@ async def test_calls_outside_of_everything(make_router: MakeRouter, fake: FakeCl
     router = make_router(budgets=[Budget("$5", per="tenant"), Budget("$1", per="request")])
     await router.claude.messages.create(**ASK)
     assert [(b.account, b.spent, b.held) for b in await router.balances()] == [("default", fake.billed, 0)]
+
+
+async def test_accounts_of_who_is_cancelled(make_router: MakeRouter) -> None:
+    """The account of a job goes with it, also where nothing of the job may wait any more."""
+    router = make_router(ledger=Switched(), budgets=[Budget("$5", per="tenant"), Budget("$1", per="request")])
+    with CancelScope() as scope:
+        async with router.bind():
+            await router.claude.messages.create(**ASK)
+            assert len(await router.balances()) == 2
+            scope.cancel()
+            await sleep(1)
+    assert scope.cancelled_caught
+    await router.books.background.drain(5)
+    assert [balance.account for balance in await router.balances()] == ["default"]
 
 
 async def test_classify(make_router: MakeRouter, fake: FakeClaude) -> None:

@@ -455,6 +455,21 @@ async def test_no_free_connection(client: AsyncAnthropic, server: Server) -> Non
     await server.until(requests=3, gone=2)
 
 
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_cancelled_at_once(kind: str, server: Server, steps: int) -> None:
+    """Who is cancelled before anything is sent, however early, takes no connection with it."""
+    limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=5)
+    timeout = httpx2.Timeout(5, pool=0.5)
+    async with http(kind, limits) as sender:
+        task = asyncio.create_task(sender.post(f"{server.url}/v1/messages", content=b"{}", timeout=timeout))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,))
+        answer = await sender.post(f"{server.url}/v1/messages", content=b"{}", timeout=timeout)
+    assert answer.content == MESSAGE
+
+
 @pytest.mark.parametrize("how", ["close", "break", "cancel"])
 async def test_left_in_mid_stream(client: AsyncAnthropic, server: Server, how: str) -> None:
     """Whoever leaves a stream before its end closes the connection to the server, and frees it."""

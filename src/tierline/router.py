@@ -637,9 +637,9 @@ class Router(Generic[ClientT_co]):
             attempt.desert()
 
     async def forget(self, binding: Binding) -> None:
-        """Drop the accounts of a request that is over, once nothing of it is in flight."""
+        """Drop the accounts of a request that is over, once nothing of it is in flight. Who waits may be cancelled."""
         if binding.request_lines and not binding.open:
-            await self.ledger.forget(tuple(binding.request_lines))
+            await self.books.finish(self.ledger.forget(tuple(binding.request_lines)))
 
     def next_id(self) -> str:
         """An id for a decision, unique over processes: a forked one, too, has a prefix of its own."""

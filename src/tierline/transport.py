@@ -132,8 +132,12 @@ class _Here:
         await self._free.acquire()
         if self.loop.time() - self._active > _QUIET:
             # What the server has closed meanwhile is not used again once the loop has looked, and then has heard of it.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            try:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            except BaseException:
+                self._free.release()
+                raise
 
     def leave(self) -> None:
         """Give a connection back."""

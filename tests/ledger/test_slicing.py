@@ -550,6 +550,20 @@ async def test_what_others_hold_idle_is_asked_back(steps: Steps) -> None:
     assert isinstance(await one.reserve("more", [offer(1)], [line]), Refusal)
 
 
+async def test_only_what_is_in_the_way_is_given_back(server: RedisServer, steps: Steps) -> None:
+    """To drop an account costs no report of slices that hold nothing of it, and takes none of them away."""
+    ledger = steps.process()
+    await steps.lease(ledger)
+    other = Line("request", "req-1", 1_000_000, Window("total"))
+    await ledger.settle(await steps.hold(ledger, 10, other, leased=False), 10)
+    with server.client() as client:
+        client.config_resetstat()
+        await ledger.forget([other])
+        found = client.info("commandstats")
+    assert sum(found.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha")) == 1
+    assert await ledger.settle(await steps.hold(ledger, 1, leased=True), 0)
+
+
 async def test_who_does_not_give_back_is_waited_for_in_bounds(steps: Steps) -> None:
     """A process that says nothing holds what it holds until its lease ends: then it is spent."""
     one, two = steps.process(slices=0.5), steps.process()
@@ -840,6 +854,31 @@ loop.run_until_complete(spend("after"))
 loop.run_until_complete(ledger.aclose())
 loop.close()
 """
+
+
+FORK_WITH_THE_LOCK = """
+import os, signal
+from tierline.ledger.slices import Slices
+
+slices = Slices(0.1, 30.0, time=lambda: 0.0, version=str)
+with slices._lock:  # as a thread of the parent may have it
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        slices.asked("a")
+        slices.renew(["b"])
+        assert not slices.release("c")
+        assert slices.knows("c")
+        assert slices.standing() == slices.all() == slices.tend() == []
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, "the child waits for ever"
+"""
+
+
+async def test_fork_while_a_thread_is_at_the_slices() -> None:
+    """A child waits for no thread of its parent."""
+    command = [sys.executable, "-W", "error", "-c", FORK_WITH_THE_LOCK]
+    await asyncio.to_thread(run, command, check=True, timeout=60)
 
 
 async def test_fork_with_slices(server: RedisServer) -> None:

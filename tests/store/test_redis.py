@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import shutil
@@ -9,6 +10,7 @@ import threading
 import time
 from subprocess import run
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import pytest
 
@@ -257,6 +259,21 @@ def test_a_loop_closed_under_its_connections(server: RedisServer, store: RedisSt
         assert loop.run_until_complete(ask(store)) == "done"
         loop.close()
     assert asyncio.run(ask(store)) == "done"
+    alone(server)
+
+
+def test_loops_closed_under_their_connections_are_forgotten(server: RedisServer, store: RedisStore) -> None:
+    """Who closes a loop after each job, and shuts nothing down, leaves nothing of it in memory, with no warning."""
+    clients = []
+    for _ in range(5):
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(ask(store)) == "done"
+        clients.append(ref(store._clients[loop]))
+        loop.close()
+    del loop
+    assert asyncio.run(ask(store)) == "done"
+    gc.collect()
+    assert [client() for client in clients] == [None] * 5
     alone(server)
 
 

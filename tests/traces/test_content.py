@@ -53,6 +53,7 @@ async def test_none_by_default(stage: Stage, collector: Collector, fake: FakeCla
 
 @pytest.mark.parametrize("value", ["SPAN_ONLY", "span_and_event", "true", "EVENT_ONLY", "NO_CONTENT", "false", ""])
 @pytest.mark.parametrize("stage", [("off", "http")], indirect=True, ids=[""])
+@pytest.mark.texts
 async def test_by_the_variable(
     stage: Stage, collector: Collector, fake: FakeClaude, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
@@ -70,6 +71,7 @@ async def test_by_the_variable(
 
 @pytest.mark.parametrize("stage", [("off", "http")], indirect=True, ids=[""])
 @pytest.mark.parametrize("way", ["whole", "tools", "stream", "tool stream", "held stream"])
+@pytest.mark.texts
 async def test_as_the_sdk_does(stage: Stage, collector: Collector, fake: FakeClaude, way: str) -> None:
     """With texts opted into on the client, ours are those that the SDK's own span has of the same call."""
     stage.opted_in = True

@@ -72,14 +72,22 @@ class Slices:
         self.hot = HOT
         self._time = time
         self._version = version
-        self._lock = Lock()
-        self._reborn()
+        self._pid = 0
+        self._births: dict[int, Lock] = {}
+        self._here()
 
-    def _reborn(self) -> None:
-        """Begin with nothing. What a forked child has of its parent, the parent reports."""
-        self._pid = os.getpid()
-        if self._lock.locked():
-            self._lock = Lock()
+    def _here(self) -> Lock:
+        """The lock. A forked child begins with nothing: what it has of its parent, the parent reports."""
+        pid = os.getpid()
+        if self._pid != pid:
+            with self._births.setdefault(pid, Lock()):
+                if self._pid != pid:
+                    self._begin()
+                    self._pid = pid
+        return self._lock
+
+    def _begin(self) -> None:
+        self._lock = Lock()  # a thread that is not there any more may have held the parent's
         self._slices: dict[Name, Slice] = {}
         self._closing: list[Slice] = []
         self._held: dict[str, _Held] = {}
@@ -104,10 +112,8 @@ class Slices:
         """
         if not lines:
             return None
-        if self._pid != os.getpid():
-            self._reborn()
         name = tuple([(line.budget, line.account, line.window.series) for line in lines])
-        with self._lock:
+        with self._here():
             now = self._time()
             known = self._held.get(key)
             if known is not None:
@@ -157,7 +163,7 @@ class Slices:
     def settle(self, reservation: Reservation, cost: int, *, estimated: bool = False) -> bool:
         """Replace the hold by `cost`. False where it is not held here."""
         checked_cost(cost)
-        with self._lock:
+        with self._here():
             found = self._pop(reservation.id)
             if found is None:
                 return False
@@ -170,7 +176,7 @@ class Slices:
 
     def release(self, key: str) -> bool:
         """Give the hold back. False where it is not held here: then no later `admit` holds anything under this id."""
-        with self._lock:
+        with self._here():
             found = self._pop(key)
             idle = found is not None and not found.part_of.open and not found.part_of.busy
             self._end(key)
@@ -180,7 +186,7 @@ class Slices:
 
     def renew(self, keys: Iterable[str]) -> None:
         """Begin the leases of these anew, if they are held here."""
-        with self._lock:
+        with self._here():
             deadline = self._time() + self.lease
             for key in keys:
                 if self._deadlines.pop(key, None) is not None:
@@ -190,18 +196,19 @@ class Slices:
 
     def knows(self, key: str) -> bool:
         """Whether this id is held here, or has ended here."""
-        return key in self._held or key in self._ended or key in self._ended_before
+        with self._here():
+            return key in self._held or key in self._ended or key in self._ended_before
 
     def asked(self, key: str) -> None:
         """The ledger is asked for this id, and may hold it: it is never held here."""
-        with self._lock:
+        with self._here():
             self._asked.add(key)
             if len(self._asked) > _MOST_ENDED:
                 self._asked, self._asked_before = set(), self._asked
 
     def standing(self) -> list[tuple[Line, Span, int]]:
         """Each account of which there is a slice, and what it has used as far as is known here, the slice whole."""
-        with self._lock:
+        with self._here():
             return [
                 (line, span, used + found.room)
                 for found in self._slices.values()
@@ -212,8 +219,6 @@ class Slices:
     # With the lock held
 
     def _pop(self, key: str) -> _Held | None:
-        if self._pid != os.getpid():
-            self._reborn()
         found = self._held.pop(key, None)
         if found is not None:
             self._deadlines.pop(key, None)
@@ -269,9 +274,7 @@ class Slices:
 
     def tend(self) -> list[Slice]:
         """Slices that there is something to say of. Those that nobody uses, or whose window ends, are closed."""
-        if self._pid != os.getpid():
-            self._reborn()
-        with self._lock:
+        with self._here():
             now = self._time()
             self._lapse(now)
             for found in list(self._slices.values()):
@@ -289,17 +292,17 @@ class Slices:
 
     def close(self, names: Iterable[Name] | None = None) -> None:
         """Admit nothing more against these slices, or all."""
-        if self._pid != os.getpid():
-            self._reborn()
-        with self._lock:
+        with self._here():
             for name in list(self._slices) if names is None else names:
                 if (found := self._slices.get(name)) is not None:
                     self._close(found)
 
-    def touching(self, lines: Iterable[Line]) -> list[Name]:
-        """The slices that hold a part of one of these accounts."""
+    def close_for(self, lines: Iterable[Line]) -> list[Slice]:
+        """Admit nothing more against the slices that hold a part of one of these accounts. Those, and what is told."""
         accounts = {(line.budget, line.account, line.window.series) for line in lines}
-        return [name for name in tuple(self._slices) if not accounts.isdisjoint(name)]
+        found = [each for each in self.all() if not accounts.isdisjoint(each.name)]
+        self.close([each.name for each in found])
+        return found
 
     def _close(self, found: Slice) -> None:
         found.open = False
@@ -322,14 +325,12 @@ class Slices:
 
     def all(self) -> list[Slice]:
         """All that there is, in use or closing."""
-        if self._pid != os.getpid():
-            self._reborn()
-        with self._lock:
+        with self._here():
             return [*self._slices.values(), *self._closing]
 
     def begin(self, found: Slice) -> Report | None:
         """What to tell of it; None where nothing is, or somebody is telling."""
-        with self._lock:
+        with self._here():
             if found.reporting:
                 return None
             gone = found not in self._closing and self._slices.get(found.name) is not found
@@ -342,7 +343,7 @@ class Slices:
 
     def stopped(self, found: Slice) -> bool:
         """Nobody tells of it any more. Whether there is more to tell of it at once, for it is closing."""
-        with self._lock:
+        with self._here():
             found.reporting = False
             if found not in self._closing or (found.lapsed and found.busy):
                 return False
@@ -357,7 +358,7 @@ class Slices:
         `idle` is how much more it holds than was in flight, and how much of that is still so when the next report is
         under way.
         """
-        with self._lock:
+        with self._here():
             found.pairs, found.version = pairs, version
             found.accepted(report, *idle, seen, sent + 0.9 * self.lease)
             found.due = sent + _DUE
@@ -371,19 +372,19 @@ class Slices:
 
     def refused(self, found: Slice) -> None:
         """There is no room for it."""
-        with self._lock:
+        with self._here():
             found.pending = None
             self._cool[found.name] = self._time() + _COOL
             self._drop(found)
 
     def ended(self, found: Slice) -> None:
         """The ledger has its last report."""
-        with self._lock:
+        with self._here():
             self._drop(found)
 
     def lapsed(self, found: Slice, told: int) -> None:
         """Its lease has ended there: it was charged whole, until it ends here."""
-        with self._lock:
+        with self._here():
             if found.pending is not None and found.pending.number != told:
                 found.withdrawn()
             found.pending, found.lapsed = None, True
@@ -391,7 +392,7 @@ class Slices:
 
     def lost(self, found: Slice) -> Report:
         """The ledger does not know it any more: what it came to has to be charged otherwise."""
-        with self._lock:
+        with self._here():
             found.withdrawn()
             found.orphan = True
             self._close(found)
@@ -399,7 +400,7 @@ class Slices:
 
     def charged(self, found: Slice) -> None:
         """What a slice came to that the ledger had lost was charged."""
-        with self._lock:
+        with self._here():
             found.pending = None
             if not found.busy and not found.rows and not found.left:
                 self._drop(found)

@@ -51,8 +51,8 @@ class Slicing:
 
     async def give_back(self, lines: Iterable[Line]) -> None:
         """Give back what slices hold of these accounts that no call has."""
-        self.slices.close(self.slices.touching(lines))
-        await self.sync()
+        for found in self.slices.close_for(lines):
+            await self.tell(found)
 
     async def sync(self) -> None:
         """Tell the ledger all that slices came to. LedgerUnavailableError where that is not known."""

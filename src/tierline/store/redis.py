@@ -299,9 +299,9 @@ class _Client:
             await self._end.aclose()
 
     def leave(self) -> None:
-        """The loop is closed, and they are not: close what is under them, and keep the rest."""
-        _LEFT.append(self)
-        self._server.leave()
+        """The loop is closed, and they are not: close what is under them, and keep what cannot be let go of."""
+        if not self._server.leave():
+            _LEFT.append(self)
 
     async def _until_the_end(self) -> AsyncGenerator[None, None]:
         try:
@@ -355,13 +355,25 @@ class _Server:
         self._free.clear()
         await asyncio.gather(*(connection.disconnect() for connection in connections), return_exceptions=True)
 
-    def leave(self) -> None:
-        """Their loop is closed: close the sockets under them."""
+    def leave(self) -> bool:
+        """Their loop is closed: close the sockets under them. Whether nothing of them warns when it is collected."""
+        clean = True
         for connection in self._all:
             writer = getattr(connection, "_writer", None)
-            wrapped = writer and writer.get_extra_info("socket")
-            if (under := getattr(wrapped, "_sock", None)) is not None:
+            if writer is None:
+                continue
+            if (under := getattr(writer.get_extra_info("socket"), "_sock", None)) is not None:
                 under.close()
+            lost = getattr(writer.transport, "_call_connection_lost", None)
+            if lost is None or connection not in self._free:
+                clean = False  # perhaps a task waits for an answer, and would be collected in the midst of that
+                continue
+            with suppress(RuntimeError):
+                writer.transport.abort()
+            with suppress(RuntimeError):
+                lost(None)  # its loop would do that, were it not closed
+            connection._writer = connection._reader = None  # noqa: SLF001  (there is none any more)
+        return clean
 
 
 class _Cluster:
@@ -378,8 +390,9 @@ class _Cluster:
         """Close them all."""
         await self._client.aclose()
 
-    def leave(self) -> None:
-        """Their loop is closed."""
+    def leave(self) -> bool:
+        """Their loop is closed. They cannot be let go of: redis-py would warn of each."""
+        return False
 
 
 async def _is_stale(connection: Any) -> bool:
