@@ -193,7 +193,8 @@ def test_any_object_is_a_row_or_an_error(row: dict[str, Any]) -> None:
 @pytest.mark.parametrize("odd", ["ok", -1, 1.5, True, None, 10**400])
 def test_usage_of_a_log_that_is_none(odd: Any) -> None:
     """Counts are whole numbers: a text in a log that was changed by hand is not multiplied until memory is full."""
+    logged = {"v": 1, "id": "a", "requested_tier": "sonnet", "attempts": []}
     with pytest.raises(ConfigurationError, match=r"line 3: its usage has web_searches=.*whole number of tokens"):
-        row_of("line 3", {"v": 1, "id": "a", "usage": {"input_tokens": 1, "web_searches": odd}})
+        row_of("line 3", logged | {"usage": {"input_tokens": 1, "web_searches": odd}})
     with pytest.raises(ConfigurationError, match="line 3: its usage is of another version"):
-        row_of("line 3", {"v": 1, "id": "a", "usage": {"others": 1}})
+        row_of("line 3", logged | {"usage": {"others": 1}})
