@@ -38,6 +38,9 @@ _PART: Final = 65_536
 _QUIET: Final = 0.05
 """Seconds without a request after which the loop is asked first whether the server has closed a connection."""
 _LONGEST_HEADER: Final = 65_536
+_LEFT: Final[list[object]] = []
+"""What a parent process had when this one was forked. It is kept: to let go of it would tell the selector, which both
+have, to listen no more, and the parent would wait for ever."""
 _PROBES: Final = (("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5), ("TCP_KEEPIDLE", 60))
 """As the SDK sets them: an answer may be silent for minutes, and what stands between forgets silent connections."""
 
@@ -57,7 +60,7 @@ class AiohttpTransport(httpx2.AsyncBaseTransport):
         self._here: dict[asyncio.AbstractEventLoop, _Here] = {}
         self._lock = threading.Lock()
         # Dropped without being closed, or there until the interpreter exits.
-        weakref.finalize(self, _abandon, self._here, os.getpid())
+        weakref.finalize(self, _abandon, self._here)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request, and give its answer as soon as its head is there. Raises what httpx2's transports raise."""
@@ -107,6 +110,7 @@ class _Here:
 
     def __init__(self, limits: httpx2.Limits, tls: SSLContext) -> None:
         self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
         # aiohttp's own limit has one timeout together with that of connecting.
         self._free = asyncio.Semaphore(limits.max_connections or _MANY)
         self._active = 0.0
@@ -145,15 +149,17 @@ class _Here:
         self._free.release()
 
 
-def _abandon(all_here: dict[asyncio.AbstractEventLoop, _Here], pid: int) -> None:
-    """Close the connections of a transport that nobody has any more. In a forked child they are the parent's."""
-    if os.getpid() == pid:
-        for here in all_here.values():
-            _let_go(here)
+def _abandon(all_here: dict[asyncio.AbstractEventLoop, _Here]) -> None:
+    """Close the connections of a transport that nobody has any more."""
+    for here in all_here.values():
+        _let_go(here)
 
 
 def _let_go(here: _Here) -> None:
     """Close the connections of a loop that runs in another thread, or not at all: nobody waits for it."""
+    if here.pid != os.getpid():
+        _LEFT.append(here)
+        return
     session, loop = here.session, here.loop
     connector = session.connector
     if connector is None:
@@ -278,9 +284,13 @@ class _Answer(httpx2.AsyncByteStream):
 
     def __del__(self) -> None:
         # Dropped without being closed, perhaps found by the garbage collector in another thread.
-        if self._here is not None:
-            with suppress(RuntimeError):
-                self._here.loop.call_soon_threadsafe(self._here.leave)
+        if self._here is None:
+            return
+        if os.getpid() != self._here.pid:
+            _LEFT.append(self._answer)
+            return
+        with suppress(RuntimeError):
+            self._here.loop.call_soon_threadsafe(self._here.leave)
 
 
 def _told(error: Exception) -> Exception | None:
